@@ -1,0 +1,72 @@
+//! Monotonic and wall time.
+//!
+//! Everything that asks what time it is asks a [`Clock`]: the system's time plus an offset that only tests move, so that
+//! expiry, refill and cool-down are tested without waiting. Timers of the runtime are not moved by it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970-01-01 UTC, as JWT's NumericDate and the store count them.
+pub type UnixSeconds = i64;
+
+/// A source of time; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    advanced_ns: Arc<AtomicU64>,
+}
+
+impl Clock {
+    /// The system's time.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// Monotonic time.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the system's clock")]
+    pub fn now(&self) -> Instant {
+        Instant::now() + self.advanced()
+    }
+
+    /// Wall time.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the system's clock")]
+    pub fn wall(&self) -> SystemTime {
+        SystemTime::now() + self.advanced()
+    }
+
+    /// Wall time in whole seconds; zero for a clock set before 1970.
+    pub fn unix(&self) -> UnixSeconds {
+        let seconds = self.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        UnixSeconds::try_from(seconds).unwrap_or(UnixSeconds::MAX)
+    }
+
+    /// Wall time in milliseconds; zero for a clock set before 1970.
+    pub fn unix_ms(&self) -> i64 {
+        let ms = self.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        i64::try_from(ms).unwrap_or(i64::MAX)
+    }
+
+    /// Moves this clock and its clones forward; for tests.
+    pub fn advance(&self, by: Duration) {
+        let ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.advanced_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    fn advanced(&self) -> Duration {
+        Duration::from_nanos(self.advanced_ns.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_move_together() {
+        let clock = Clock::system();
+        let (before, clone) = (clock.now(), clock.clone());
+        clone.advance(Duration::from_secs(3600));
+        assert!(clock.now() >= before + Duration::from_secs(3600));
+        assert!(clock.unix() > 3600);
+    }
+}

@@ -1,0 +1,2 @@
+//! Text to snapshot.
+pub mod snapshot;

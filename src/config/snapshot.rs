@@ -1,0 +1,105 @@
+//! The immutable result of reading a configuration: finished things only.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::endpoint::{self, Endpoints};
+use crate::forward::{self, UpstreamSettings};
+use crate::principal::{Role, SchemeSet};
+use crate::record;
+use crate::rejection::Texts;
+use crate::secret::Secret;
+use crate::wire::fields::IdentityNames;
+use crate::wire::forwarded::TrustedProxies;
+use crate::wire::target::PathPolicy;
+use crate::{authenticate, limit, listen, route};
+
+/// One validated configuration. A reload builds a new one and swaps it whole.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// At least one.
+    pub listeners: Vec<listen::Settings>,
+    /// Threads that serve.
+    pub workers: usize,
+    /// Where metrics and health are served.
+    pub admin: SocketAddr,
+    /// The database.
+    pub store: StoreLocation,
+    /// Whose forwarding fields are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// The section `auth`.
+    pub auth: authenticate::Settings,
+    /// Schemes offered where there is no route to say which (`auth.schemes`).
+    pub schemes: SchemeSet,
+    /// The sections `tokens` and `passwords`.
+    pub tokens: endpoint::Settings,
+    /// The names of the identity headers.
+    pub identity: IdentityNames,
+    /// The section `errors`.
+    pub texts: Arc<Texts>,
+    /// What an ambiguous path gets.
+    pub paths: PathPolicy,
+    /// Rates.
+    pub limits: limit::Settings,
+    /// What a caller may send.
+    pub bounds: listen::Bounds,
+    /// The largest request body in bytes; 0: no limit.
+    pub body_bytes_max: u64,
+    /// Towards callers.
+    pub caller_timeouts: listen::Timeouts,
+    /// Towards upstreams.
+    pub upstream_timeouts: forward::Timeouts,
+    /// What the gateway answers itself.
+    pub endpoints: Endpoints,
+    /// By [`route::UpstreamId`].
+    pub upstreams: Vec<UpstreamSettings>,
+    /// The rules.
+    pub routes: route::Table,
+    /// The section `log`.
+    pub log: record::Settings,
+    /// Users and clients to create where absent.
+    pub bootstrap: Bootstrap,
+    /// Files besides the configuration that it was read from; a change of one is a reason to reload.
+    pub files: Vec<PathBuf>,
+}
+
+/// Where the store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+}
+
+/// The section `bootstrap`.
+#[derive(Debug, Default)]
+pub struct Bootstrap {
+    /// Users; one without a password is given one that is printed once.
+    pub users: Vec<BootstrapUser>,
+    /// Clients.
+    pub clients: Vec<BootstrapClient>,
+}
+
+/// A user to create where absent.
+#[derive(Debug)]
+pub struct BootstrapUser {
+    /// The name.
+    pub name: Box<str>,
+    /// The password; `None`: generated.
+    pub password: Option<Secret<String>>,
+    /// The roles.
+    pub roles: Vec<Role>,
+}
+
+/// A client to create where absent.
+#[derive(Debug)]
+pub struct BootstrapClient {
+    /// The `client_id`.
+    pub id: Box<str>,
+    /// The `client_secret`; `None`: generated.
+    pub secret: Option<Secret<String>>,
+    /// The roles.
+    pub roles: Vec<Role>,
+    /// The scopes it may ask for.
+    pub scopes: Vec<crate::principal::Scope>,
+}

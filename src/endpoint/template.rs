@@ -1,0 +1,4 @@
+//! stub
+/// A reply.
+#[derive(Clone, Debug)]
+pub struct Reply;

@@ -1,0 +1,115 @@
+//! Permit and request to response: the request as the upstream sees it, the server it goes to, and what comes back.
+
+pub mod rewrite;
+pub mod pool;
+pub mod balance;
+pub mod health;
+pub mod retry;
+pub mod upgrade;
+pub mod echo;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One entry of `upstreams`.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// Its name; a metrics label.
+    pub name: Arc<str>,
+    /// What answers.
+    pub kind: UpstreamKind,
+}
+
+/// What answers for an upstream.
+#[derive(Clone, Debug)]
+pub enum UpstreamKind {
+    /// The gateway itself, with what it received, as JSON.
+    Echo,
+    /// Servers.
+    Servers(Arc<ServerGroup>),
+}
+
+/// The servers of an upstream and how they are used.
+#[derive(Clone, Debug)]
+pub struct ServerGroup {
+    /// At least one.
+    pub servers: Vec<ServerAddress>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// Active checks.
+    pub health: Option<HealthCheck>,
+    /// Idle connections kept per worker and server.
+    pub keep_alive: usize,
+    /// TLS towards `https://` servers.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// A server's URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// As written; a metrics label.
+    pub label: Arc<str>,
+    /// Host name or address, without brackets.
+    pub host: Box<str>,
+    /// Port.
+    pub port: u16,
+    /// What is spoken.
+    pub protocol: Protocol,
+}
+
+/// What is spoken to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `http://`: HTTP/1.1.
+    Http1,
+    /// `h2c://`: HTTP/2 without TLS.
+    H2c,
+    /// `https://`: HTTP/2 or HTTP/1.1 by ALPN.
+    Https,
+}
+
+/// `balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// The one with the fewest requests under way; the default.
+    LeastRequests,
+    /// The less busy of two picked at random.
+    RandomTwoChoices,
+}
+
+/// `health`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Origin-form target of the probe; 2xx and 3xx are healthy.
+    pub path: Box<str>,
+    /// Between probes.
+    pub interval: Duration,
+    /// For one probe.
+    pub timeout: Duration,
+    /// Failures in a row that take a server out.
+    pub unhealthy_after: u32,
+    /// Successes in a row that bring it back.
+    pub healthy_after: u32,
+}
+
+/// `tls` of an upstream: a finished client configuration without ALPN set, and the name to expect.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// Roots and client certificate.
+    pub config: Arc<rustls::ClientConfig>,
+    /// Instead of the URL's host.
+    pub server_name: Option<Box<str>>,
+}
+
+/// The section `timeouts`, as far as it is about upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection (with its TLS handshake) to be made.
+    pub connect: Duration,
+    /// From the request's end to the response's head.
+    pub response_header: Duration,
+    /// For an idle kept-alive connection, and for a body that does not move.
+    pub idle: Duration,
+}

@@ -1,0 +1,4 @@
+//! stub
+/// tls
+#[derive(Debug)]
+pub struct Settings;

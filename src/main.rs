@@ -1,0 +1,3 @@
+//! Arguments to one command to exit code.
+
+fn main() {}

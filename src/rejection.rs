@@ -1,0 +1,505 @@
+//! Every refusal, and the one table from refusal to response.
+//!
+//! A stage that refuses returns a [`Rejection`]; what the caller is told of it (status, code, message, challenge) is
+//! decided here and nowhere else. The true reason goes to the log by [`Rejection::reason`]. Neither holds a credential.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode as S};
+use serde_json::{Map, Value};
+
+use crate::principal::{Scheme, SchemeSet};
+use crate::wire::challenge::{Challenge, challenge};
+
+/// Why a token was refused; for the log, and for `errors.messages` as `invalid_token.<name>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFault {
+    /// Not of the form of a token: segments, base64, JSON, header members, duplicate or mistyped claims, too long.
+    Malformed,
+    /// The signature is not by a key of ours.
+    BadSignature,
+    /// `alg`, `crit` or another header member asks for what is not accepted.
+    Unsupported,
+    /// `exp` is past, or the opaque token's lifetime.
+    Expired,
+    /// `nbf` or `iat` lies in the future.
+    NotYetValid,
+    /// `iss` is missing or another's.
+    WrongIssuer,
+    /// `aud` is missing or another's.
+    WrongAudience,
+    /// A refresh token where an access token is wanted, or any other type.
+    WrongType,
+    /// A required claim (`exp`, the subject, a role) is missing.
+    MissingClaim,
+    /// Revoked by itself, with its family, or by a change of its subject.
+    Revoked,
+    /// The subject is unknown, deleted or disabled.
+    UnknownSubject,
+    /// No such opaque token.
+    Unknown,
+}
+
+impl TokenFault {
+    /// The word in the log and behind `invalid_token.`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::BadSignature => "bad_signature",
+            Self::Unsupported => "unsupported",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::WrongAudience => "wrong_audience",
+            Self::WrongType => "wrong_type",
+            Self::MissingClaim => "missing_claim",
+            Self::Revoked => "revoked",
+            Self::UnknownSubject => "unknown_subject",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why Basic credentials or a login were refused; for the log alone. The caller cannot tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialsFault {
+    /// Not strict base64, no colon, not UTF-8, a control character.
+    Malformed,
+    /// No user or client of this name.
+    UnknownSubject,
+    /// The password or secret does not match.
+    WrongPassword,
+    /// The user or client is disabled.
+    Disabled,
+}
+
+impl CredentialsFault {
+    /// The word in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnknownSubject => "unknown_subject",
+            Self::WrongPassword => "wrong_password",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// The errors of RFC 6749 5.2 that have no other row here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OAuthError {
+    /// A grant that is expired, revoked, unknown or not this client's.
+    InvalidGrant,
+    /// The client may not use this grant.
+    UnauthorizedClient,
+    /// A grant type that is not offered.
+    UnsupportedGrantType,
+    /// A scope that is unknown or exceeds what the client has.
+    InvalidScope,
+}
+
+/// What is left of a budget, for the IETF draft's fields (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// The name of the limit in the configuration and in metrics: `per_address`, `unauthenticated`, `route`, …
+    pub limit: &'static str,
+    /// Requests granted per window.
+    pub quota: u32,
+    /// The window's length.
+    pub window: Duration,
+    /// When the next request will be granted.
+    pub retry_after: Duration,
+}
+
+/// A refusal. One row of the table in [`Rejection::row`] each.
+#[derive(Debug)]
+pub enum Rejection {
+    /// No `Authorization` on a route that needs one.
+    MissingCredentials,
+    /// A scheme that the route does not offer, or that nobody knows.
+    UnsupportedScheme,
+    /// Basic credentials that are no good.
+    InvalidCredentials(CredentialsFault),
+    /// A `Token` or `Bearer` credential that is no good.
+    InvalidToken(Scheme, TokenFault),
+    /// A principal without an allowed role or scope; the scheme by which they came.
+    InsufficientPermissions(Option<Scheme>),
+    /// A request that cannot be understood in one way only; what is wrong with it.
+    BadRequest(&'static str),
+    /// No route for path and host.
+    NoRoute,
+    /// Routes for the path, but none for the method; the value of `Allow`.
+    MethodNotAllowed(HeaderValue),
+    /// RFC 6585 5.
+    HeadersTooLarge,
+    /// RFC 9110 15.5.14.
+    BodyTooLarge,
+    /// RFC 6585 4.
+    RateLimited(Exhausted),
+    /// The upstream refused the connection or broke before a response.
+    UpstreamUnavailable,
+    /// The upstream took too long.
+    UpstreamTimeout,
+    /// No server of the upstream is healthy.
+    NoHealthyUpstream,
+    /// The store does not answer and nothing cached serves.
+    StoreUnavailable,
+    /// The queue of the password pool is full.
+    PasswordQueueFull,
+    /// The request took too long to arrive (RFC 9110 15.5.9).
+    RequestTimeout,
+    /// A bug of ours; the request ends, the process does not.
+    Internal,
+    /// `login` with a wrong username or password.
+    LoginFailed(CredentialsFault),
+    /// `client_login`, or a client's authentication at a token endpoint (RFC 6749 5.2 `invalid_client`).
+    InvalidClient(CredentialsFault),
+    /// A refresh token that is no good, at `refresh`.
+    RefreshFailed(TokenFault),
+    /// A request member that is missing or of the wrong type, or a new name or password that is outside the rules.
+    InvalidRequest(Cow<'static, str>),
+    /// `register` with a name that is taken.
+    UsernameTaken,
+    /// A body that is neither JSON nor a form.
+    UnsupportedMediaType,
+    /// An error of RFC 6749 5.2, with its description.
+    OAuth(OAuthError, &'static str),
+}
+
+/// Which challenges go with a refusal.
+enum Challenges {
+    None,
+    /// One per scheme of the route.
+    EachScheme,
+    /// For this scheme, without an error code.
+    Only(Scheme),
+    /// For Bearer, with an error code of RFC 6750 3.1.
+    Bearer(&'static str),
+}
+
+struct Row {
+    status: S,
+    code: &'static str,
+    message: Cow<'static, str>,
+    challenges: Challenges,
+}
+
+/// The texts of refusals: the section `errors`, for all or for one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Texts {
+    /// The name of the member that bears the message.
+    pub member: Box<str>,
+    /// Messages by code, or by `code.reason`.
+    pub messages: HashMap<Box<str>, Box<str>>,
+    /// Whether `error_description` is sent beside (RFC 6749 5.2).
+    pub oauth: bool,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self { member: "message".into(), messages: HashMap::new(), oauth: false }
+    }
+}
+
+/// The form in which a caller reads a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`.
+    Json,
+    /// `application/problem+json` (RFC 9457), for a caller whose `Accept` prefers it.
+    Problem,
+    /// `grpc-status` and `grpc-message`, for a caller of gRPC.
+    Grpc,
+}
+
+/// To whom a refusal is said, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Audience<'a> {
+    /// The protection space (RFC 9110 11.5).
+    pub realm: &'a str,
+    /// The schemes of the route; all offered ones where there is no route.
+    pub schemes: SchemeSet,
+    /// The texts to use.
+    pub texts: &'a Texts,
+    /// The id of the request.
+    pub request_id: &'a str,
+    /// The form to use.
+    pub format: Format,
+}
+
+/// How long a caller is asked to wait where the store or the password pool cannot serve.
+const RETRY_LATER: Duration = Duration::from_secs(1);
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+impl Rejection {
+    #[rustfmt::skip]
+    fn row(&self) -> Row {
+        let row = |status, code, message: &'static str, challenges| Row { status, code, message: Cow::Borrowed(message), challenges };
+        match self {
+            Self::MissingCredentials => row(S::UNAUTHORIZED, "missing_credentials", "Authorization header is missing", Challenges::EachScheme),
+            Self::UnsupportedScheme => row(S::UNAUTHORIZED, "unsupported_scheme", "Unsupported authentication method", Challenges::EachScheme),
+            Self::InvalidCredentials(_) => row(S::UNAUTHORIZED, "invalid_credentials", "Invalid credentials", Challenges::Only(Scheme::Basic)),
+            Self::InvalidToken(Scheme::Bearer, _) => row(S::UNAUTHORIZED, "invalid_token", "Invalid or expired token", Challenges::Bearer("invalid_token")),
+            Self::InvalidToken(scheme, _) => row(S::UNAUTHORIZED, "invalid_token", "Invalid or expired token", Challenges::Only(*scheme)),
+            Self::InsufficientPermissions(Some(Scheme::Bearer)) => row(S::FORBIDDEN, "insufficient_permissions", "Access forbidden: Insufficient permissions", Challenges::Bearer("insufficient_scope")),
+            Self::InsufficientPermissions(_) => row(S::FORBIDDEN, "insufficient_permissions", "Access forbidden: Insufficient permissions", Challenges::None),
+            Self::BadRequest(what) => row(S::BAD_REQUEST, "bad_request", what, Challenges::None),
+            Self::NoRoute => row(S::NOT_FOUND, "no_route", "No route for this path", Challenges::None),
+            Self::MethodNotAllowed(_) => row(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed for this path", Challenges::None),
+            Self::HeadersTooLarge => row(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Request header fields too large", Challenges::None),
+            Self::BodyTooLarge => row(S::PAYLOAD_TOO_LARGE, "body_too_large", "Request body too large", Challenges::None),
+            Self::RateLimited(_) => row(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests", Challenges::None),
+            Self::UpstreamUnavailable => row(S::BAD_GATEWAY, "upstream_unavailable", "Upstream unavailable", Challenges::None),
+            Self::UpstreamTimeout => row(S::GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timed out", Challenges::None),
+            Self::NoHealthyUpstream => row(S::SERVICE_UNAVAILABLE, "no_healthy_upstream", "No healthy upstream", Challenges::None),
+            Self::StoreUnavailable => row(S::SERVICE_UNAVAILABLE, "store_unavailable", "Credential store unavailable", Challenges::None),
+            Self::PasswordQueueFull => row(S::SERVICE_UNAVAILABLE, "busy", "Too many logins at once", Challenges::None),
+            Self::RequestTimeout => row(S::REQUEST_TIMEOUT, "request_timeout", "Request took too long to arrive", Challenges::None),
+            Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", Challenges::None),
+            Self::LoginFailed(_) => row(S::UNAUTHORIZED, "invalid_credentials", "Invalid username or password", Challenges::Only(Scheme::Basic)),
+            Self::InvalidClient(_) => row(S::UNAUTHORIZED, "invalid_client", "Invalid client credentials", Challenges::Only(Scheme::Basic)),
+            Self::RefreshFailed(_) => row(S::UNAUTHORIZED, "invalid_token", "Invalid or expired token", Challenges::Bearer("invalid_token")),
+            Self::InvalidRequest(what) => Row { status: S::BAD_REQUEST, code: "invalid_request", message: what.clone(), challenges: Challenges::None },
+            Self::UsernameTaken => row(S::BAD_REQUEST, "username_taken", "Username already exists", Challenges::None),
+            Self::UnsupportedMediaType => row(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Body must be application/json or application/x-www-form-urlencoded", Challenges::None),
+            Self::OAuth(OAuthError::InvalidGrant, what) => row(S::BAD_REQUEST, "invalid_grant", what, Challenges::None),
+            Self::OAuth(OAuthError::UnauthorizedClient, what) => row(S::BAD_REQUEST, "unauthorized_client", what, Challenges::None),
+            Self::OAuth(OAuthError::UnsupportedGrantType, what) => row(S::BAD_REQUEST, "unsupported_grant_type", what, Challenges::None),
+            Self::OAuth(OAuthError::InvalidScope, what) => row(S::BAD_REQUEST, "invalid_scope", what, Challenges::None),
+        }
+    }
+
+    /// The status that the caller gets (over gRPC it is 200, and this is in `grpc-status`).
+    pub fn status(&self) -> S {
+        self.row().status
+    }
+
+    /// The contract's code, by which refusals are counted.
+    pub fn code(&self) -> &'static str {
+        self.row().code
+    }
+
+    /// Why, as finely as we know; for the log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidCredentials(fault) | Self::LoginFailed(fault) | Self::InvalidClient(fault) => fault.name(),
+            Self::InvalidToken(_, fault) | Self::RefreshFailed(fault) => fault.name(),
+            Self::RateLimited(exhausted) => exhausted.limit,
+            Self::BadRequest(what) => what,
+            Self::MissingCredentials
+            | Self::UnsupportedScheme
+            | Self::InsufficientPermissions(_)
+            | Self::NoRoute
+            | Self::MethodNotAllowed(_)
+            | Self::HeadersTooLarge
+            | Self::BodyTooLarge
+            | Self::UpstreamUnavailable
+            | Self::UpstreamTimeout
+            | Self::NoHealthyUpstream
+            | Self::StoreUnavailable
+            | Self::PasswordQueueFull
+            | Self::RequestTimeout
+            | Self::Internal
+            | Self::InvalidRequest(_)
+            | Self::UsernameTaken
+            | Self::UnsupportedMediaType
+            | Self::OAuth(..) => self.code(),
+        }
+    }
+
+    /// The response that `audience` gets.
+    pub fn respond(&self, audience: &Audience<'_>) -> Response<Bytes> {
+        let row = self.row();
+        let message = self.message(&row, audience.texts);
+        let (status, body) = match audience.format {
+            Format::Json => (row.status, json(&row, &message, audience)),
+            Format::Problem => (row.status, problem(&row, &message, audience)),
+            Format::Grpc => (S::OK, Bytes::new()),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(audience.format)));
+        if audience.format == Format::Grpc {
+            grpc_fields(headers, row.status, &message);
+        }
+        for value in challenges(&row, &message, audience) {
+            headers.append(WWW_AUTHENTICATE, value);
+        }
+        self.further_fields(headers);
+        response
+    }
+
+    fn message<'a>(&'a self, row: &'a Row, texts: &'a Texts) -> Cow<'a, str> {
+        let fine = match self {
+            Self::InvalidToken(_, fault) | Self::RefreshFailed(fault) => Some(fault.name()),
+            Self::RateLimited(exhausted) => Some(exhausted.limit),
+            _ => None,
+        };
+        fine.and_then(|fine| texts.messages.get(format!("{}.{fine}", row.code).as_str()))
+            .or_else(|| texts.messages.get(row.code))
+            .map_or_else(|| Cow::Borrowed(&*row.message), |text| Cow::Borrowed(&**text))
+    }
+
+    fn further_fields(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::MethodNotAllowed(allow) => {
+                headers.insert(ALLOW, allow.clone());
+            }
+            Self::RateLimited(exhausted) => rate_limit_fields(headers, exhausted),
+            Self::StoreUnavailable | Self::PasswordQueueFull => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(RETRY_LATER)));
+            }
+            Self::LoginFailed(_)
+            | Self::InvalidClient(_)
+            | Self::RefreshFailed(_)
+            | Self::InvalidRequest(_)
+            | Self::OAuth(..) => {
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn json(row: &Row, message: &str, audience: &Audience<'_>) -> Bytes {
+    let mut members = Map::new();
+    members.insert("error".into(), row.code.into());
+    if audience.texts.oauth {
+        members.insert("error_description".into(), message.into());
+    }
+    members.insert(audience.texts.member.to_string(), message.into());
+    members.insert("request_id".into(), audience.request_id.into());
+    Value::Object(members).to_string().into()
+}
+
+fn problem(row: &Row, message: &str, audience: &Audience<'_>) -> Bytes {
+    let mut members = Map::new();
+    members.insert("type".into(), "about:blank".into());
+    members.insert("title".into(), row.status.canonical_reason().unwrap_or_default().into());
+    members.insert("status".into(), row.status.as_u16().into());
+    members.insert("detail".into(), message.into());
+    members.insert("error".into(), row.code.into());
+    members.insert(audience.texts.member.to_string(), message.into());
+    members.insert("request_id".into(), audience.request_id.into());
+    Value::Object(members).to_string().into()
+}
+
+const fn media_type(format: Format) -> &'static str {
+    match format {
+        Format::Json => "application/json",
+        Format::Problem => "application/problem+json",
+        Format::Grpc => "application/grpc",
+    }
+}
+
+/// The status of gRPC that stands for a status of HTTP (contract 4).
+fn grpc_fields(headers: &mut HeaderMap, status: S, message: &str) {
+    let code = match status.as_u16() {
+        400 | 413 | 415 | 431 => 3,
+        401 => 16,
+        403 => 7,
+        404 | 405 => 12,
+        408 => 4,
+        429 => 8,
+        502..=504 => 14,
+        _ => 13,
+    };
+    headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from(code));
+    let text = percent_encoding::utf8_percent_encode(message, GRPC_MESSAGE).to_string();
+    if let Ok(text) = HeaderValue::from_str(&text) {
+        headers.insert(HeaderName::from_static("grpc-message"), text);
+    }
+}
+
+/// What `grpc-message` percent-encodes: all but visible ASCII, and `%`.
+const GRPC_MESSAGE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+
+fn challenges(row: &Row, message: &str, audience: &Audience<'_>) -> Vec<HeaderValue> {
+    let plain = |scheme| challenge(&Challenge { scheme, realm: audience.realm, error: None });
+    match row.challenges {
+        Challenges::None => Vec::new(),
+        Challenges::EachScheme => audience.schemes.iter().map(plain).collect(),
+        Challenges::Only(scheme) => vec![plain(scheme)],
+        Challenges::Bearer(code) => {
+            let challenge_of = Challenge { scheme: Scheme::Bearer, realm: audience.realm, error: Some((code, message)) };
+            vec![challenge(&challenge_of)]
+        }
+    }
+}
+
+fn rate_limit_fields(headers: &mut HeaderMap, exhausted: &Exhausted) {
+    let (name, wait) = (exhausted.limit, whole_seconds(exhausted.retry_after));
+    headers.insert(RETRY_AFTER, HeaderValue::from(wait));
+    let policy = format!("\"{name}\";q={};w={}", exhausted.quota, whole_seconds(exhausted.window));
+    for (field, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"{name}\";r=0;t={wait}"))] {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(field, value);
+        }
+    }
+}
+
+/// Seconds, rounded up, at least one: `Retry-After: 0` would ask for a busy loop.
+fn whole_seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audience(texts: &Texts, format: Format) -> Audience<'_> {
+        Audience { realm: "api", schemes: SchemeSet::all(), texts, request_id: "r1", format }
+    }
+
+    #[test]
+    fn a_missing_credential_challenges_for_each_scheme() {
+        let texts = Texts::default();
+        let response = Rejection::MissingCredentials.respond(&audience(&texts, Format::Json));
+        assert_eq!(response.status(), 401);
+        assert_eq!(response.headers().get_all(WWW_AUTHENTICATE).iter().count(), 3);
+        let body: Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["error"], "missing_credentials");
+        assert_eq!(body["message"], "Authorization header is missing");
+        assert_eq!(body["request_id"], "r1");
+    }
+
+    #[test]
+    fn texts_are_replaced_by_code_and_more_finely() {
+        let texts = Texts {
+            member: "msg".into(),
+            messages: [("invalid_token", "Bad"), ("invalid_token.expired", "Token has expired")]
+                .map(|(code, text)| (code.into(), text.into()))
+                .into(),
+            oauth: false,
+        };
+        for (fault, expected) in [(TokenFault::Expired, "Token has expired"), (TokenFault::BadSignature, "Bad")] {
+            let response = Rejection::InvalidToken(Scheme::Bearer, fault).respond(&audience(&texts, Format::Json));
+            let body: Value = serde_json::from_slice(response.body()).unwrap();
+            assert_eq!(body["msg"], expected);
+        }
+    }
+
+    #[test]
+    fn grpc_gets_its_own_status() {
+        let texts = Texts::default();
+        let response =
+            Rejection::InsufficientPermissions(Some(Scheme::Token)).respond(&audience(&texts, Format::Grpc));
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "7");
+        assert!(response.body().is_empty());
+    }
+
+    #[test]
+    fn waiting_is_rounded_up_and_never_zero() {
+        for (ms, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2)] {
+            assert_eq!(whole_seconds(Duration::from_millis(ms)), seconds);
+        }
+    }
+}

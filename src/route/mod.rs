@@ -1,0 +1,94 @@
+//! What a rule means once compiled, and the table that finds the one that decides.
+
+pub mod pattern;
+pub mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::limit::Quota;
+use crate::principal::{Role, SchemeSet, Scope};
+
+pub use pattern::Pattern;
+pub use table::{Miss, Table};
+
+/// Whom a route lets through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allow {
+    /// Everyone; no credential is looked at.
+    Anyone,
+    /// Any principal.
+    Authenticated,
+    /// A principal with any one of these roles.
+    Roles(Vec<Role>),
+}
+
+/// The index of an upstream in [`crate::config::snapshot::Snapshot::upstreams`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamId(pub usize);
+
+/// Whose requests share a route's budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateBy {
+    /// Those of one principal; of one address where anyone is allowed.
+    Principal,
+    /// Those of one caller's address.
+    Address,
+}
+
+/// A route's own budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRate {
+    /// How much.
+    pub quota: Quota,
+    /// For whom.
+    pub by: RateBy,
+}
+
+/// Fields that a route sets and removes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldEdits {
+    /// Set after the removal; replaces all fields of that name.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Removed.
+    pub remove: Vec<HeaderName>,
+}
+
+/// One rule of the configuration, compiled.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The path pattern as written; the metrics label.
+    pub name: Arc<str>,
+    /// The line of the file where it stands, from 1.
+    pub line: usize,
+    /// Which paths.
+    pub pattern: Pattern,
+    /// Which hosts, lower case, without port; empty: all.
+    pub hosts: Vec<Box<str>>,
+    /// Which methods; empty: all. HEAD is allowed where GET is.
+    pub methods: Vec<Method>,
+    /// Who.
+    pub allow: Allow,
+    /// Scopes that the credential must bear, all of them.
+    pub scopes: Vec<Scope>,
+    /// Schemes that are offered.
+    pub schemes: SchemeSet,
+    /// Where to.
+    pub upstream: UpstreamId,
+    /// A prefix of whole segments that is taken off before the path is sent, such as `/orders`.
+    pub strip_prefix: Option<Box<str>>,
+    /// Edits of the request's fields.
+    pub request_fields: FieldEdits,
+    /// Edits of the response's fields.
+    pub response_fields: FieldEdits,
+    /// Whether `Authorization` is sent on.
+    pub forward_credentials: bool,
+    /// The route's budget.
+    pub rate: Option<RouteRate>,
+    /// How long the upstream may take to begin its response, instead of `timeouts.response_header`.
+    pub timeout: Option<Duration>,
+    /// The largest request body in bytes, instead of `limits.body_bytes`; 0: no limit.
+    pub body_bytes_max: Option<u64>,
+}

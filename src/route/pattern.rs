@@ -1,0 +1,4 @@
+//! stub
+/// A path pattern.
+#[derive(Clone, Debug)]
+pub struct Pattern;

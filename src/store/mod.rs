@@ -1,0 +1,276 @@
+//! Where users, clients, tokens, revocations and keys live, in our words.
+//!
+//! Every mutation also writes a [`Change`] in the same transaction, so that each process on the same store hears of it
+//! (contract 6). Digests, not tokens, cross this interface. No implementation logs a digest, a hash or a secret.
+
+pub mod sql;
+pub mod schema;
+pub mod changes;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::clock::UnixSeconds;
+use crate::principal::{Role, Scope, Subject};
+use crate::secret::Secret;
+
+/// What a store's method returns: boxed, since only cache misses pay for it.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// The store failed; it says nothing about the credential.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It does not answer: locked, unreachable, timed out.
+    #[error("the store does not answer: {0}")]
+    Unavailable(Arc<str>),
+    /// It answers, but not with what it should hold: a foreign file, a schema of a newer version, a corrupt row.
+    #[error("the store is not usable: {0}")]
+    Broken(Arc<str>),
+}
+
+/// SHA-256 of an opaque or refresh token.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenDigest(pub [u8; 32]);
+
+impl std::fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[token digest]")
+    }
+}
+
+/// A user or client as stored.
+#[derive(Debug)]
+pub struct Account {
+    /// The name or id, exactly as stored.
+    pub subject: Subject,
+    /// The row's id; the template `{user_id}`.
+    pub id: Arc<str>,
+    /// A hash of the password or secret, in any format of [`crate::authenticate::password`].
+    pub password_hash: Secret<String>,
+    /// In the order in which they were given.
+    pub roles: Arc<[Role]>,
+    /// What a client may ask for; empty for users.
+    pub scopes: Arc<[Scope]>,
+    /// Whether it may do nothing.
+    pub disabled: bool,
+    /// Raised by each change that ends its sessions (password, disabling, removal); in issued JWTs as the claim `sv`.
+    pub session_version: i64,
+    /// When its sessions were last ended, in unix seconds, for JWTs without `sv`; 0 for never.
+    pub sessions_ended_at: UnixSeconds,
+    /// When it was made, in unix seconds.
+    pub created_at: UnixSeconds,
+}
+
+/// What the store knows about a JWT that verified: its account and what was revoked.
+#[derive(Debug)]
+pub struct JwtStanding {
+    /// The account of its subject; `None` where there is none.
+    pub account: Option<Account>,
+    /// Whether one of the ids asked for (`jti`, `sid`) was revoked.
+    pub revoked: bool,
+    /// Where the account was removed: its last session version and when, so that its JWTs stay dead.
+    pub removed: Option<Tombstone>,
+}
+
+/// What is left of a removed account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// Session versions up to here are dead.
+    pub session_version: i64,
+    /// When, in unix seconds.
+    pub removed_at: UnixSeconds,
+}
+
+/// An opaque access token as stored, with its living owner.
+#[derive(Debug)]
+pub struct OpaqueToken {
+    /// Whose.
+    pub owner: Account,
+    /// What it is limited to.
+    pub scopes: Arc<[Scope]>,
+    /// When it ends, in unix seconds; `None`: never.
+    pub expires_at: Option<UnixSeconds>,
+    /// The family it was issued with, where a refresh token was issued beside.
+    pub session: Option<Arc<str>>,
+}
+
+/// An opaque token to keep.
+#[derive(Debug)]
+pub struct NewToken {
+    /// Its digest.
+    pub digest: TokenDigest,
+    /// Whose.
+    pub owner: Subject,
+    /// What it is limited to.
+    pub scopes: Arc<[Scope]>,
+    /// When it ends, in unix seconds.
+    pub expires_at: UnixSeconds,
+    /// The family of the refresh token issued beside.
+    pub session: Option<Arc<str>>,
+}
+
+/// A refresh token as stored.
+#[derive(Clone, Debug)]
+pub struct RefreshToken {
+    /// Whose.
+    pub owner: Subject,
+    /// The client it was issued to, where one authenticated (RFC 6749 6).
+    pub client_id: Option<Arc<str>>,
+    /// The scopes of the grant.
+    pub scopes: Arc<[Scope]>,
+    /// Its family, the `sid` of JWTs issued with it.
+    pub family: Arc<str>,
+    /// When it ends, in unix seconds.
+    pub expires_at: UnixSeconds,
+    /// The session version of the owner when the family began.
+    pub session_version: i64,
+}
+
+/// Where a refresh token stands.
+#[derive(Clone, Debug)]
+pub enum RefreshStanding {
+    /// No such token.
+    Unknown,
+    /// It is good.
+    Live(RefreshToken),
+    /// It was used; within the grace, `replay` is the sealed answer of that use.
+    Used {
+        /// The token.
+        token: RefreshToken,
+        /// When it was used, in unix milliseconds.
+        used_at_ms: i64,
+        /// The sealed answer, for [`crate::endpoint::refresh`] to open with the token itself.
+        replay: Option<Vec<u8>>,
+    },
+    /// It, its family or its owner's sessions were revoked.
+    Revoked(RefreshToken),
+}
+
+/// What one use of a refresh token leaves behind; written in one transaction, or not at all.
+#[derive(Debug)]
+pub struct Rotation {
+    /// The token that is used up.
+    pub used: TokenDigest,
+    /// The time of use, in unix milliseconds.
+    pub used_at_ms: i64,
+    /// The answer, sealed with the used token.
+    pub replay: Vec<u8>,
+    /// Its successor.
+    pub successor: TokenDigest,
+    /// When the successor ends, in unix seconds.
+    pub successor_expires_at: UnixSeconds,
+    /// The scopes of the successor.
+    pub scopes: Arc<[Scope]>,
+    /// An opaque access token issued beside.
+    pub token: Option<NewToken>,
+}
+
+/// A token as listed for operators.
+#[derive(Clone, Debug)]
+pub struct TokenListing {
+    /// A number to revoke it by.
+    pub id: i64,
+    /// Whose.
+    pub owner: Subject,
+    /// `token` or `refresh`.
+    pub kind: &'static str,
+    /// In unix seconds.
+    pub issued_at: UnixSeconds,
+    /// In unix seconds; `None`: never.
+    pub expires_at: Option<UnixSeconds>,
+}
+
+/// A signing key as stored.
+#[derive(Debug)]
+pub struct StoredKey {
+    /// Its `kid`.
+    pub id: Arc<str>,
+    /// The algorithm's JWA name.
+    pub algorithm: Box<str>,
+    /// PKCS#8, DER.
+    pub private_key: Secret<Vec<u8>>,
+    /// From when it signs, in unix seconds. Before, it is only published.
+    pub signs_from: UnixSeconds,
+    /// Until when it verifies, in unix seconds; `None`: it is current.
+    pub verifies_until: Option<UnixSeconds>,
+}
+
+/// Something that was changed, as every process on the store hears of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A user or client: password, roles, state, presence.
+    Subject(Subject),
+    /// An opaque token was revoked.
+    Token(TokenDigest),
+    /// A JWT by its `jti`, or a family by its `sid`, was revoked.
+    Session(Arc<str>),
+    /// The signing keys.
+    Keys,
+}
+
+/// Whether a new account could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It was.
+    Yes,
+    /// The name is taken.
+    Taken,
+}
+
+/// The store. An implementation may be called from any runtime and does its work on its own threads; once called, a
+/// mutation is carried out even where its caller goes away.
+pub trait Store: Send + Sync {
+    /// The account of this name; `None` where there is none.
+    fn account(&self, subject: Subject) -> Answer<'_, Option<Account>>;
+    /// The living opaque token of this digest with its owner; `None` where it is unknown, expired, revoked or orphaned.
+    fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>>;
+    /// What is known about a JWT's subject and ids (`jti`, `sid`).
+    fn jwt_standing(&self, subject: Subject, ids: Vec<Arc<str>>) -> Answer<'_, JwtStanding>;
+    /// Where a refresh token stands.
+    fn refresh_token(&self, digest: TokenDigest) -> Answer<'_, RefreshStanding>;
+
+    /// Makes an account. `hash` is of the password or secret.
+    fn add_account(&self, subject: Subject, hash: Secret<String>, roles: Vec<Role>, scopes: Vec<Scope>) -> Answer<'_, Added>;
+    /// Replaces the password or secret and ends every session of the account; false where there is no such account.
+    fn set_password(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, bool>;
+    /// Writes the same password in a better hash, only where the stored one is still `old`; ends nothing.
+    fn rehash(&self, subject: Subject, old: Secret<String>, new: Secret<String>) -> Answer<'_, bool>;
+    /// Replaces the roles; false where there is no such account.
+    fn set_roles(&self, subject: Subject, roles: Vec<Role>) -> Answer<'_, bool>;
+    /// Disables (which ends every session) or enables; false where there is no such account.
+    fn set_disabled(&self, subject: Subject, disabled: bool) -> Answer<'_, bool>;
+    /// Removes the account with its tokens and leaves a tombstone; false where there is no such account.
+    fn remove_account(&self, subject: Subject) -> Answer<'_, bool>;
+    /// All accounts of a kind, by name, without their hashes being of use to anybody.
+    fn accounts(&self, kind: crate::principal::SubjectKind) -> Answer<'_, Vec<Account>>;
+
+    /// Keeps an opaque token, a refresh token, or both, in one transaction.
+    fn issue(&self, token: Option<NewToken>, refresh: Option<(TokenDigest, RefreshToken)>) -> Answer<'_, ()>;
+    /// Uses up a refresh token where it is still live, and says where it stood before: `Live` means that it was done.
+    fn rotate(&self, rotation: Rotation) -> Answer<'_, RefreshStanding>;
+    /// Revokes an opaque token; false where there is none.
+    fn revoke_token(&self, digest: TokenDigest) -> Answer<'_, bool>;
+    /// Revokes a family: its refresh tokens, opaque tokens and, by `sid`, its JWTs. Remembered until `until`.
+    fn revoke_family(&self, family: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
+    /// Revokes a JWT by its `jti`, remembered until `until`.
+    fn revoke_jwt(&self, jti: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
+    /// Revokes a token by its number in [`Store::tokens`]; false where there is none.
+    fn revoke_listed(&self, id: i64) -> Answer<'_, bool>;
+    /// Living opaque and refresh tokens, newest first, at most 10,000; of one subject where given.
+    fn tokens(&self, owner: Option<Subject>, now: UnixSeconds) -> Answer<'_, Vec<TokenListing>>;
+
+    /// The signing keys that still verify at `now`, oldest first.
+    fn keys(&self, now: UnixSeconds) -> Answer<'_, Vec<StoredKey>>;
+    /// Keeps `key` where the store has no current key (false: another process was first).
+    fn add_first_key(&self, key: StoredKey) -> Answer<'_, bool>;
+    /// Makes `key` the current one; the ones before verify until `verifies_until`.
+    fn rotate_key(&self, key: StoredKey, verifies_until: UnixSeconds) -> Answer<'_, ()>;
+
+    /// The changes after `position`, oldest first, and the new position. With `None`: none, and where the list ends now.
+    fn changes(&self, position: Option<i64>) -> Answer<'_, (Vec<Change>, i64)>;
+    /// Forgets what has expired by `now`; called now and then. Bounded work a call.
+    fn purge(&self, now: UnixSeconds) -> Answer<'_, ()>;
+    /// Whether the store answers.
+    fn ping(&self) -> Answer<'_, ()>;
+}

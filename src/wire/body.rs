@@ -1,0 +1,261 @@
+//! The one body type: what is streamed between a caller and an upstream, or made by us.
+//!
+//! A [`Body`] never collects. It can be capped, it gives up where nothing moves, and it says once how it ended. Trailers
+//! pass through [`crate::wire::fields::keep_trailer`].
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::wire::fields;
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than it may be.
+    #[error("body too large")]
+    TooLarge,
+    /// Nothing moved for too long.
+    #[error("body stalled")]
+    Stalled,
+    /// The other side broke off.
+    #[error("body broke off")]
+    Broken(#[source] hyper::Error),
+    /// It was cut on purpose: the route's streams end with the credential.
+    #[error("body was cut")]
+    Cut,
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyEnd {
+    /// All of it passed.
+    Complete,
+    /// It broke on the side it came from, was too large, or stalled.
+    Failed,
+    /// The side it went to stopped reading.
+    Dropped,
+}
+
+type Hook = Box<dyn FnOnce(BodyEnd, u64)>;
+
+/// A streamed body.
+pub struct Body {
+    source: Source,
+    /// Bytes that passed.
+    passed: u64,
+    bytes_max: Option<u64>,
+    stall_after: Option<Duration>,
+    stall: Option<Pin<Box<Sleep>>>,
+    hook: Option<Hook>,
+}
+
+enum Source {
+    Empty,
+    Full(Bytes),
+    Streamed(Incoming),
+    Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
+}
+
+impl Body {
+    /// No body.
+    pub const fn empty() -> Self {
+        Self::of(Source::Empty)
+    }
+
+    /// These bytes.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self::of(if bytes.is_empty() { Source::Empty } else { Source::Full(bytes) })
+    }
+
+    /// What the other side of a connection sends.
+    pub const fn streamed(incoming: Incoming) -> Self {
+        Self::of(Source::Streamed(incoming))
+    }
+
+    /// Any other body.
+    pub fn boxed(body: impl HttpBody<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self::of(Source::Boxed(Box::pin(body)))
+    }
+
+    const fn of(source: Source) -> Self {
+        Self { source, passed: 0, bytes_max: None, stall_after: None, stall: None, hook: None }
+    }
+
+    /// Fails with [`BodyError::TooLarge`] once more than `bytes_max` have come.
+    #[must_use]
+    pub const fn capped(mut self, bytes_max: u64) -> Self {
+        self.bytes_max = Some(bytes_max);
+        self
+    }
+
+    /// Fails with [`BodyError::Stalled`] where nothing comes for `after` while somebody waits.
+    #[must_use]
+    pub const fn stalling_after(mut self, after: Duration) -> Self {
+        self.stall_after = Some(after);
+        self
+    }
+
+    /// Calls `hook` once when the body has ended, with the bytes that passed; after those that were there before.
+    #[must_use]
+    pub fn on_end(mut self, hook: impl FnOnce(BodyEnd, u64) + 'static) -> Self {
+        self.hook = Some(match self.hook.take() {
+            None => Box::new(hook),
+            Some(first) => Box::new(move |end, bytes| {
+                first(end, bytes);
+                hook(end, bytes);
+            }),
+        });
+        self
+    }
+
+    fn finish(&mut self, end: BodyEnd) {
+        self.stall = None;
+        if let Some(hook) = self.hook.take() {
+            hook(end, self.passed);
+        }
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.source = Source::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Source::Streamed(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken),
+            Source::Boxed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    /// Ready once nothing has come for too long. The timer is made where somebody waits, so that a body that is there
+    /// already costs none.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(after) = self.stall_after else { return Poll::Pending };
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(after)));
+        stall.as_mut().poll(cx)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        let polled = match body.poll_source(cx) {
+            Poll::Ready(polled) => polled,
+            Poll::Pending => {
+                ready!(body.poll_stall(cx));
+                body.finish(BodyEnd::Failed);
+                return Poll::Ready(Some(Err(BodyError::Stalled)));
+            }
+        };
+        body.stall = None;
+        match polled {
+            None => {
+                body.finish(BodyEnd::Complete);
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                body.finish(BodyEnd::Failed);
+                Poll::Ready(Some(Err(error)))
+            }
+            Some(Ok(mut frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    body.passed += data.remaining() as u64;
+                    if body.bytes_max.is_some_and(|max| body.passed > max) {
+                        body.finish(BodyEnd::Failed);
+                        return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                    }
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    fields::keep_trailers(trailers);
+                }
+                if body.is_end_stream() {
+                    body.finish(BodyEnd::Complete);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Full(_) => false,
+            Source::Streamed(incoming) => incoming.is_end_stream(),
+            Source::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Streamed(incoming) => incoming.size_hint(),
+            Source::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let end = if self.is_end_stream() { BodyEnd::Complete } else { BodyEnd::Dropped };
+        self.finish(end);
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("passed", &self.passed).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn watched(body: Body) -> (Body, Rc<Cell<Option<(BodyEnd, u64)>>>) {
+        let seen = Rc::new(Cell::new(None));
+        let inner = Rc::clone(&seen);
+        (body.on_end(move |end, bytes| inner.set(Some((end, bytes)))), seen)
+    }
+
+    #[tokio::test]
+    async fn the_last_byte_that_fits_passes_and_the_next_does_not() {
+        for (bytes_max, fits) in [(3, true), (2, false)] {
+            let (body, seen) = watched(Body::full("abc").capped(bytes_max));
+            assert_eq!(body.collect().await.is_ok(), fits, "{bytes_max}");
+            assert_eq!(seen.get().unwrap().0, if fits { BodyEnd::Complete } else { BodyEnd::Failed });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_nobody_reads_is_dropped() {
+        let (body, seen) = watched(Body::full("abc"));
+        drop(body);
+        assert_eq!(seen.get(), Some((BodyEnd::Dropped, 0)));
+    }
+
+    #[tokio::test]
+    async fn hooks_are_called_once_each_in_order() {
+        let calls = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let (first, second) = (Rc::clone(&calls), Rc::clone(&calls));
+        let body =
+            Body::empty().on_end(move |_, _| first.borrow_mut().push(1)).on_end(move |_, _| second.borrow_mut().push(2));
+        drop(body.collect().await);
+        assert_eq!(*calls.borrow(), [1, 2]);
+    }
+}

@@ -1,0 +1,8 @@
+//! HTTP as bytes: pure functions over what came in and what goes out, each total over hostile input.
+
+pub mod target;
+pub mod authorization;
+pub mod challenge;
+pub mod fields;
+pub mod forwarded;
+pub mod body;
