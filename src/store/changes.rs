@@ -53,11 +53,15 @@ impl Changes {
             Change::Token(digest) => self.hasher.hash_one((1_u8, digest)),
             Change::Session(id) => self.hasher.hash_one((2_u8, id)),
             Change::Keys => self.hasher.hash_one(3_u8),
+            Change::All => self.hasher.hash_one(4_u8),
         })
     }
 
     /// Notes a change: whatever depends on it and was looked up before is invalid from here on.
     pub fn note(&self, change: &Change) {
+        if *change == Change::All {
+            return self.note_all();
+        }
         let key = self.key(change);
         let mut seen = self.seen.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next = self.generation.load(Ordering::Relaxed) + 1;
@@ -101,6 +105,15 @@ mod tests {
         changes.note(&bob);
         assert!(changes.unchanged(at, &keys));
         changes.note(&ann);
+        assert!(!changes.unchanged(at, &keys));
+        assert!(changes.unchanged(changes.generation(), &keys));
+    }
+
+    #[test]
+    fn changes_that_were_missed_make_everything_invalid() {
+        let changes = Changes::default();
+        let (at, keys) = (changes.generation(), [changes.key(&Change::Keys)]);
+        changes.note(&Change::All);
         assert!(!changes.unchanged(at, &keys));
         assert!(changes.unchanged(changes.generation(), &keys));
     }

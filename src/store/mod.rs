@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::clock::UnixSeconds;
 use crate::principal::{Role, Scope, Subject};
 use crate::secret::Secret;
+pub use crate::wire::opaque::{TokenDigest, digest};
 
 /// What a store's method returns: boxed, since only cache misses pay for it.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -27,16 +28,6 @@ pub enum StoreError {
     /// It answers, but not with what it should hold: a foreign file, a schema of a newer version, a corrupt row.
     #[error("the store is not usable: {0}")]
     Broken(Arc<str>),
-}
-
-/// SHA-256 of an opaque or refresh token.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TokenDigest(pub [u8; 32]);
-
-impl std::fmt::Debug for TokenDigest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[token digest]")
-    }
 }
 
 /// A user or client as stored.
@@ -108,6 +99,9 @@ pub struct NewToken {
     pub expires_at: UnixSeconds,
     /// The family of the refresh token issued beside.
     pub session: Option<Arc<str>>,
+    /// The owner's session version when its credential was looked up: where sessions were ended between the look-up and
+    /// the issue, the token is dead from the start.
+    pub session_version: i64,
 }
 
 /// A refresh token as stored.
@@ -207,6 +201,8 @@ pub enum Change {
     Session(Arc<str>),
     /// The signing keys.
     Keys,
+    /// More than can be told: changes were forgotten before they were heard.
+    All,
 }
 
 /// Whether a new account could be made.
@@ -247,7 +243,8 @@ pub trait Store: Send + Sync {
 
     /// Keeps an opaque token, a refresh token, or both, in one transaction.
     fn issue(&self, token: Option<NewToken>, refresh: Option<(TokenDigest, RefreshToken)>) -> Answer<'_, ()>;
-    /// Uses up a refresh token where it is still live, and says where it stood before: `Live` means that it was done.
+    /// Uses up a refresh token where it is still live, and says where it stood before: `Live` means that it was done. An
+    /// expired one is `Unknown`.
     fn rotate(&self, rotation: Rotation) -> Answer<'_, RefreshStanding>;
     /// Revokes an opaque token; false where there is none.
     fn revoke_token(&self, digest: TokenDigest) -> Answer<'_, bool>;
@@ -268,6 +265,7 @@ pub trait Store: Send + Sync {
     fn rotate_key(&self, key: StoredKey, verifies_until: UnixSeconds) -> Answer<'_, ()>;
 
     /// The changes after `position`, oldest first, and the new position. With `None`: none, and where the list ends now.
+    /// Where some after `position` were already forgotten: [`Change::All`].
     fn changes(&self, position: Option<i64>) -> Answer<'_, (Vec<Change>, i64)>;
     /// Forgets what has expired by `now`; called now and then. Bounded work a call.
     fn purge(&self, now: UnixSeconds) -> Answer<'_, ()>;

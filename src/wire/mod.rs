@@ -6,3 +6,4 @@ pub mod challenge;
 pub mod fields;
 pub mod forwarded;
 pub mod body;
+pub mod opaque;
