@@ -428,7 +428,8 @@ fn challenges(row: &Row, message: &str, audience: &Audience<'_>) -> Vec<HeaderVa
         Challenges::EachScheme => audience.schemes.iter().map(plain).collect(),
         Challenges::Only(scheme) => vec![plain(scheme)],
         Challenges::Bearer(code) => {
-            let challenge_of = Challenge { scheme: Scheme::Bearer, realm: audience.realm, error: Some((code, message)) };
+            let challenge_of =
+                Challenge { scheme: Scheme::Bearer, realm: audience.realm, error: Some((code, message)) };
             vec![challenge(&challenge_of)]
         }
     }
@@ -489,8 +490,7 @@ mod tests {
     #[test]
     fn grpc_gets_its_own_status() {
         let texts = Texts::default();
-        let response =
-            Rejection::InsufficientPermissions(Some(Scheme::Token)).respond(&audience(&texts, Format::Grpc));
+        let response = Rejection::InsufficientPermissions(Some(Scheme::Token)).respond(&audience(&texts, Format::Grpc));
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "7");
         assert!(response.body().is_empty());

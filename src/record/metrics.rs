@@ -1,1 +1,496 @@
-//! stub
+//! Every metric, its name and labels (contract 8).
+//!
+//! What is counted for each request lives in cells of the worker that counts it, so that no two workers write to the same
+//! line of memory; a scrape sums them. Everything else is plain prometheus. Label values come from the configuration or
+//! from enumerations of ours, never from a request, so their number is bounded.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::Method;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto;
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::principal::Scheme;
+
+/// Upper bounds of the buckets for requests, in seconds.
+const REQUEST_BUCKETS: [f64; 14] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// The methods that have a label of their own, registered by RFC 9110 9 and RFC 5789; others count as `other`.
+const METHODS: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::CONNECT,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::PATCH,
+];
+
+/// The route label of a request without a route.
+pub const NO_ROUTE: &str = "-";
+
+/// How a credential fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthOutcome {
+    /// It proved a principal.
+    Accepted,
+    /// It did not.
+    Refused,
+    /// The store could not say.
+    Unavailable,
+}
+
+/// How a look-up of a principal was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheResult {
+    /// From the cache.
+    Hit,
+    /// By the store.
+    Miss,
+    /// From the cache past its time, since the store does not answer.
+    Stale,
+}
+
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $field:ident: $kind:ident = $name:literal [$($label:literal),*] $help:literal;)*) => {
+        /// The metrics of the process.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            workers: Workers,
+            $($(#[$doc])* pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            fn register() -> prometheus::Result<Self> {
+                let registry = Registry::new();
+                let workers = Workers::new()?;
+                registry.register(Box::new(workers.clone()))?;
+                $(
+                    let $field = metrics!(@make $kind, $name, $help, [$($label),*]);
+                    registry.register(Box::new($field.clone()))?;
+                )*
+                Ok(Self { registry, workers, $($field,)* })
+            }
+        }
+    };
+    (@make IntCounter, $name:literal, $help:literal, []) => { IntCounter::new($name, $help)? };
+    (@make IntGauge, $name:literal, $help:literal, []) => { IntGauge::new($name, $help)? };
+    (@make Gauge, $name:literal, $help:literal, []) => { Gauge::new($name, $help)? };
+    (@make HistogramVec, $name:literal, $help:literal, [$($label:literal),*]) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(REQUEST_BUCKETS.to_vec()), &[$($label),*])?
+    };
+    (@make $kind:ident, $name:literal, $help:literal, [$($label:literal),*]) => {
+        $kind::new(Opts::new($name, $help), &[$($label),*])?
+    };
+}
+
+metrics! {
+    /// Seconds from sending to an upstream to its response's head.
+    upstream_duration: HistogramVec = "portcullis_upstream_duration_seconds" ["upstream"] "Time until an upstream began its response";
+    /// Entries in the cache of principals.
+    auth_cache_entries: IntGauge = "portcullis_auth_cache_entries" [] "Principals that are remembered";
+    /// Seconds that a query took.
+    store_duration: HistogramVec = "portcullis_store_duration_seconds" ["operation"] "Time of queries to the store";
+    /// Checks that wait for the password pool.
+    password_queue: IntGauge = "portcullis_password_queue" [] "Password checks that wait";
+    /// Refusals by a limit.
+    rate_limited: IntCounterVec = "portcullis_rate_limited_total" ["limit"] "Requests refused by a limit";
+    /// Tokens issued.
+    tokens_issued: IntCounterVec = "portcullis_tokens_issued_total" ["kind"] "Tokens issued: access, refresh or token";
+    /// Tokens revoked.
+    tokens_revoked: IntCounterVec = "portcullis_tokens_revoked_total" ["kind"] "Tokens revoked: access, refresh or token";
+    /// Second uses of refresh tokens.
+    refresh_reuse: IntCounter = "portcullis_refresh_reuse_total" [] "Refresh tokens used a second time; each ended its family";
+    /// Requests whose response has not ended.
+    requests_in_flight: IntGauge = "portcullis_requests_in_flight" [] "Requests under way";
+    /// Upgraded connections and open event streams.
+    open_streams: IntGaugeVec = "portcullis_open_streams" ["kind"] "Open streams: websocket, sse, grpc or other";
+    /// Connections of callers.
+    connections: IntGaugeVec = "portcullis_connections" ["listener"] "Open connections of callers";
+    /// TLS handshakes.
+    tls_handshakes: IntCounterVec = "portcullis_tls_handshakes_total" ["listener", "version", "result"] "TLS handshakes";
+    /// Unix time of a certificate's end.
+    certificate_expiry: GaugeVec = "portcullis_certificate_expiry_seconds" ["name"] "When a certificate ends, in unix seconds";
+    /// 1 where a server is healthy.
+    upstream_healthy: IntGaugeVec = "portcullis_upstream_healthy" ["upstream", "server"] "Whether a server is used";
+    /// Requests sent to servers.
+    upstream_requests: IntCounterVec = "portcullis_upstream_requests_total" ["upstream", "server", "outcome"] "Requests sent to servers";
+    /// Reloads.
+    config_reloads: IntCounterVec = "portcullis_config_reloads_total" ["result"] "Reloads of the configuration: ok or failed";
+    /// Unix time of the last good load.
+    config_loaded: Gauge = "portcullis_config_loaded_timestamp_seconds" [] "When the configuration in force was loaded, in unix seconds";
+    /// Constant 1.
+    build_info: IntGaugeVec = "portcullis_build_info" ["version"] "The version that runs";
+    /// Lines of the access log that were dropped since their reader is too slow.
+    log_lines_dropped: IntCounter = "portcullis_log_lines_dropped_total" [] "Log lines dropped since their reader is too slow";
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Panics
+    /// Never: the names above are valid and differ.
+    pub fn new() -> Self {
+        let metrics = Self::register().expect("metric names are valid and differ");
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        #[cfg(target_os = "linux")]
+        metrics
+            .registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("nothing else is named process_*");
+        metrics
+    }
+
+    /// The cells of one more worker.
+    pub fn worker(&self) -> WorkerMetrics {
+        let shared = Arc::new(Cells::default());
+        lock(&self.workers.cells).push(Arc::clone(&shared));
+        WorkerMetrics { shared, routes: RefCell::default(), auth: RefCell::default() }
+    }
+
+    /// The Prometheus text format.
+    ///
+    /// # Errors
+    /// Where the text cannot be made, which says that a metric has no name: a bug of ours.
+    pub fn text(&self) -> prometheus::Result<String> {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Cell = Arc<AtomicU64>;
+
+/// What one worker has counted, as a scrape reads it. Its locks are taken where a label is seen first, and at a scrape.
+#[derive(Debug, Default)]
+struct Cells {
+    requests: Mutex<Vec<(Arc<str>, usize, u16, Cell)>>,
+    decisions: Mutex<Vec<(Arc<str>, &'static str, &'static str, Cell)>>,
+    durations: Mutex<Vec<(Arc<str>, Arc<Durations>)>>,
+    auth: Mutex<Vec<(&'static str, &'static str, Cell)>>,
+    cache: [AtomicU64; 3],
+}
+
+#[derive(Debug, Default)]
+struct Durations {
+    /// One per bound of [`REQUEST_BUCKETS`], not cumulated; what exceeds all counts in none.
+    buckets: [AtomicU64; REQUEST_BUCKETS.len()],
+    count: AtomicU64,
+    sum_ns: AtomicU64,
+}
+
+/// One worker's side of its cells; not shared between threads.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    shared: Arc<Cells>,
+    routes: RefCell<HashMap<Arc<str>, RouteCells, foldhash::fast::RandomState>>,
+    auth: RefCell<Vec<(Scheme, AuthOutcome, Cell)>>,
+}
+
+#[derive(Debug, Default)]
+struct RouteCells {
+    requests: Vec<(usize, u16, Cell)>,
+    decisions: Vec<(&'static str, &'static str, Cell)>,
+    durations: Arc<Durations>,
+}
+
+impl WorkerMetrics {
+    /// Counts a request that has ended. `reason` is `-` for one that was forwarded or answered.
+    pub fn request(
+        &self,
+        route: &Arc<str>,
+        method: &Method,
+        status: u16,
+        outcome: &'static str,
+        reason: &'static str,
+        took: Duration,
+    ) {
+        let mut routes = self.routes.borrow_mut();
+        if !routes.contains_key(route) {
+            let cells = RouteCells::default();
+            lock(&self.shared.durations).push((Arc::clone(route), Arc::clone(&cells.durations)));
+            routes.insert(Arc::clone(route), cells);
+        }
+        let Some(cells) = routes.get_mut(route) else { return };
+        let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
+        match cells.requests.iter().find(|(m, s, _)| (*m, *s) == (method, status)) {
+            Some((_, _, cell)) => add(cell, 1),
+            None => {
+                let cell = Arc::new(AtomicU64::new(1));
+                lock(&self.shared.requests).push((Arc::clone(route), method, status, Arc::clone(&cell)));
+                cells.requests.push((method, status, cell));
+            }
+        }
+        match cells.decisions.iter().find(|(o, r, _)| (*o, *r) == (outcome, reason)) {
+            Some((_, _, cell)) => add(cell, 1),
+            None => {
+                let cell = Arc::new(AtomicU64::new(1));
+                lock(&self.shared.decisions).push((Arc::clone(route), outcome, reason, Arc::clone(&cell)));
+                cells.decisions.push((outcome, reason, cell));
+            }
+        }
+        cells.durations.observe(took);
+    }
+
+    /// Counts a credential.
+    pub fn auth(&self, scheme: Scheme, outcome: AuthOutcome) {
+        let mut auth = self.auth.borrow_mut();
+        if let Some((_, _, cell)) = auth.iter().find(|(s, o, _)| (*s, *o) == (scheme, outcome)) {
+            return add(cell, 1);
+        }
+        let cell = Arc::new(AtomicU64::new(1));
+        let name = match outcome {
+            AuthOutcome::Accepted => "accepted",
+            AuthOutcome::Refused => "refused",
+            AuthOutcome::Unavailable => "unavailable",
+        };
+        lock(&self.shared.auth).push((scheme.name(), name, Arc::clone(&cell)));
+        auth.push((scheme, outcome, cell));
+    }
+
+    /// Counts a look-up of a principal.
+    pub fn cache(&self, result: CacheResult) {
+        let [hit, miss, stale] = &self.shared.cache;
+        match result {
+            CacheResult::Hit => add(hit, 1),
+            CacheResult::Miss => add(miss, 1),
+            CacheResult::Stale => add(stale, 1),
+        }
+    }
+}
+
+/// Adds to a cell that only this thread writes: no locked instruction is needed.
+fn add(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+impl Durations {
+    fn observe(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = REQUEST_BUCKETS.iter().zip(&self.buckets).find(|(bound, _)| seconds <= **bound);
+        if let Some((_, bucket)) = bucket {
+            add(bucket, 1);
+        }
+        add(&self.count, 1);
+        add(&self.sum_ns, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// Sums the cells of all workers at a scrape.
+#[derive(Clone, Debug)]
+struct Workers {
+    cells: Arc<Mutex<Vec<Arc<Cells>>>>,
+    requests: Desc,
+    decisions: Desc,
+    durations: Desc,
+    auth: Desc,
+    cache: Desc,
+}
+
+impl Workers {
+    fn new() -> prometheus::Result<Self> {
+        let desc = |name: &str, help: &str, labels: &[&str]| {
+            Desc::new(name.into(), help.into(), labels.iter().map(ToString::to_string).collect(), HashMap::new())
+        };
+        Ok(Self {
+            cells: Arc::default(),
+            requests: desc("portcullis_requests_total", "Requests answered", &["route", "method", "status"])?,
+            decisions: desc(
+                "portcullis_decisions_total",
+                "What was decided of requests, and why",
+                &["route", "outcome", "reason"],
+            )?,
+            durations: desc(
+                "portcullis_request_duration_seconds",
+                "Time from a request's head to its response's end",
+                &["route"],
+            )?,
+            auth: desc("portcullis_auth_total", "Credentials looked at", &["scheme", "outcome"])?,
+            cache: desc("portcullis_auth_cache_total", "Look-ups of principals", &["result"])?,
+        })
+    }
+}
+
+impl Collector for Workers {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.requests, &self.decisions, &self.durations, &self.auth, &self.cache]
+    }
+
+    fn collect(&self) -> Vec<proto::MetricFamily> {
+        let (mut requests, mut decisions, mut auth, mut cache) = (Sum::new(), Sum::new(), Sum::new(), Sum::new());
+        let mut durations: HashMap<Arc<str>, (Vec<u64>, u64, u64)> = HashMap::new();
+        for cells in lock(&self.cells).iter() {
+            for (route, method, status, cell) in lock(&cells.requests).iter() {
+                let method = METHODS.get(*method).map_or("other", Method::as_str);
+                requests.add(vec![route.to_string(), method.to_owned(), status.to_string()], cell);
+            }
+            for (route, outcome, reason, cell) in lock(&cells.decisions).iter() {
+                decisions.add(vec![route.to_string(), (*outcome).to_owned(), (*reason).to_owned()], cell);
+            }
+            for (scheme, outcome, cell) in lock(&cells.auth).iter() {
+                auth.add(vec![(*scheme).to_owned(), (*outcome).to_owned()], cell);
+            }
+            for (result, cell) in ["hit", "miss", "stale"].into_iter().zip(&cells.cache) {
+                cache.add(vec![result.to_owned()], cell);
+            }
+            for (route, observed) in lock(&cells.durations).iter() {
+                let (buckets, count, sum_ns) =
+                    durations.entry(Arc::clone(route)).or_insert_with(|| (vec![0; REQUEST_BUCKETS.len()], 0, 0));
+                for (total, bucket) in buckets.iter_mut().zip(&observed.buckets) {
+                    *total += bucket.load(Ordering::Relaxed);
+                }
+                *count += observed.count.load(Ordering::Relaxed);
+                *sum_ns += observed.sum_ns.load(Ordering::Relaxed);
+            }
+        }
+        let mut families = vec![
+            requests.family(&self.requests),
+            decisions.family(&self.decisions),
+            histogram(&self.durations, durations),
+            auth.family(&self.auth),
+            cache.family(&self.cache),
+        ];
+        families.retain(|family| !family.get_metric().is_empty());
+        families
+    }
+}
+
+/// Counters by their label values.
+struct Sum(HashMap<Vec<String>, u64>);
+
+impl Sum {
+    fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    fn add(&mut self, labels: Vec<String>, cell: &AtomicU64) {
+        *self.0.entry(labels).or_default() += cell.load(Ordering::Relaxed);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+    fn family(self, desc: &Desc) -> proto::MetricFamily {
+        let metrics = self.0.into_iter().map(|(values, total)| {
+            let mut counter = proto::Counter::default();
+            counter.set_value(total as f64);
+            let mut metric = proto::Metric::from_label(labels(desc, values));
+            metric.set_counter(counter);
+            metric
+        });
+        family(desc, proto::MetricType::COUNTER, metrics.collect())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus sums in doubles")]
+fn histogram(desc: &Desc, durations: HashMap<Arc<str>, (Vec<u64>, u64, u64)>) -> proto::MetricFamily {
+    let metrics = durations.into_iter().map(|(route, (buckets, count, sum_ns))| {
+        let mut histogram = proto::Histogram::default();
+        let mut cumulated = 0;
+        let buckets = REQUEST_BUCKETS.iter().zip(buckets).map(|(bound, in_bucket)| {
+            cumulated += in_bucket;
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(cumulated);
+            bucket
+        });
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(sum_ns as f64 / 1e9);
+        let mut metric = proto::Metric::from_label(labels(desc, vec![route.to_string()]));
+        metric.set_histogram(histogram);
+        metric
+    });
+    family(desc, proto::MetricType::HISTOGRAM, metrics.collect())
+}
+
+fn labels(desc: &Desc, values: Vec<String>) -> Vec<proto::LabelPair> {
+    desc.variable_labels
+        .iter()
+        .zip(values)
+        .map(|(name, value)| {
+            let mut pair = proto::LabelPair::default();
+            pair.set_name(name.clone());
+            pair.set_value(value);
+            pair
+        })
+        .collect()
+}
+
+fn family(desc: &Desc, kind: proto::MetricType, metrics: Vec<proto::Metric>) -> proto::MetricFamily {
+    let mut family = proto::MetricFamily::default();
+    family.set_name(desc.fq_name.clone());
+    family.set_help(desc.help.clone());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_sums_what_the_workers_counted() {
+        let metrics = Metrics::new();
+        let (one, two) = (metrics.worker(), metrics.worker());
+        let route: Arc<str> = "/orders/**".into();
+        for worker in [&one, &one, &two] {
+            worker.request(&route, &Method::GET, 200, "forwarded", "-", Duration::from_millis(2));
+        }
+        two.request(
+            &route,
+            &Method::from_bytes(b"PURGE").unwrap(),
+            405,
+            "refused",
+            "method_not_allowed",
+            Duration::ZERO,
+        );
+        two.auth(Scheme::Bearer, AuthOutcome::Accepted);
+        one.cache(CacheResult::Hit);
+        let text = metrics.text().unwrap();
+        for line in [
+            r#"portcullis_requests_total{method="GET",route="/orders/**",status="200"} 3"#,
+            r#"portcullis_requests_total{method="other",route="/orders/**",status="405"} 1"#,
+            r#"portcullis_decisions_total{outcome="refused",reason="method_not_allowed",route="/orders/**"} 1"#,
+            r#"portcullis_request_duration_seconds_bucket{route="/orders/**",le="0.0025"} 4"#,
+            r#"portcullis_request_duration_seconds_bucket{route="/orders/**",le="+Inf"} 4"#,
+            r#"portcullis_auth_total{outcome="accepted",scheme="bearer"} 1"#,
+            r#"portcullis_auth_cache_total{result="hit"} 1"#,
+        ] {
+            let has = |found: &str| {
+                let sorted = |text: &str| {
+                    let mut parts: Vec<_> = text.split(['{', '}', ',']).map(str::to_owned).collect();
+                    parts.sort();
+                    parts
+                };
+                sorted(found) == sorted(line)
+            };
+            assert!(text.lines().any(has), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_process_and_the_build_are_described() {
+        let text = Metrics::new().text().unwrap();
+        assert!(text.contains("process_resident_memory_bytes"));
+        assert!(text.contains("portcullis_build_info{version=\""));
+    }
+}

@@ -227,7 +227,13 @@ pub trait Store: Send + Sync {
     fn refresh_token(&self, digest: TokenDigest) -> Answer<'_, RefreshStanding>;
 
     /// Makes an account. `hash` is of the password or secret.
-    fn add_account(&self, subject: Subject, hash: Secret<String>, roles: Vec<Role>, scopes: Vec<Scope>) -> Answer<'_, Added>;
+    fn add_account(
+        &self,
+        subject: Subject,
+        hash: Secret<String>,
+        roles: Vec<Role>,
+        scopes: Vec<Scope>,
+    ) -> Answer<'_, Added>;
     /// Replaces the password or secret and ends every session of the account; false where there is no such account.
     fn set_password(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, bool>;
     /// Writes the same password in a better hash, only where the stored one is still `old`; ends nothing.

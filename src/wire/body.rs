@@ -253,8 +253,9 @@ mod tests {
     async fn hooks_are_called_once_each_in_order() {
         let calls = Rc::new(std::cell::RefCell::new(Vec::new()));
         let (first, second) = (Rc::clone(&calls), Rc::clone(&calls));
-        let body =
-            Body::empty().on_end(move |_, _| first.borrow_mut().push(1)).on_end(move |_, _| second.borrow_mut().push(2));
+        let body = Body::empty()
+            .on_end(move |_, _| first.borrow_mut().push(1))
+            .on_end(move |_, _| second.borrow_mut().push(2));
         drop(body.collect().await);
         assert_eq!(*calls.borrow(), [1, 2]);
     }
