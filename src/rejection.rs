@@ -337,10 +337,12 @@ impl Rejection {
     }
 
     fn message<'a>(&'a self, row: &'a Row, texts: &'a Texts) -> Cow<'a, str> {
-        let fine = match self {
-            Self::InvalidToken(_, fault) | Self::RefreshFailed(fault) => Some(fault.name()),
-            Self::RateLimited(exhausted) => Some(exhausted.limit),
-            _ => None,
+        let fine = if let Self::InvalidToken(_, fault) | Self::RefreshFailed(fault) = self {
+            Some(fault.name())
+        } else if let Self::RateLimited(exhausted) = self {
+            Some(exhausted.limit)
+        } else {
+            None
         };
         fine.and_then(|fine| texts.messages.get(format!("{}.{fine}", row.code).as_str()))
             .or_else(|| texts.messages.get(row.code))
@@ -348,22 +350,21 @@ impl Rejection {
     }
 
     fn further_fields(&self, headers: &mut HeaderMap) {
-        match self {
-            Self::MethodNotAllowed(allow) => {
-                headers.insert(ALLOW, allow.clone());
-            }
-            Self::RateLimited(exhausted) => rate_limit_fields(headers, exhausted),
-            Self::StoreUnavailable | Self::PasswordQueueFull => {
-                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(RETRY_LATER)));
-            }
+        if let Self::MethodNotAllowed(allow) = self {
+            headers.insert(ALLOW, allow.clone());
+        } else if let Self::RateLimited(exhausted) = self {
+            rate_limit_fields(headers, exhausted);
+        } else if matches!(self, Self::StoreUnavailable | Self::PasswordQueueFull) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(RETRY_LATER)));
+        } else if matches!(
+            self,
             Self::LoginFailed(_)
-            | Self::InvalidClient(_)
-            | Self::RefreshFailed(_)
-            | Self::InvalidRequest(_)
-            | Self::OAuth(..) => {
-                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            }
-            _ => {}
+                | Self::InvalidClient(_)
+                | Self::RefreshFailed(_)
+                | Self::InvalidRequest(_)
+                | Self::OAuth(..)
+        ) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
     }
 }

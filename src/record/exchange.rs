@@ -1,1 +1,183 @@
-//! stub
+//! What is known of one request; closed exactly once, whichever way it ends.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Method, StatusCode};
+
+use super::access_log::Entry;
+use super::lines::Lines;
+use super::metrics::{NO_ROUTE, WorkerMetrics};
+use crate::clock::Clock;
+use crate::principal::Scheme;
+
+/// The status of a request whose caller went away before there was one, as nginx logs it.
+const CALLER_LEFT: u16 = 499;
+
+/// Where a worker records its requests.
+#[derive(Debug)]
+pub struct Recorder {
+    /// The worker's cells.
+    pub metrics: WorkerMetrics,
+    /// Where the access log goes; `None`: nowhere.
+    pub access_log: Option<Lines>,
+    /// The process's clock.
+    pub clock: Clock,
+    no_route: Arc<str>,
+}
+
+impl Recorder {
+    /// A recorder of one worker.
+    pub fn new(metrics: WorkerMetrics, access_log: Option<Lines>, clock: Clock) -> Self {
+        Self { metrics, access_log, clock, no_route: NO_ROUTE.into() }
+    }
+}
+
+/// One request, from its head to its response's end. Dropping it closes it.
+#[derive(Debug)]
+pub struct Exchange {
+    recorder: Rc<Recorder>,
+    started: Instant,
+    request_id: HeaderValue,
+    address: IpAddr,
+    method: Method,
+    path: Option<Box<str>>,
+    route: Option<Arc<str>>,
+    scheme: Option<Scheme>,
+    user: Option<Arc<str>>,
+    upstream: Option<(Arc<str>, Duration)>,
+    status: u16,
+    outcome: &'static str,
+    reason: Option<&'static str>,
+    bytes: u64,
+}
+
+impl Exchange {
+    /// A request has come. `request_id` is visible ASCII; `address` is the caller's, behind trusted proxies.
+    pub fn open(recorder: &Rc<Recorder>, request_id: HeaderValue, address: IpAddr, method: Method) -> Self {
+        recorder.metrics.begun();
+        Self {
+            recorder: Rc::clone(recorder),
+            started: recorder.clock.now(),
+            request_id,
+            address,
+            method,
+            path: None,
+            route: None,
+            scheme: None,
+            user: None,
+            upstream: None,
+            status: CALLER_LEFT,
+            outcome: "abandoned",
+            reason: None,
+            bytes: 0,
+        }
+    }
+
+    /// The id of the request.
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// The id of the request as text.
+    pub fn request_id_text(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// The caller's address.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The path was found to be unambiguous.
+    pub fn asked(&mut self, path: &str) {
+        if self.recorder.access_log.is_some() {
+            self.path = Some(path.into());
+        }
+    }
+
+    /// The route or endpoint that decides.
+    pub fn matched(&mut self, route: &Arc<str>) {
+        self.route = Some(Arc::clone(route));
+    }
+
+    /// Who it is.
+    pub fn identified(&mut self, scheme: Scheme, user: &Arc<str>) {
+        self.scheme = Some(scheme);
+        self.user = Some(Arc::clone(user));
+    }
+
+    /// An upstream began its response.
+    pub fn sent(&mut self, upstream: &Arc<str>, took: Duration) {
+        self.upstream = Some((Arc::clone(upstream), took));
+    }
+
+    /// The response's head is known. `reason` is why it was refused, where it was.
+    pub fn answered(&mut self, status: StatusCode, reason: Option<&'static str>) {
+        self.status = status.as_u16();
+        self.reason = reason;
+        self.outcome = match (reason, &self.upstream) {
+            (Some(_), _) => "refused",
+            (None, Some(_)) => "forwarded",
+            (None, None) => "answered",
+        };
+    }
+
+    /// The response has ended, with so many bytes of body.
+    pub fn close(mut self, bytes: u64) {
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let took = self.recorder.clock.now().saturating_duration_since(self.started);
+        let route = self.route.as_ref().unwrap_or(&self.recorder.no_route);
+        let reason = self.reason.unwrap_or("-");
+        self.recorder.metrics.request(route, &self.method, self.status, self.outcome, reason, took);
+        self.recorder.metrics.ended();
+        let Some(access_log) = &self.recorder.access_log else { return };
+        let entry = Entry {
+            time: self.recorder.clock.wall(),
+            request_id: self.request_id_text(),
+            address: self.address,
+            method: self.method.as_str(),
+            path: self.path.as_deref(),
+            route,
+            status: self.status,
+            duration: took,
+            bytes: self.bytes,
+            scheme: self.scheme.map(Scheme::name),
+            user: self.user.as_deref(),
+            upstream: self.upstream.as_ref().map(|(name, took)| (&**name, *took)),
+            reason: self.reason,
+        };
+        access_log.line(entry.line());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::metrics::Metrics;
+
+    #[test]
+    fn a_request_is_counted_once_whichever_way_it_ends() {
+        let metrics = Metrics::new();
+        let recorder = Rc::new(Recorder::new(metrics.worker(), None, Clock::system()));
+        let open =
+            || Exchange::open(&recorder, HeaderValue::from_static("r"), "127.0.0.1".parse().unwrap(), Method::GET);
+        let mut answered = open();
+        answered.answered(StatusCode::OK, None);
+        answered.close(3);
+        drop(open());
+        let text = metrics.text().unwrap();
+        let count = |status: &str| {
+            text.lines().filter(|line| line.starts_with("portcullis_requests_total") && line.contains(status)).count()
+        };
+        assert_eq!((count("status=\"200\""), count("status=\"499\"")), (1, 1));
+        assert!(text.contains("portcullis_requests_in_flight 0"));
+    }
+}

@@ -112,8 +112,6 @@ metrics! {
     tokens_revoked: IntCounterVec = "portcullis_tokens_revoked_total" ["kind"] "Tokens revoked: access, refresh or token";
     /// Second uses of refresh tokens.
     refresh_reuse: IntCounter = "portcullis_refresh_reuse_total" [] "Refresh tokens used a second time; each ended its family";
-    /// Requests whose response has not ended.
-    requests_in_flight: IntGauge = "portcullis_requests_in_flight" [] "Requests under way";
     /// Upgraded connections and open event streams.
     open_streams: IntGaugeVec = "portcullis_open_streams" ["kind"] "Open streams: websocket, sse, grpc or other";
     /// Connections of callers.
@@ -188,6 +186,7 @@ struct Cells {
     durations: Mutex<Vec<(Arc<str>, Arc<Durations>)>>,
     auth: Mutex<Vec<(&'static str, &'static str, Cell)>>,
     cache: [AtomicU64; 3],
+    in_flight: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -267,6 +266,16 @@ impl WorkerMetrics {
         auth.push((scheme, outcome, cell));
     }
 
+    /// Counts a request that has begun.
+    pub fn begun(&self) {
+        add(&self.shared.in_flight, 1);
+    }
+
+    /// Counts that a request is under way no more.
+    pub fn ended(&self) {
+        add(&self.shared.in_flight, u64::MAX);
+    }
+
     /// Counts a look-up of a principal.
     pub fn cache(&self, result: CacheResult) {
         let [hit, miss, stale] = &self.shared.cache;
@@ -304,6 +313,7 @@ struct Workers {
     durations: Desc,
     auth: Desc,
     cache: Desc,
+    in_flight: Desc,
 }
 
 impl Workers {
@@ -326,19 +336,22 @@ impl Workers {
             )?,
             auth: desc("portcullis_auth_total", "Credentials looked at", &["scheme", "outcome"])?,
             cache: desc("portcullis_auth_cache_total", "Look-ups of principals", &["result"])?,
+            in_flight: desc("portcullis_requests_in_flight", "Requests under way", &[])?,
         })
     }
 }
 
 impl Collector for Workers {
     fn desc(&self) -> Vec<&Desc> {
-        vec![&self.requests, &self.decisions, &self.durations, &self.auth, &self.cache]
+        vec![&self.requests, &self.decisions, &self.durations, &self.auth, &self.cache, &self.in_flight]
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let (mut requests, mut decisions, mut auth, mut cache) = (Sum::new(), Sum::new(), Sum::new(), Sum::new());
         let mut durations: HashMap<Arc<str>, (Vec<u64>, u64, u64)> = HashMap::new();
+        let mut in_flight = 0_u64;
         for cells in lock(&self.cells).iter() {
+            in_flight = in_flight.wrapping_add(cells.in_flight.load(Ordering::Relaxed));
             for (route, method, status, cell) in lock(&cells.requests).iter() {
                 let method = METHODS.get(*method).map_or("other", Method::as_str);
                 requests.add(vec![route.to_string(), method.to_owned(), status.to_string()], cell);
@@ -368,6 +381,7 @@ impl Collector for Workers {
             histogram(&self.durations, durations),
             auth.family(&self.auth),
             cache.family(&self.cache),
+            gauge(&self.in_flight, in_flight),
         ];
         families.retain(|family| !family.get_metric().is_empty());
         families
@@ -419,6 +433,15 @@ fn histogram(desc: &Desc, durations: HashMap<Arc<str>, (Vec<u64>, u64, u64)>) ->
         metric
     });
     family(desc, proto::MetricType::HISTOGRAM, metrics.collect())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+fn gauge(desc: &Desc, value: u64) -> proto::MetricFamily {
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value as f64);
+    let mut metric = proto::Metric::default();
+    metric.set_gauge(gauge);
+    family(desc, proto::MetricType::GAUGE, vec![metric])
 }
 
 fn labels(desc: &Desc, values: Vec<String>) -> Vec<proto::LabelPair> {

@@ -2,7 +2,8 @@
 
 pub mod exchange;
 pub mod metrics;
-pub mod access_log;
+pub mod lines;
+mod access_log;
 pub mod audit;
 
 /// The section `log`.
