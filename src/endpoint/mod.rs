@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::{Map, Value};
 
 use crate::principal::Role;
 use crate::rejection::Texts;
@@ -82,8 +81,8 @@ pub struct Settings {
     pub default_role: Role,
     /// How refresh tokens are written.
     pub refresh_format: RefreshFormat,
-    /// Further claims of issued JWTs; texts are templates.
-    pub claims: Map<String, Value>,
+    /// Further claims of issued JWTs.
+    pub claims: template::Claims,
     /// Whether a `sub` that is an object is written as JSON text.
     pub sub_as_json_text: bool,
     /// The shortest new password, in bytes.
