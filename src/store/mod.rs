@@ -4,7 +4,9 @@
 //! (contract 6). Digests, not tokens, cross this interface. No implementation logs a digest, a hash or a secret.
 
 pub mod sql;
-pub mod schema;
+mod rows;
+mod statements;
+mod schema;
 pub mod changes;
 
 use std::future::Future;

@@ -1,0 +1,591 @@
+//! Every method on a real file, and what happens when the file or another process gets in the way.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::wire::opaque::digest;
+
+struct Place {
+    background: tokio::runtime::Runtime,
+    clock: Clock,
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let background = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Self { background, clock: Clock::system(), directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("store.db")
+    }
+
+    fn open(&self) -> SqlStore {
+        self.open_at(&self.file()).unwrap()
+    }
+
+    fn open_at(&self, path: &Path) -> Result<SqlStore, StoreError> {
+        SqlStore::open(path, self.background.handle().clone(), self.clock.clone(), |_, _| {})
+    }
+
+    /// Awaits on a runtime that knows nothing of the store's, as a worker does.
+    fn wait<T>(answer: Answer<'_, T>) -> Result<T, StoreError> {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(answer)
+    }
+}
+
+fn wait<T>(answer: Answer<'_, T>) -> T {
+    Place::wait(answer).unwrap()
+}
+
+fn secret(text: &str) -> Secret<String> {
+    Secret::new(text.to_owned())
+}
+
+fn ann() -> Subject {
+    Subject::user("ann")
+}
+
+fn add_ann(store: &SqlStore) -> Account {
+    assert_eq!(wait(store.add_account(ann(), secret("hash"), vec!["user".into()], vec![])), Added::Yes);
+    wait(store.account(ann())).unwrap()
+}
+
+fn token(text: &str, owner: &Account, expires_at: i64) -> NewToken {
+    NewToken {
+        digest: digest(text),
+        owner: owner.subject.clone(),
+        scopes: vec![Scope::from("read")].into(),
+        expires_at,
+        session: Some("family".into()),
+        session_version: owner.session_version,
+    }
+}
+
+fn refresh(owner: &Account, expires_at: i64) -> RefreshToken {
+    RefreshToken {
+        owner: owner.subject.clone(),
+        client_id: Some("app".into()),
+        scopes: vec![Scope::from("read"), Scope::from("write")].into(),
+        family: "family".into(),
+        expires_at,
+        session_version: owner.session_version,
+    }
+}
+
+fn rotation(used: &str, successor: &str, now: i64) -> Rotation {
+    Rotation {
+        used: digest(used),
+        used_at_ms: now * 1_000,
+        replay: b"sealed".to_vec(),
+        successor: digest(successor),
+        successor_expires_at: now + 200,
+        scopes: vec![Scope::from("read")].into(),
+        token: None,
+    }
+}
+
+fn standing_word(standing: &RefreshStanding) -> &'static str {
+    match standing {
+        RefreshStanding::Unknown => "unknown",
+        RefreshStanding::Live(_) => "live",
+        RefreshStanding::Used { .. } => "used",
+        RefreshStanding::Revoked(_) => "revoked",
+    }
+}
+
+fn stands(store: &SqlStore, text: &str) -> &'static str {
+    standing_word(&wait(store.refresh_token(digest(text))))
+}
+
+#[test]
+fn an_account_comes_back_as_it_was_added() {
+    let place = Place::new();
+    let store = place.open();
+    let roles = vec!["z".into(), "a".into(), "[\"quoted\"]".into()];
+    let added = wait(store.add_account(Subject::client("Ann"), secret("h"), roles.clone(), vec!["s".into()]));
+    assert_eq!(added, Added::Yes);
+    let account = wait(store.account(Subject::client("Ann"))).unwrap();
+    assert_eq!((&*account.roles, &*account.scopes), (&roles[..], &[Scope::from("s")][..]));
+    assert_eq!(account.password_hash.expose(), "h");
+    assert_eq!((account.disabled, account.session_version, account.sessions_ended_at), (false, 1, 0));
+    for (name, other) in [
+        ("letter case", Subject::client("ann")),
+        ("the other kind", Subject::user("Ann")),
+        ("a blank behind", Subject::client("Ann ")),
+        ("a pattern", Subject::client("%")),
+        ("an attempt at SQL", Subject::client("' OR 1=1 --")),
+    ] {
+        assert!(wait(store.account(other)).is_none(), "{name}");
+    }
+    assert_eq!(wait(store.add_account(Subject::client("Ann"), secret("x"), vec![], vec![])), Added::Taken);
+    assert_eq!(wait(store.account(Subject::client("Ann"))).unwrap().password_hash.expose(), "h");
+    assert_eq!(wait(store.add_account(Subject::user("Ann"), secret("x"), vec![], vec![])), Added::Yes);
+    assert_eq!(wait(store.add_account(Subject::client("ann"), secret("x"), vec![], vec![])), Added::Yes);
+    let listed = wait(store.accounts(SubjectKind::Client));
+    assert_eq!(listed.iter().map(|account| &*account.subject.name).collect::<Vec<_>>(), ["Ann", "ann"]);
+    assert!(listed.iter().all(|account| account.password_hash.expose().is_empty()));
+}
+
+#[test]
+fn what_was_answered_for_is_there_after_opening_again() {
+    let place = Place::new();
+    drop(add_ann(&place.open()));
+    assert!(wait(place.open().account(ann())).is_some());
+}
+
+#[test]
+fn the_file_is_for_its_owner_only() {
+    let place = Place::new();
+    let store = place.open();
+    drop(add_ann(&store));
+    for name in ["store.db", "store.db-wal", "store.db-shm"] {
+        let mode = std::fs::metadata(place.directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn whatever_ends_sessions_kills_every_token() {
+    type End = fn(&SqlStore) -> bool;
+    let ends: [(&str, End); 3] = [
+        ("a new password", |store| wait(store.set_password(ann(), secret("new")))),
+        ("disabling", |store| wait(store.set_disabled(ann(), true)) && wait(store.set_disabled(ann(), false))),
+        ("removal and return", |store| {
+            let removed = wait(store.remove_account(ann()));
+            let standing = wait(store.jwt_standing(ann(), vec![]));
+            assert_eq!(standing.removed.map(|tombstone| tombstone.session_version), Some(1));
+            assert!(standing.account.is_none());
+            drop(add_ann_again(store));
+            removed
+        }),
+    ];
+    for (name, end) in ends {
+        let place = Place::new();
+        let store = place.open();
+        let (owner, now) = (add_ann(&store), place.clock.unix());
+        let other = {
+            wait(store.add_account(Subject::client("ann"), secret("h"), vec![], vec![]));
+            wait(store.account(Subject::client("ann"))).unwrap()
+        };
+        wait(store.issue(Some(token("t", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
+        wait(store.issue(Some(token("o", &other, now + 100)), None));
+        assert!(wait(store.token(digest("t"), now)).is_some(), "{name}");
+        assert_eq!(stands(&store, "r"), "live", "{name}");
+        assert!(end(&store), "{name}");
+        assert!(wait(store.token(digest("t"), now)).is_none(), "{name}");
+        assert_eq!(stands(&store, "r"), "revoked", "{name}");
+        assert!(wait(store.tokens(Some(ann()), now)).is_empty(), "{name}");
+        let account = wait(store.account(ann())).unwrap();
+        assert_eq!(account.session_version, 2, "{name}");
+        assert!(account.sessions_ended_at >= now, "{name}");
+        assert!(wait(store.token(digest("o"), now)).is_some(), "{name}: of another principal");
+        // issued with what was known before
+        wait(store.issue(Some(token("late", &owner, now + 100)), Some((digest("l"), refresh(&owner, now + 100)))));
+        assert!(wait(store.token(digest("late"), now)).is_none(), "{name}");
+        assert_eq!(stands(&store, "l"), "revoked", "{name}");
+    }
+}
+
+fn add_ann_again(store: &SqlStore) -> Account {
+    let account = add_ann(store);
+    assert!(wait(store.jwt_standing(ann(), vec![])).removed.is_none());
+    account
+}
+
+#[test]
+fn session_versions_never_come_twice() {
+    let place = Place::new();
+    let store = place.open();
+    let mut last = add_ann(&store).session_version;
+    for _ in 0..3 {
+        assert!(wait(store.set_password(ann(), secret("h"))));
+        assert!(wait(store.remove_account(ann())));
+        let next = add_ann(&store).session_version;
+        assert!(next > last + 1, "{next} after {last}");
+        last = next;
+    }
+}
+
+#[test]
+fn a_disabled_owner_has_no_tokens() {
+    let place = Place::new();
+    let store = place.open();
+    let now = place.clock.unix();
+    drop(add_ann(&store));
+    assert!(wait(store.set_disabled(ann(), true)));
+    let owner = wait(store.account(ann())).unwrap();
+    assert!(owner.disabled);
+    wait(store.issue(Some(token("t", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
+    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert_eq!(stands(&store, "r"), "revoked");
+    assert!(wait(store.set_disabled(ann(), false)));
+    assert!(wait(store.token(digest("t"), now)).is_some());
+}
+
+#[test]
+fn what_is_not_there_cannot_be_changed() {
+    let place = Place::new();
+    let store = place.open();
+    let (_, start) = wait(store.changes(None));
+    assert!(!wait(store.set_password(ann(), secret("x"))));
+    assert!(!wait(store.rehash(ann(), secret("x"), secret("y"))));
+    assert!(!wait(store.set_roles(ann(), vec![])));
+    assert!(!wait(store.set_disabled(ann(), true)));
+    assert!(!wait(store.remove_account(ann())));
+    assert!(!wait(store.revoke_token(digest("t"))));
+    assert!(!wait(store.revoke_listed(1)));
+    assert_eq!(stands(&store, "r"), "unknown");
+    assert_eq!(wait(store.changes(Some(start))), (vec![], start));
+}
+
+#[test]
+fn a_hash_is_replaced_only_where_it_is_the_one_that_was_verified() {
+    let place = Place::new();
+    let store = place.open();
+    drop(add_ann(&store));
+    assert!(!wait(store.rehash(ann(), secret("another"), secret("new"))));
+    assert!(wait(store.rehash(ann(), secret("hash"), secret("new"))));
+    let account = wait(store.account(ann())).unwrap();
+    assert_eq!((account.password_hash.expose().as_str(), account.session_version), ("new", 1));
+}
+
+#[test]
+fn an_opaque_token_lives_until_its_last_second() {
+    let place = Place::new();
+    let store = place.open();
+    let owner = add_ann(&store);
+    wait(store.issue(Some(token("t", &owner, 1_000)), None));
+    let found = wait(store.token(digest("t"), 999)).unwrap();
+    assert_eq!((found.expires_at, found.session.as_deref()), (Some(1_000), Some("family")));
+    assert_eq!((&found.owner.subject, &*found.scopes), (&ann(), &[Scope::from("read")][..]));
+    assert!(wait(store.token(digest("t"), 1_000)).is_none());
+    assert!(wait(store.token(digest("T"), 999)).is_none());
+    assert_eq!(stands(&store, "t"), "unknown", "an opaque token does not refresh");
+    assert!(wait(store.revoke_token(digest("t"))));
+    assert!(wait(store.token(digest("t"), 999)).is_none());
+}
+
+#[test]
+fn a_refresh_token_is_used_once_and_then_known_as_used() {
+    let place = Place::new();
+    let store = place.open();
+    let (owner, now) = (add_ann(&store), place.clock.unix());
+    wait(store.issue(None, Some((digest("r1"), refresh(&owner, now + 100)))));
+    assert!(wait(store.token(digest("r1"), now)).is_none(), "a refresh token is no access token");
+    let beside = Rotation { token: Some(token("t", &owner, now + 50)), ..rotation("r1", "r2", now) };
+    let RefreshStanding::Live(before) = wait(store.rotate(beside)) else { panic!("not live") };
+    assert_eq!((before.client_id.as_deref(), &*before.family), (Some("app"), "family"));
+    assert!(wait(store.token(digest("t"), now)).is_some());
+    let RefreshStanding::Used { used_at_ms, replay, .. } = wait(store.refresh_token(digest("r1"))) else {
+        panic!("not used")
+    };
+    assert_eq!((used_at_ms, replay.as_deref()), (now * 1_000, Some(&b"sealed"[..])));
+    assert_eq!(standing_word(&wait(store.rotate(rotation("r1", "r3", now)))), "used");
+    assert_eq!(stands(&store, "r3"), "unknown", "a refused rotation leaves nothing");
+    let RefreshStanding::Live(next) = wait(store.refresh_token(digest("r2"))) else { panic!("not live") };
+    assert_eq!((next.expires_at, next.client_id.as_deref()), (now + 200, Some("app")));
+    assert_eq!(&*next.scopes, &[Scope::from("read")][..]);
+    assert_eq!(standing_word(&wait(store.rotate(rotation("r2", "r4", now + 200)))), "unknown", "expired");
+    assert_eq!(standing_word(&wait(store.rotate(rotation("none", "r5", now)))), "unknown");
+}
+
+#[test]
+fn of_two_uses_at_once_one_wins() {
+    let place = Place::new();
+    let (first, second) = (place.open(), place.open());
+    let (owner, now) = (add_ann(&first), place.clock.unix());
+    for round in 0..20 {
+        let used = format!("r{round}");
+        let family = RefreshToken { family: used.as_str().into(), ..refresh(&owner, now + 100) };
+        wait(first.issue(None, Some((digest(&used), family))));
+        let answers: Vec<_> = (0..6)
+            .map(|number| {
+                let store = if number % 2 == 0 { &first } else { &second };
+                store.rotate(rotation(&used, &format!("{used}-{number}"), now))
+            })
+            .collect();
+        let standings: Vec<_> = answers.into_iter().map(|answer| standing_word(&wait(answer))).collect();
+        assert_eq!(standings.iter().filter(|&&word| word == "live").count(), 1, "{standings:?}");
+        assert_eq!(standings.iter().filter(|&&word| word == "used").count(), 5, "{standings:?}");
+    }
+}
+
+#[test]
+fn a_revoked_family_is_revoked_in_all_its_parts() {
+    let place = Place::new();
+    let store = place.open();
+    let (owner, now) = (add_ann(&store), place.clock.unix());
+    wait(store.issue(Some(token("t", &owner, now + 50)), Some((digest("r1"), refresh(&owner, now + 100)))));
+    wait(store.rotate(rotation("r1", "r2", now)));
+    let (_, start) = wait(store.changes(None));
+    wait(store.revoke_family("family".into(), now + 100));
+    assert_eq!((stands(&store, "r1"), stands(&store, "r2")), ("revoked", "revoked"));
+    assert_eq!(standing_word(&wait(store.rotate(rotation("r2", "r3", now)))), "revoked");
+    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.jwt_standing(ann(), vec!["j".into(), "family".into()])).revoked);
+    assert!(!wait(store.jwt_standing(ann(), vec!["j".into()])).revoked);
+    let (heard, _) = wait(store.changes(Some(start)));
+    assert_eq!(heard, [Change::Token(digest("t")), Change::Session("family".into())]);
+    wait(store.issue(None, Some((digest("late"), refresh(&owner, now + 100)))));
+    assert_eq!(stands(&store, "late"), "revoked", "a family does not come back");
+}
+
+#[test]
+fn a_revoked_jwt_is_known_until_it_would_have_expired() {
+    let place = Place::new();
+    let store = place.open();
+    drop(add_ann(&store));
+    let revoked = |id: &str| wait(store.jwt_standing(ann(), vec![id.into()])).revoked;
+    wait(store.revoke_jwt("j".into(), 1_000));
+    wait(store.revoke_jwt("j".into(), 500));
+    assert!(revoked("j") && !revoked("J") && !revoked("[\"j\"]"));
+    wait(store.purge(999));
+    assert!(revoked("j"), "the later end counts");
+    wait(store.purge(1_000));
+    assert!(!revoked("j"));
+}
+
+#[test]
+fn a_standing_says_what_became_of_the_subject() {
+    let place = Place::new();
+    let store = place.open();
+    let standing = wait(store.jwt_standing(ann(), vec![]));
+    assert!(standing.account.is_none() && standing.removed.is_none() && !standing.revoked);
+    drop(add_ann(&store));
+    let standing = wait(store.jwt_standing(ann(), vec![]));
+    assert_eq!(standing.account.map(|account| account.subject), Some(ann()));
+    assert!(wait(store.jwt_standing(Subject::client("ann"), vec![])).account.is_none());
+}
+
+#[test]
+fn listed_tokens_are_the_living_and_can_be_revoked_by_number() {
+    let place = Place::new();
+    let store = place.open();
+    let (owner, now) = (add_ann(&store), place.clock.unix());
+    wait(store.issue(Some(token("t", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
+    wait(store.issue(Some(token("expired", &owner, now)), None));
+    let listed = wait(store.tokens(None, now));
+    let kinds: Vec<_> = listed.iter().map(|listing| (listing.kind, listing.expires_at)).collect();
+    assert_eq!(kinds, [("refresh", Some(now + 100)), ("token", Some(now + 100))]);
+    assert!(wait(store.tokens(Some(Subject::client("ann")), now)).is_empty());
+    assert!(wait(store.revoke_listed(listed[1].id)));
+    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.revoke_listed(listed[0].id)));
+    assert_eq!(stands(&store, "r"), "revoked");
+    assert!(wait(store.tokens(Some(ann()), now)).is_empty());
+}
+
+fn signing_key(id: &str) -> StoredKey {
+    StoredKey {
+        id: id.into(),
+        algorithm: "EdDSA".into(),
+        private_key: Secret::new(vec![1, 2]),
+        signs_from: 5,
+        verifies_until: None,
+    }
+}
+
+#[test]
+fn keys_are_added_once_and_rotated() {
+    let place = Place::new();
+    let (store, other) = (place.open(), place.open());
+    assert!(wait(store.add_first_key(signing_key("k1"))));
+    assert!(!wait(other.add_first_key(signing_key("k2"))));
+    wait(other.rotate_key(signing_key("k3"), 100));
+    let ids = |now| wait(store.keys(now)).iter().map(|key| key.id.to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(99), ["k1", "k3"]);
+    assert_eq!(ids(100), ["k3"]);
+    let keys = wait(store.keys(99));
+    assert_eq!(keys[0].verifies_until, Some(100));
+    assert_eq!((keys[1].private_key.expose(), keys[1].signs_from), (&vec![1, 2], 5));
+    wait(store.purge(100));
+    assert_eq!(ids(0), ["k3"]);
+}
+
+#[test]
+fn each_process_hears_of_what_the_others_changed() {
+    let place = Place::new();
+    let (store, other) = (place.open(), place.open());
+    let (none, start) = wait(other.changes(None));
+    assert!(none.is_empty());
+    let owner = add_ann(&store);
+    wait(store.issue(Some(token("t", &owner, i64::MAX)), None));
+    wait(store.set_roles(ann(), vec![]));
+    wait(store.revoke_token(digest("t")));
+    wait(store.revoke_jwt("j".into(), 9));
+    wait(store.rotate_key(signing_key("k"), 9));
+    wait(store.remove_account(ann()));
+    let (heard, end) = wait(other.changes(Some(start)));
+    let of_ann = Change::Subject(ann());
+    let expected =
+        [of_ann.clone(), of_ann.clone(), Change::Token(digest("t")), Change::Session("j".into()), Change::Keys, of_ann];
+    assert_eq!(heard, expected);
+    assert_eq!(wait(other.changes(Some(end))), (vec![], end));
+    assert_eq!(wait(other.changes(None)), (vec![], end));
+}
+
+#[test]
+fn changes_that_were_forgotten_count_as_all() {
+    let place = Place::new();
+    let store = place.open();
+    drop(add_ann(&store));
+    let (_, start) = wait(store.changes(None));
+    for _ in 0..3 {
+        wait(store.set_roles(ann(), vec![]));
+    }
+    let now = place.clock.unix();
+    wait(store.purge(now + CHANGES_KEPT_SECONDS - 60));
+    assert_eq!(wait(store.changes(Some(start))).0.len(), 3, "kept for an hour");
+    wait(store.purge(now + CHANGES_KEPT_SECONDS + 60));
+    assert_eq!(wait(store.changes(Some(start))), (vec![Change::All], start + 3));
+    assert_eq!(wait(store.changes(Some(start + 3))), (vec![], start + 3));
+    assert_eq!(wait(store.changes(Some(start + 9))), (vec![Change::All], start + 3), "another file");
+    assert_eq!(wait(store.changes(None)).1, start + 3);
+}
+
+#[test]
+fn purging_takes_what_expired_and_no_more() {
+    let place = Place::new();
+    let store = place.open();
+    let (owner, now) = (add_ann(&store), place.clock.unix());
+    wait(store.issue(Some(token("old", &owner, now + 10)), Some((digest("r"), refresh(&owner, now + 100)))));
+    wait(store.rotate(rotation("r", "r2", now)));
+    let replay = || match wait(store.refresh_token(digest("r"))) {
+        RefreshStanding::Used { replay, .. } => replay.is_some(),
+        other @ (RefreshStanding::Unknown | RefreshStanding::Live(_) | RefreshStanding::Revoked(_)) => {
+            panic!("{other:?}")
+        }
+    };
+    wait(store.purge(now + 10));
+    assert!(replay(), "within the grace");
+    assert!(wait(store.token(digest("old"), 0)).is_none());
+    wait(store.purge(now + 11));
+    assert!(!replay(), "past the grace");
+    wait(store.purge(now + 99));
+    assert_eq!((stands(&store, "r"), stands(&store, "r2")), ("used", "live"));
+    wait(store.purge(now + 100));
+    assert_eq!((stands(&store, "r"), stands(&store, "r2")), ("unknown", "live"));
+}
+
+#[test]
+fn a_mutation_goes_on_when_its_caller_goes_away() {
+    let place = Place::new();
+    let store = place.open();
+    drop(store.add_account(ann(), secret("h"), vec![], vec![]));
+    let deadline = place.clock.now() + Duration::from_secs(5);
+    while wait(store.account(ann())).is_none() {
+        assert!(place.clock.now() < deadline, "it did not happen");
+    }
+}
+
+#[test]
+fn a_locked_file_is_unavailable_in_time_and_good_again_after() {
+    let place = Place::new();
+    let (store, other) = (place.open(), place.open());
+    drop(add_ann(&store));
+    let held = place.background.block_on(other.writer.begin_with("BEGIN IMMEDIATE")).unwrap();
+    let started = place.clock.now();
+    let (one, two) = (store.set_roles(ann(), vec![]), store.set_roles(ann(), vec![]));
+    for answer in [one, two] {
+        assert!(matches!(Place::wait(answer), Err(StoreError::Unavailable(_))));
+    }
+    assert!(place.clock.now() - started < DEADLINE + Duration::from_secs(1));
+    assert!(wait(store.account(ann())).is_some(), "reading goes on");
+    wait(store.ping());
+    place.background.block_on(held.rollback()).unwrap();
+    // the connection may still be busy with what was given up
+    let deadline = place.clock.now() + Duration::from_secs(10);
+    while Place::wait(store.set_roles(ann(), vec!["again".into()])).is_err() {
+        assert!(place.clock.now() < deadline, "still locked");
+    }
+    assert_eq!(&*wait(store.account(ann())).unwrap().roles, &[Role::from("again")][..]);
+}
+
+#[test]
+fn a_full_disk_is_unavailable_and_harms_nothing() {
+    let place = Place::new();
+    let store = place.open();
+    drop(add_ann(&store));
+    // the connection that is given up afterwards takes its limit along
+    let limit = sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer);
+    place.background.block_on(limit).unwrap();
+    let large = vec![Role::from("r".repeat(200_000))];
+    assert!(
+        matches!(Place::wait(store.set_roles(ann(), large.clone())), Err(StoreError::Unavailable(why)) if why.contains("full"))
+    );
+    assert_eq!(&*wait(store.account(ann())).unwrap().roles, &[Role::from("user")][..]);
+    assert!(wait(store.set_roles(ann(), large)));
+}
+
+#[test]
+fn a_file_that_is_no_store_is_named_as_such() {
+    let place = Place::new();
+    let garbage = place.directory.path().join("garbage");
+    std::fs::write(&garbage, b"this is not a database, and long enough to be looked at. ".repeat(50)).unwrap();
+    let newer = place.directory.path().join("newer");
+    let store = place.open_at(&newer).unwrap();
+    place.background.block_on(sqlx::query("UPDATE portcullis_schema SET version = 99").execute(&store.writer)).unwrap();
+    drop(store);
+    for (name, path, expected) in [
+        ("another format", garbage.clone(), "no SQLite database"),
+        ("a newer version", newer, "version 99"),
+        ("no such directory", place.directory.path().join("none/store.db"), "cannot open"),
+        ("a directory", place.directory.path().to_owned(), "cannot open"),
+    ] {
+        match place.open_at(&path) {
+            Err(StoreError::Broken(why)) => assert!(why.contains(expected) && !why.contains('\n'), "{name}: {why}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert!(std::fs::read(&garbage).unwrap().starts_with(b"this is not"), "it is left as it was");
+}
+
+#[test]
+fn a_read_only_file_is_refused_at_the_start() {
+    let place = Place::new();
+    drop(place.open());
+    std::fs::set_permissions(place.file(), PermissionsExt::from_mode(0o400)).unwrap();
+    // root may write whatever the mode says
+    let writable = OpenOptions::new().write(true).open(place.file()).is_ok();
+    assert_eq!(place.open_at(&place.file()).is_ok(), writable);
+}
+
+#[test]
+fn a_corrupt_row_is_broken_and_no_answer() {
+    let place = Place::new();
+    let store = place.open();
+    drop(add_ann(&store));
+    let spoil = sqlx::query("UPDATE portcullis_accounts SET roles = 'admin'").execute(&store.writer);
+    place.background.block_on(spoil).unwrap();
+    assert!(matches!(Place::wait(store.account(ann())), Err(StoreError::Broken(_))));
+}
+
+#[test]
+fn processes_that_start_at_once_agree() {
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        let opening: Vec<_> = (0..6).map(|_| scope.spawn(|| place.open_at(&place.file()).map(drop))).collect();
+        for opened in opening {
+            opened.join().unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn each_operation_is_observed_by_its_name() {
+    let place = Place::new();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let store =
+        SqlStore::open(&place.file(), place.background.handle().clone(), place.clock.clone(), move |name, _| {
+            assert_eq!(name, "ping");
+            count.fetch_add(1, Ordering::SeqCst);
+        })
+        .unwrap();
+    wait(store.ping());
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
