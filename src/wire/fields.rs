@@ -1,7 +1,402 @@
-//! stub
-use http::{HeaderMap, HeaderName};
-/// The names of the identity headers.
+//! Fields by what they mean to a gateway: of one hop, of identity, of a proxy, of a trailer (RFC 9110 6.5.1, 7.6.1).
+//!
+//! All work in place on the request's own map, and copy nothing where nothing has to go.
+
+use http::header::{
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, DATE, EXPECT, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LOCATION, MAX_FORWARDS, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, RETRY_AFTER,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::principal::Role;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Fields that mean something to the next hop only (RFC 9110 7.6.1; `HTTP2-Settings` of RFC 7540 3.2.1).
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+];
+
+/// Fields by which a proxy in front tells who calls and what for; believed of trusted ones only.
+const PROXY_FIELDS: [&str; 4] = ["forwarded", "x-real-ip", "x-original-url", "x-rewrite-url"];
+
+/// And all that begin so.
+const PROXY_PREFIX: &str = "x-forwarded-";
+
+/// The names of the identity headers. `None`: not told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityNames { /** u */ pub user: Option<HeaderName>, /** r */ pub roles: Option<HeaderName>, /** s */ pub scheme: Option<HeaderName> }
-/// Removes trailers that may not pass.
-pub fn keep_trailers(_trailers: &mut HeaderMap) { todo!() }
+pub struct IdentityNames {
+    /// Of the user or client.
+    pub user: Option<HeaderName>,
+    /// Of the roles.
+    pub roles: Option<HeaderName>,
+    /// Of the scheme.
+    pub scheme: Option<HeaderName>,
+}
+
+impl Default for IdentityNames {
+    fn default() -> Self {
+        Self { scheme: Some(HeaderName::from_static("x-auth-scheme")), ..Self::pair("x-auth-user", "x-auth-roles") }
+    }
+}
+
+impl IdentityNames {
+    /// `remote`, as Apache and Authelia have it.
+    pub fn remote() -> Self {
+        Self::pair("remote-user", "remote-groups")
+    }
+
+    /// `forwarded`, as oauth2-proxy has it.
+    pub fn forwarded() -> Self {
+        Self::pair("x-forwarded-user", "x-forwarded-groups")
+    }
+
+    /// `consumer`, as Kong has it.
+    pub fn consumer() -> Self {
+        Self::pair("x-consumer-username", "x-consumer-groups")
+    }
+
+    const fn pair(user: &'static str, roles: &'static str) -> Self {
+        Self { user: Some(HeaderName::from_static(user)), roles: Some(HeaderName::from_static(roles)), scheme: None }
+    }
+
+    /// Whether `name` is one of them.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        [&self.user, &self.roles, &self.scheme].into_iter().flatten().any(|own| own == name)
+    }
+}
+
+/// Whether a field means something to the next hop only.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
+/// What was read from the fields of one hop before they were taken away.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    /// `TE: trailers`: the other side wants them.
+    pub takes_trailers: bool,
+    /// The protocol of `Upgrade`, where `Connection` names it (RFC 9110 7.8).
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// Removes the fields of one hop, and those that `Connection` names. To be called before the gateway adds its own.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Hop {
+    let mut hop = Hop {
+        takes_trailers: options(headers, &TE).any(|option| option.eq_ignore_ascii_case("trailers")),
+        upgrade: None,
+    };
+    if options(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade")) {
+        hop.upgrade = headers.get(UPGRADE).cloned();
+    }
+    // Nearly always there is none but these, and nothing is allocated.
+    let named: Vec<Box<str>> = options(headers, &CONNECTION)
+        .filter(|option| {
+            !["close", "keep-alive", "upgrade", "te"].iter().any(|known| known.eq_ignore_ascii_case(option))
+        })
+        .filter(|option| !is_end_to_end(option))
+        .map(Box::from)
+        .collect();
+    for name in &named {
+        headers.remove(&**name);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    hop
+}
+
+/// Fields that `Connection` cannot take away, because they concern every recipient (RFC 9110 7.6.1). Otherwise a caller
+/// could have removed what a trusted proxy said of them, the request's host, or the length of its body.
+fn is_end_to_end(name: &str) -> bool {
+    let fixed = [HOST, CONTENT_LENGTH, CONTENT_TYPE, CACHE_CONTROL, AUTHORIZATION, COOKIE];
+    fixed.iter().any(|field| field.as_str().eq_ignore_ascii_case(name)) || is_proxy_field(name)
+}
+
+/// The elements of a field that is a list of tokens.
+fn options<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let elements = headers.get_all(name).into_iter().flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
+    elements.filter_map(|option| std::str::from_utf8(option.trim_ascii()).ok())
+}
+
+fn is_proxy_field(name: &str) -> bool {
+    let prefix = name.as_bytes().get(..PROXY_PREFIX.len());
+    prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PROXY_PREFIX.as_bytes()))
+        || PROXY_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name))
+}
+
+/// Whether every server reads this name as the same. `_` and `.` are folded to `-` by many (CGI, WSGI), so that
+/// `X_Auth_User` would pass for `X-Auth-User`.
+fn is_plain_name(name: &HeaderName) -> bool {
+    name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Removes what a caller may not say: names that a server could read as another, identity headers, and, unless
+/// `peer_trusted`, what only a proxy says.
+pub fn strip_untrusted(headers: &mut HeaderMap, identity: &IdentityNames, peer_trusted: bool) {
+    remove_where(headers, |name| {
+        !is_plain_name(name) || identity.contains(name) || (!peer_trusted && is_proxy_field(name.as_str()))
+    });
+}
+
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in &names {
+        headers.remove(name);
+    }
+}
+
+/// Fields that have no business in a trailer: framing, routing, authentication, request modifiers, response control, and
+/// how content is to be read (RFC 9110 6.5.1).
+const NEVER_TRAILERS: [HeaderName; 31] = [
+    ACCEPT_ENCODING,
+    AGE,
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    DATE,
+    EXPECT,
+    EXPIRES,
+    FORWARDED,
+    HOST,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    LOCATION,
+    MAX_FORWARDS,
+    PRAGMA,
+    RANGE,
+    RETRY_AFTER,
+    SET_COOKIE,
+    VARY,
+    WWW_AUTHENTICATE,
+    HeaderName::from_static("warning"),
+    HeaderName::from_static("authentication-info"),
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("x-request-id"),
+];
+
+/// How names begin that say who somebody is: the default and the known sets of identity headers. A server that merges
+/// trailers into fields would take them for ours.
+const IDENTITY_PREFIXES: [&str; 3] = ["x-auth-", "remote-", "x-consumer-"];
+
+/// Removes the trailers that may not pass.
+pub fn keep_trailers(trailers: &mut HeaderMap) {
+    remove_where(trailers, |name| {
+        !is_plain_name(name)
+            || is_hop_by_hop(name)
+            || NEVER_TRAILERS.contains(name)
+            || is_proxy_field(name.as_str())
+            || IDENTITY_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+    });
+}
+
+/// What is percent-encoded in an identity header: all that is not visible ASCII, and `%` so that it can be undone.
+const OPAQUE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+const OPAQUE_IN_LIST: &AsciiSet = &OPAQUE.add(b',');
+
+/// `text` as an identity header bears it; where it is one of a list (`comma`), its commas are encoded as well.
+pub fn encode_identity(text: &str, comma: bool) -> HeaderValue {
+    visible(utf8_percent_encode(text, if comma { OPAQUE_IN_LIST } else { OPAQUE }).to_string())
+}
+
+/// Roles as an identity header bears them.
+pub fn roles_field(roles: &[Role]) -> HeaderValue {
+    let mut list = String::new();
+    for (index, role) in roles.iter().enumerate() {
+        if index > 0 {
+            list.push(',');
+        }
+        list.extend(utf8_percent_encode(role.as_str(), OPAQUE_IN_LIST));
+    }
+    visible(list)
+}
+
+/// Visible ASCII is always a field's value; if it were not, nothing is told rather than something else.
+fn visible(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+            })
+            .collect()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn fields_of_one_hop_do_not_pass() {
+        for (name, fields, left) in [
+            ("nothing to do", &[("accept", "*/*")][..], &["accept"][..]),
+            ("keep-alive", &[("connection", "keep-alive"), ("keep-alive", "x"), ("accept", "*/*")], &["accept"]),
+            (
+                "all of them",
+                &[
+                    ("proxy-connection", "x"),
+                    ("proxy-authenticate", "x"),
+                    ("proxy-authorization", "x"),
+                    ("te", "gzip"),
+                    ("trailer", "x"),
+                    ("transfer-encoding", "chunked"),
+                    ("upgrade", "h2c"),
+                    ("http2-settings", "x"),
+                ],
+                &[],
+            ),
+            (
+                "what is named, in any case",
+                &[("connection", "close, X-Foo"), ("x-foo", "1"), ("x-bar", "1")],
+                &["x-bar"],
+            ),
+            ("named in a second field", &[("connection", "close"), ("connection", "x-foo"), ("x-foo", "1")], &[]),
+            (
+                "but nothing that concerns everyone",
+                &[
+                    ("connection", "host, Content-Length,authorization ,X-FORWARDED-FOR, x-real-ip, cookie"),
+                    ("host", "a"),
+                    ("content-length", "1"),
+                    ("authorization", "x"),
+                    ("cookie", "x"),
+                    ("x-forwarded-for", "10.0.0.1"),
+                    ("x-real-ip", "10.0.0.1"),
+                ],
+                &["authorization", "content-length", "cookie", "host", "x-forwarded-for", "x-real-ip"],
+            ),
+            ("rubbish is nothing", &[("connection", ",, ?,=, a b,é"), ("accept", "*/*")], &["accept"]),
+        ] {
+            let mut headers = headers(fields);
+            strip_hop_by_hop(&mut headers);
+            assert_eq!(names(&headers), left, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_hop_asked_for_is_remembered() {
+        let mut asked =
+            headers(&[("connection", "Upgrade, TE"), ("upgrade", "websocket"), ("te", "gzip;q=0.5, Trailers")]);
+        let hop = strip_hop_by_hop(&mut asked);
+        assert_eq!(hop, Hop { takes_trailers: true, upgrade: Some(HeaderValue::from_static("websocket")) });
+        assert!(asked.is_empty());
+        assert_eq!(strip_hop_by_hop(&mut headers(&[("upgrade", "websocket")])), Hop::default());
+    }
+
+    #[test]
+    fn a_caller_cannot_say_who_they_are() {
+        let said = [
+            ("X-Auth-User", "root"),
+            ("x_auth_user", "root"),
+            ("x.auth.user", "root"),
+            ("x-auth_user", "root"),
+            ("X-AUTH-ROLES", "admin"),
+            ("x-auth-scheme", "basic"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-anything", "x"),
+            ("forwarded", "for=127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("x-original-url", "/admin"),
+            ("x-rewrite-url", "/admin"),
+            ("x-tenant", "blue"),
+            ("accept", "*/*"),
+        ];
+        let mut from_anyone = headers(&said);
+        from_anyone.append("x-auth-user", HeaderValue::from_static("again"));
+        strip_untrusted(&mut from_anyone, &IdentityNames::default(), false);
+        assert_eq!(names(&from_anyone), ["accept", "x-tenant"]);
+
+        let mut from_a_proxy = headers(&said);
+        strip_untrusted(&mut from_a_proxy, &IdentityNames::default(), true);
+        assert_eq!(names(&from_a_proxy).len(), 8, "{:?}", names(&from_a_proxy));
+
+        // an identity header that is named like a proxy's is still an identity header
+        let mut from_a_proxy = headers(&[("x-forwarded-user", "root"), ("x-forwarded-for", "127.0.0.1")]);
+        strip_untrusted(&mut from_a_proxy, &IdentityNames::forwarded(), true);
+        assert_eq!(names(&from_a_proxy), ["x-forwarded-for"]);
+    }
+
+    #[test]
+    fn only_harmless_trailers_pass() {
+        let mut trailers = headers(&[
+            ("grpc-status", "0"),
+            ("grpc-message", "x"),
+            ("x-checksum", "x"),
+            ("server-timing", "x"),
+            ("content-length", "1"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("authorization", "Bearer x"),
+            ("set-cookie", "a=b"),
+            ("te", "x"),
+            ("x-auth-user", "root"),
+            ("remote-user", "root"),
+            ("x-consumer-groups", "admin"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x_checksum", "x"),
+            ("a.b", "x"),
+        ]);
+        keep_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-message", "grpc-status", "server-timing", "x-checksum"]);
+    }
+
+    #[test]
+    fn an_identity_is_visible_ascii() {
+        for (text, alone, in_list) in [
+            ("alice", "alice", "alice"),
+            ("a,b", "a,b", "a%2Cb"),
+            ("100%", "100%25", "100%25"),
+            ("a b", "a%20b", "a%20b"),
+            ("é", "%C3%A9", "%C3%A9"),
+            ("a\r\nX-Auth-Roles: admin", "a%0D%0AX-Auth-Roles:%20admin", "a%0D%0AX-Auth-Roles:%20admin"),
+            ("\u{7f}\t", "%7F%09", "%7F%09"),
+            ("", "", ""),
+        ] {
+            assert_eq!(encode_identity(text, false), alone);
+            assert_eq!(encode_identity(text, true), in_list);
+        }
+        assert_eq!(roles_field(&["a".into(), "b,c".into(), "d e".into()]), "a,b%2Cc,d%20e");
+        assert_eq!(roles_field(&[]), "");
+    }
+
+    proptest! {
+        #[test]
+        fn an_identity_can_be_decoded(text in ".{0,20}") {
+            let value = encode_identity(&text, true);
+            prop_assert!(value.as_bytes().iter().all(u8::is_ascii_graphic));
+            prop_assert!(!value.as_bytes().contains(&b','));
+            let decoded = percent_encoding::percent_decode(value.as_bytes()).decode_utf8().unwrap();
+            prop_assert_eq!(decoded, text);
+        }
+    }
+}
