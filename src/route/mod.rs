@@ -11,8 +11,8 @@ use http::{HeaderName, HeaderValue, Method};
 use crate::limit::Quota;
 use crate::principal::{Role, SchemeSet, Scope};
 
-pub use pattern::Pattern;
-pub use table::{Miss, Table};
+pub use pattern::{Pattern, PatternError};
+pub use table::{Conflict, Miss, Table};
 
 /// Whom a route lets through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,4 +91,27 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// The largest request body in bytes, instead of `limits.body_bytes`; 0: no limit.
     pub body_bytes_max: Option<u64>,
+}
+
+/// A route for tests: everything of its path, for everyone.
+#[cfg(test)]
+pub(crate) fn test_route(path: &str) -> Route {
+    Route {
+        name: path.into(),
+        line: 1,
+        pattern: Pattern::parse(path).unwrap(),
+        hosts: Vec::new(),
+        methods: Vec::new(),
+        allow: Allow::Anyone,
+        scopes: Vec::new(),
+        schemes: SchemeSet::all(),
+        upstream: UpstreamId(0),
+        strip_prefix: None,
+        request_fields: FieldEdits::default(),
+        response_fields: FieldEdits::default(),
+        forward_credentials: false,
+        rate: None,
+        timeout: None,
+        body_bytes_max: None,
+    }
 }

@@ -15,6 +15,7 @@ use crate::rejection::Rejection;
 
 /// The section `paths`: what an ambiguous path gets. Everything is refused by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent keys of the configuration")]
 pub struct PathPolicy {
     /// `%2F` stays the content of one segment and is sent on as such.
     pub keep_encoded_slash: bool,
@@ -126,17 +127,16 @@ impl Target {
         if absent && uri.authority().is_none() {
             return Err(TargetError::NoLeadingSlash);
         }
-        match canonical_path(given.path(), policy)? {
-            Cow::Borrowed(_) if !absent => Ok(Self(given.clone())),
-            path => {
-                let mut text = path.into_owned();
-                if let Some(query) = given.query() {
-                    text.push('?');
-                    text.push_str(query);
-                }
-                PathAndQuery::try_from(text).map(Self).map_err(|_| TargetError::InvalidByte)
-            }
+        let path = canonical_path(given.path(), policy)?;
+        if matches!(path, Cow::Borrowed(_)) && !absent {
+            return Ok(Self(given.clone()));
         }
+        let mut text = path.into_owned();
+        if let Some(query) = given.query() {
+            text.push('?');
+            text.push_str(query);
+        }
+        PathAndQuery::try_from(text).map(Self).map_err(|_| TargetError::InvalidByte)
     }
 
     /// The path that is matched and sent.
@@ -261,7 +261,7 @@ pub fn canonical_path<'a>(path: &'a str, policy: &PathPolicy) -> Result<Cow<'a, 
             Class::Percent => {
                 let escaped = escaped(bytes.next(), bytes.next())?;
                 decoded.push(escaped);
-                push_escaped(&mut canonical, escaped, policy)?;
+                push_escaped(&mut canonical, escaped, *policy)?;
                 continue;
             }
         }
@@ -280,7 +280,7 @@ fn escaped(high: Option<u8>, low: Option<u8>) -> Result<u8, TargetError> {
     u8::try_from(high << 4 | low).map_err(|_| TargetError::InvalidEscape)
 }
 
-fn push_escaped(canonical: &mut String, byte: u8, policy: &PathPolicy) -> Result<(), TargetError> {
+fn push_escaped(canonical: &mut String, byte: u8, policy: PathPolicy) -> Result<(), TargetError> {
     match class(byte) {
         Class::Unreserved => {
             canonical.push(char::from(byte));
@@ -389,10 +389,9 @@ pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap, version: Version) -> Resul
             }
         }
         (Some((host, _)), None) => Ok(host),
-        (None, Some(_)) if version == Version::HTTP_11 => Err(HostError::Missing),
-        (None, Some((host, _))) => Ok(host),
+        (None, Some((host, _))) if version != Version::HTTP_11 => Ok(host),
         (None, None) if version == Version::HTTP_10 => Ok(Cow::Borrowed("")),
-        (None, None) => Err(HostError::Missing),
+        (None, _) => Err(HostError::Missing),
     }
 }
 
