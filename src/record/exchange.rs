@@ -20,7 +20,7 @@ const CALLER_LEFT: u16 = 499;
 #[derive(Debug)]
 pub struct Recorder {
     /// The worker's cells.
-    pub metrics: WorkerMetrics,
+    pub metrics: Rc<WorkerMetrics>,
     /// Where the access log goes; `None`: nowhere.
     pub access_log: Option<Lines>,
     /// The process's clock.
@@ -30,7 +30,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder of one worker.
-    pub fn new(metrics: WorkerMetrics, access_log: Option<Lines>, clock: Clock) -> Self {
+    pub fn new(metrics: Rc<WorkerMetrics>, access_log: Option<Lines>, clock: Clock) -> Self {
         Self { metrics, access_log, clock, no_route: NO_ROUTE.into() }
     }
 }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_request_is_counted_once_whichever_way_it_ends() {
         let metrics = Metrics::new();
-        let recorder = Rc::new(Recorder::new(metrics.worker(), None, Clock::system()));
+        let recorder = Rc::new(Recorder::new(Rc::new(metrics.worker()), None, Clock::system()));
         let open =
             || Exchange::open(&recorder, HeaderValue::from_static("r"), "127.0.0.1".parse().unwrap(), Method::GET);
         let mut answered = open();

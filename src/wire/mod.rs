@@ -1,9 +1,11 @@
 //! HTTP as bytes: pure functions over what came in and what goes out, each total over hostile input.
 
 pub mod target;
+pub mod framing;
 pub mod authorization;
 pub mod challenge;
 pub mod fields;
 pub mod forwarded;
+pub mod accept;
 pub mod body;
 pub mod opaque;
