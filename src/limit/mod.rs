@@ -1,17 +1,35 @@
 //! Which budgets a request draws on, and spending them.
 //!
-//! Every budget is a GCRA cell (governor) in a bounded set; an IPv6 address counts by its /64.
+//! Every budget is a GCRA cell (governor) in a bounded set; an IPv6 address counts by its /64. What is to count failures
+//! only is reserved before the credential is checked and given back where it was good, so that attempts in parallel
+//! cannot outrun the count.
 
 pub mod bucket;
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::clock::Clock;
 use crate::principal::Subject;
 use crate::rejection::Exhausted;
+use crate::route::{RateBy, Route};
+
+pub use bucket::Bucket;
+
+/// Keys of each budget of the section `limits`; under 100 bytes each.
+const KEYS_MAX: usize = 200_000;
+
+/// Keys of all routes' budgets together; each has an equal share, but not fewer than [`ROUTE_KEYS_MIN`].
+const ROUTE_KEYS_MAX: usize = 1_000_000;
+
+/// Keys of one route's budget where many routes have one.
+const ROUTE_KEYS_MIN: usize = 1_024;
 
 /// A budget such as `30/m` with a burst: `count` requests per `per`, at most `burst` at once. None of them is zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,4 +53,398 @@ pub struct Settings {
     pub per_account_anywhere: Option<Quota>,
     /// Failed credentials from one address, on any route.
     pub unauthenticated: Option<Quota>,
+}
+
+/// Whose budget: an address, or the digest of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(u128);
+
+impl Key {
+    /// The key of an address: IPv4 as it is, also where it comes mapped into IPv6, and IPv6 by its /64.
+    pub fn address(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self(u128::from(address.to_bits())),
+            IpAddr::V6(address) => Self(1 << 64 | address.to_bits() >> 64),
+        }
+    }
+}
+
+/// All budgets of a process. They outlive a reload where their quota does.
+#[derive(Debug)]
+pub struct Limits {
+    clock: Clock,
+    budgets: ArcSwap<Budgets>,
+    /// Two seeds make keys of accounts 128 bits long: nobody finds two that meet, and a long name takes no more memory.
+    seeds: [RandomState; 2],
+}
+
+#[derive(Debug, Default)]
+struct Budgets {
+    per_address: Option<Arc<Bucket<Key>>>,
+    per_account: Option<Arc<Bucket<Key>>>,
+    per_account_anywhere: Option<Arc<Bucket<Key>>>,
+    unauthenticated: Option<Arc<Bucket<Key>>>,
+    /// By [`Limits::route_id`].
+    routes: HashMap<u64, Arc<Bucket<Key>>>,
+}
+
+impl Budgets {
+    fn all(&self) -> impl Iterator<Item = &Arc<Bucket<Key>>> {
+        let fixed = [&self.per_address, &self.per_account, &self.per_account_anywhere, &self.unauthenticated];
+        fixed.into_iter().flatten().chain(self.routes.values())
+    }
+}
+
+const PER_ADDRESS: &str = "per_address";
+const PER_ACCOUNT: &str = "per_account";
+const PER_ACCOUNT_ANYWHERE: &str = "per_account_anywhere";
+const UNAUTHENTICATED: &str = "unauthenticated";
+const ROUTE: &str = "route";
+
+impl Limits {
+    /// No limits yet; [`Limits::apply`] sets them.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, budgets: ArcSwap::default(), seeds: [RandomState::new(), RandomState::new()] }
+    }
+
+    /// The names of all limits, as metrics and [`Exhausted`] have them.
+    pub const fn names() -> [&'static str; 5] {
+        [PER_ADDRESS, PER_ACCOUNT, PER_ACCOUNT_ANYWHERE, UNAUTHENTICATED, ROUTE]
+    }
+
+    /// Takes over a configuration's limits, before its routes serve. What was spent stays spent where the quota is the
+    /// same; a changed quota begins anew.
+    pub fn apply(&self, settings: &Settings, routes: &[Route]) {
+        let old = self.budgets.load();
+        let keep = |old: Option<&Arc<Bucket<Key>>>, quota: &Quota, keys_max| {
+            old.filter(|bucket| bucket.quota() == quota).map_or_else(
+                || Arc::new(Bucket::new(quota, keys_max, self.clock.clone())),
+                |bucket| {
+                    bucket.set_keys_max(keys_max);
+                    Arc::clone(bucket)
+                },
+            )
+        };
+        let fixed = |old: &Option<Arc<Bucket<Key>>>, quota: &Option<Quota>| {
+            quota.as_ref().map(|quota| keep(old.as_ref(), quota, KEYS_MAX))
+        };
+        let limited: Vec<_> = routes.iter().filter_map(|route| route.rate.as_ref().map(|rate| (route, rate))).collect();
+        let keys_max = (ROUTE_KEYS_MAX / limited.len().max(1)).clamp(ROUTE_KEYS_MIN, KEYS_MAX);
+        let of_routes = limited.into_iter().map(|(route, rate)| {
+            let id = self.route_id(route);
+            (id, keep(old.routes.get(&id), &rate.quota, keys_max))
+        });
+        self.budgets.store(Arc::new(Budgets {
+            per_address: fixed(&old.per_address, &settings.per_address),
+            per_account: fixed(&old.per_account, &settings.per_account),
+            per_account_anywhere: fixed(&old.per_account_anywhere, &settings.per_account_anywhere),
+            unauthenticated: fixed(&old.unauthenticated, &settings.unauthenticated),
+            routes: of_routes.collect(),
+        }));
+    }
+
+    /// Draws on what an address may ask of the token endpoints.
+    ///
+    /// # Errors
+    /// Where nothing is left.
+    pub fn address(&self, address: IpAddr) -> Result<(), Exhausted> {
+        match &self.budgets.load().per_address {
+            Some(bucket) => spend(bucket, PER_ADDRESS, Key::address(address)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reserves an attempt at an account, from this address and from anywhere. It counts unless it is told otherwise.
+    ///
+    /// # Errors
+    /// Where one of the two is used up; the other is not drawn on then.
+    pub fn attempt(&self, account: &Subject, address: IpAddr) -> Result<Attempt, Exhausted> {
+        let budgets = self.budgets.load();
+        let mut attempt = Attempt::default();
+        if let Some(bucket) = &budgets.per_account {
+            let key = self.account_key(account, Some(Key::address(address)));
+            spend(bucket, PER_ACCOUNT, key)?;
+            attempt.here = Some((Arc::clone(bucket), key));
+        }
+        if let Some(bucket) = &budgets.per_account_anywhere {
+            let key = self.account_key(account, None);
+            if let Err(exhausted) = spend(bucket, PER_ACCOUNT_ANYWHERE, key) {
+                attempt.abandoned();
+                return Err(exhausted);
+            }
+            attempt.anywhere = Some((Arc::clone(bucket), key));
+        }
+        Ok(attempt)
+    }
+
+    /// Reserves a failed credential of an address. It counts unless it is told otherwise.
+    ///
+    /// # Errors
+    /// Where nothing is left.
+    pub fn unauthenticated(&self, address: IpAddr) -> Result<Attempt, Exhausted> {
+        let mut attempt = Attempt::default();
+        if let Some(bucket) = &self.budgets.load().unauthenticated {
+            let key = Key::address(address);
+            spend(bucket, UNAUTHENTICATED, key)?;
+            attempt.here = Some((Arc::clone(bucket), key));
+        }
+        Ok(attempt)
+    }
+
+    /// Draws on a route's own budget: the principal's, or the address's where the route says so or knows nobody.
+    ///
+    /// # Errors
+    /// Where nothing is left.
+    pub fn route(&self, route: &Route, principal: Option<&Subject>, address: IpAddr) -> Result<(), Exhausted> {
+        let Some(rate) = &route.rate else { return Ok(()) };
+        // A request may still be on its way through a route that a reload has taken out; there is nothing to spare then.
+        let budgets = self.budgets.load();
+        let Some(bucket) = budgets.routes.get(&self.route_id(route)) else { return Ok(()) };
+        let key = match (rate.by, principal) {
+            (RateBy::Principal, Some(subject)) => self.digest(subject),
+            (RateBy::Principal, None) | (RateBy::Address, _) => Key::address(address),
+        };
+        spend(bucket, ROUTE, key)
+    }
+
+    /// Forgets budgets that are full again. To be called every minute or so.
+    pub fn sweep(&self) {
+        for bucket in self.budgets.load().all() {
+            bucket.sweep();
+        }
+    }
+
+    /// How many budgets are kept at present.
+    pub fn keys(&self) -> usize {
+        self.budgets.load().all().map(|bucket| bucket.len()).sum()
+    }
+
+    /// What tells a route from all others, whatever else is changed about it.
+    fn route_id(&self, route: &Route) -> u64 {
+        let [seed, _] = &self.seeds;
+        seed.hash_one((&route.name, &route.hosts, &route.methods))
+    }
+
+    /// An existing user table may compare names without regard to case and spaces behind them; other spellings of a name
+    /// must not be further attempts at it.
+    fn account_key(&self, account: &Subject, address: Option<Key>) -> Key {
+        self.digest(&Folded(account, address))
+    }
+
+    fn digest(&self, value: &impl Hash) -> Key {
+        let [high, low] = self.seeds.each_ref().map(|seed| u128::from(seed.hash_one(value)));
+        Key(high << 64 | low)
+    }
+}
+
+/// An account whose name is hashed without case.
+struct Folded<'a>(&'a Subject, Option<Key>);
+
+impl Hash for Folded<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self(Subject { kind, name }, address) = self;
+        (kind, address).hash(state);
+        name.trim_end().chars().flat_map(char::to_lowercase).for_each(|char| char.hash(state));
+    }
+}
+
+fn spend(bucket: &Bucket<Key>, limit: &'static str, key: Key) -> Result<(), Exhausted> {
+    let Quota { count, per, .. } = bucket.quota();
+    bucket.spend(&key).map(drop).map_err(|retry_after| Exhausted {
+        limit,
+        quota: count.get(),
+        window: *per,
+        retry_after,
+    })
+}
+
+/// An attempt that is counted before it is known how it ends. Dropped without a word, it has failed.
+#[derive(Debug, Default)]
+#[must_use = "dropped at once, it counts as failed before anything was tried"]
+pub struct Attempt {
+    here: Option<(Arc<Bucket<Key>>, Key)>,
+    anywhere: Option<(Arc<Bucket<Key>>, Key)>,
+}
+
+impl Attempt {
+    /// The credential was good: it does not count.
+    pub fn succeeded(self) {
+        self.give_back();
+    }
+
+    /// Nobody knows whether it was good, for a reason of ours (the store does not answer): it does not count.
+    pub fn abandoned(self) {
+        self.give_back();
+    }
+
+    fn give_back(self) {
+        for (bucket, key) in [self.here, self.anywhere].into_iter().flatten() {
+            bucket.refund(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{RouteRate, test_route};
+
+    fn quota(count: u32, burst: u32) -> Quota {
+        Quota {
+            count: NonZeroU32::new(count).unwrap(),
+            per: Duration::from_mins(1),
+            burst: NonZeroU32::new(burst).unwrap(),
+        }
+    }
+
+    fn settings(per_address: u32, per_account: u32, anywhere: u32, unauthenticated: u32) -> Settings {
+        let some = |burst: u32| (burst > 0).then(|| quota(1, burst));
+        Settings {
+            per_address: some(per_address),
+            per_account: some(per_account),
+            per_account_anywhere: some(anywhere),
+            unauthenticated: some(unauthenticated),
+        }
+    }
+
+    fn limits(settings: &Settings, routes: &[Route]) -> Limits {
+        let limits = Limits::new(Clock::system());
+        limits.apply(settings, routes);
+        limits
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_counts_by_what_one_caller_has() {
+        for (a, b, same) in [
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+            ("0.0.0.1", "::1", false),
+            ("0.0.0.0", "::", false),
+        ] {
+            assert_eq!(Key::address(ip(a)) == Key::address(ip(b)), same, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_used_up_is_named() {
+        let limits = limits(&settings(1, 0, 0, 0), &[]);
+        assert_eq!(limits.address(ip("192.0.2.1")), Ok(()));
+        let exhausted = limits.address(ip("192.0.2.1")).unwrap_err();
+        assert_eq!((exhausted.limit, exhausted.quota, exhausted.window), ("per_address", 1, Duration::from_mins(1)));
+        assert!(exhausted.retry_after > Duration::from_secs(50), "{exhausted:?}");
+        assert_eq!(limits.address(ip("192.0.2.2")), Ok(()));
+    }
+
+    #[test]
+    fn only_failed_attempts_count() {
+        let limits = limits(&settings(0, 2, 3, 0), &[]);
+        let (alice, here, there) = (Subject::user("alice"), ip("192.0.2.1"), ip("192.0.2.2"));
+        for _ in 0..10 {
+            limits.attempt(&alice, here).unwrap().succeeded();
+            limits.attempt(&alice, here).unwrap().abandoned();
+        }
+        assert_eq!(limits.keys(), 0);
+        for _ in 0..2 {
+            drop(limits.attempt(&alice, here).unwrap());
+        }
+        assert_eq!(limits.attempt(&alice, here).unwrap_err().limit, "per_account");
+        assert!(limits.attempt(&Subject::client("alice"), here).is_ok(), "a client of that name is another");
+        drop(limits.attempt(&alice, there).unwrap());
+        for _ in 0..3 {
+            let refused = limits.attempt(&alice, there).unwrap_err();
+            assert_eq!(refused.limit, "per_account_anywhere", "and nothing is drawn from the address's");
+        }
+    }
+
+    #[test]
+    fn attempts_in_parallel_cannot_outrun_the_count() {
+        let limits = limits(&settings(0, 2, 0, 2), &[]);
+        let (alice, here) = (Subject::user("alice"), ip("192.0.2.1"));
+        let under_way = [limits.attempt(&alice, here), limits.attempt(&alice, here)];
+        assert!(limits.attempt(&alice, here).is_err());
+        under_way.into_iter().for_each(|attempt| attempt.unwrap().succeeded());
+        assert!(limits.attempt(&alice, here).is_ok());
+
+        let under_way = [limits.unauthenticated(here), limits.unauthenticated(here)];
+        assert_eq!(limits.unauthenticated(here).unwrap_err().limit, "unauthenticated");
+        drop(under_way);
+        assert!(limits.unauthenticated(here).is_err());
+    }
+
+    #[test]
+    fn another_spelling_of_a_name_is_no_further_attempt() {
+        let limits = limits(&settings(0, 1, 0, 0), &[]);
+        drop(limits.attempt(&Subject::user("alice"), ip("192.0.2.1")).unwrap());
+        for name in ["alice", "ALICE", "aLice", "alice  "] {
+            assert!(limits.attempt(&Subject::user(name), ip("192.0.2.1")).is_err(), "{name}");
+        }
+        assert!(limits.attempt(&Subject::user("alic"), ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn a_route_has_its_own_budget() {
+        let limited = |path: &str, by| {
+            let mut route = test_route(path);
+            route.rate = Some(RouteRate { quota: quota(1, 1), by });
+            route
+        };
+        let routes = [limited("/p", RateBy::Principal), limited("/a", RateBy::Address), test_route("/free")];
+        let limits = limits(&settings(0, 0, 0, 0), &routes);
+        let [by_principal, by_address, free] = &routes;
+        let (alice, bob) = (Subject::user("alice"), Subject::user("bob"));
+        for (name, route, principal, address, granted) in [
+            ("the first of a principal", by_principal, Some(&alice), "192.0.2.1", true),
+            ("the second, from elsewhere", by_principal, Some(&alice), "192.0.2.2", false),
+            ("another principal", by_principal, Some(&bob), "192.0.2.1", true),
+            ("nobody, by address", by_principal, None, "192.0.2.1", true),
+            ("nobody, again", by_principal, None, "192.0.2.1", false),
+            ("the first of an address", by_address, Some(&alice), "192.0.2.1", true),
+            ("another principal from there", by_address, Some(&bob), "192.0.2.1", false),
+            ("no limit", free, Some(&alice), "192.0.2.1", true),
+        ] {
+            let result = limits.route(route, principal, ip(address));
+            assert_eq!(result.map_err(|exhausted| exhausted.limit), granted.then_some(()).ok_or("route"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reload_keeps_what_was_spent_where_the_quota_stays() {
+        let mut route = test_route("/a");
+        route.rate = Some(RouteRate { quota: quota(1, 1), by: RateBy::Address });
+        let limits = limits(&settings(1, 1, 1, 1), std::slice::from_ref(&route));
+        let here = ip("192.0.2.1");
+        limits.address(here).unwrap();
+        limits.route(&route, None, here).unwrap();
+        drop(limits.unauthenticated(here).unwrap());
+
+        limits.apply(&settings(1, 1, 1, 2), &[test_route("/b"), route.clone()]);
+        assert!(limits.address(here).is_err());
+        assert!(limits.route(&route, None, here).is_err());
+        assert!(limits.unauthenticated(here).is_ok(), "a changed one begins anew");
+
+        limits.apply(&settings(0, 0, 0, 0), &[]);
+        assert!((0..100).all(|_| limits.address(here).is_ok()), "off is off");
+        assert!((0..100).all(|_| limits.attempt(&Subject::user("a"), here).is_ok()));
+        assert_eq!(limits.keys(), 0);
+    }
+
+    #[test]
+    fn what_is_full_again_is_forgotten() {
+        let clock = Clock::system();
+        let limits = Limits::new(clock.clone());
+        limits.apply(&settings(1, 0, 0, 0), &[]);
+        limits.address(ip("192.0.2.1")).unwrap();
+        limits.sweep();
+        assert_eq!(limits.keys(), 1);
+        clock.advance(Duration::from_secs(61));
+        limits.sweep();
+        assert_eq!(limits.keys(), 0);
+        assert_eq!(limits.address(ip("192.0.2.1")), Ok(()));
+    }
 }
