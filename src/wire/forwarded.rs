@@ -75,12 +75,13 @@ pub fn caller_is_https(own: bool, peer_trusted: bool, headers: &HeaderMap) -> bo
 
 /// Adds the peer to `X-Forwarded-For`: behind what a trusted one said, as one field.
 pub fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+    let peer = peer.to_canonical().to_string();
     let mut list: Vec<u8> = Vec::new();
     for field in headers.get_all(X_FORWARDED_FOR) {
         list.extend_from_slice(field.as_bytes());
         list.extend_from_slice(b", ");
     }
-    list.extend_from_slice(peer.to_canonical().to_string().as_bytes());
+    let list = if list.is_empty() { peer.into_bytes() } else { [list, peer.into_bytes()].concat() };
     // Made of field values, so it is one; if it were not, the peer would be lost, and the field has to go.
     match HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
         Ok(value) => drop(headers.insert(X_FORWARDED_FOR, value)),
