@@ -1,1 +1,61 @@
-//! stub
+//! Basic: a name and a password (RFC 7617).
+//!
+//! An unknown name costs the same verification as a wrong password, and both are remembered alike: under the whole
+//! credential, for the same time. So a repeated guess is answered as fast for a name that exists as for one that does
+//! not, and a remembered good credential shortens the answer to that credential only, which its holder knows already.
+
+use std::mem;
+
+use super::cache::{Depends, Verdict};
+use super::password::PasswordPool;
+use super::{Failure, Fault, Identity, LookUp};
+use crate::principal::{Principal, Scheme, Subject};
+use crate::rejection::CredentialsFault;
+use crate::secret::Secret;
+use crate::store::{Account, Change, Store};
+
+/// Who presents this name and password.
+pub(super) async fn look_up(parts: &LookUp, user: String, password: Secret<String>) -> Result<Verdict, Failure> {
+    let generation = parts.changes.generation();
+    let subject = Subject::user(user);
+    let depends = Depends::on(&parts.changes, &Change::Subject(subject.clone()));
+    match verify(&*parts.store, &parts.passwords, subject, password).await {
+        Ok(account) => {
+            let principal = Principal {
+                subject: account.subject,
+                user_id: Some(account.id),
+                roles: account.roles,
+                scopes: [].into(),
+            };
+            Ok(Verdict::accepted(Identity::new(principal, Scheme::Basic, None), generation, depends))
+        }
+        Err(Failure::Refused(fault)) => Ok(Verdict::refused(fault, generation, depends)),
+        Err(failure @ (Failure::Unavailable | Failure::Busy | Failure::Internal)) => Err(failure),
+    }
+}
+
+/// The account of `subject`, where `password` is its password or secret and it may be used. The hash is not in it any
+/// more. The password is verified in every case, a disabled account's and nobody's too.
+///
+/// # Errors
+/// [`Failure::Refused`] with the reason for the log, or why it could not be said.
+pub(super) async fn verify(
+    store: &dyn Store,
+    passwords: &PasswordPool,
+    subject: Subject,
+    password: Secret<String>,
+) -> Result<Account, Failure> {
+    let refused = |fault| Err(Failure::Refused(Fault::Credentials(fault)));
+    let Some(mut account) = store.account(subject).await? else {
+        passwords.verify_nobody(password).await?;
+        return refused(CredentialsFault::UnknownSubject);
+    };
+    let hash = mem::replace(&mut account.password_hash, Secret::new(String::new()));
+    if !passwords.verify(hash, password).await? {
+        return refused(CredentialsFault::WrongPassword);
+    }
+    if account.disabled {
+        return refused(CredentialsFault::Disabled);
+    }
+    Ok(account)
+}

@@ -1,1 +1,318 @@
-//! stub
+//! The claims of a JWT whose signature holds: parsed strictly, and checked against the settings and the time.
+//!
+//! A claim of the wrong type is a refusal, not a default (RFC 7519 4.1, RFC 8725 3). Ours beside the registered ones:
+//! `sub_type` (`user` or `client`), `sid` (the family it was issued with), `sv` (the session version of the account).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::bearer::{Header, JwtKind};
+use super::{ClaimPath, JwtSettings, TypeSource};
+use crate::clock::UnixSeconds;
+use crate::principal::{Role, Scope, Subject};
+use crate::rejection::TokenFault;
+
+/// Claims that hold for the settings and the time they were read at.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    /// Who the token is about.
+    pub subject: Subject,
+    /// `iat`, in unix seconds.
+    pub issued_at: Option<UnixSeconds>,
+    /// `exp`, in unix seconds, without leeway.
+    pub expires_at: Option<UnixSeconds>,
+    /// `jti`.
+    pub id: Option<Arc<str>>,
+    /// `sid`: the family.
+    pub session: Option<Arc<str>>,
+    /// `sv`.
+    pub session_version: Option<i64>,
+    /// `scope` or `scp`.
+    pub scopes: Arc<[Scope]>,
+    /// Every claim as it came.
+    pub all: Map<String, Value>,
+}
+
+impl Claims {
+    /// Reads a payload whose signature holds.
+    ///
+    /// # Errors
+    /// Why it is not good.
+    pub fn parse(
+        payload: &[u8],
+        header: &Header,
+        settings: &JwtSettings,
+        kind: JwtKind,
+        now: UnixSeconds,
+    ) -> Result<Self, TokenFault> {
+        let all = strict_object(payload).ok_or(TokenFault::Malformed)?;
+        check_type(header, &all, &settings.token_type, kind)?;
+        check_issuer(&all, &settings.issuer)?;
+        check_audience(&all, &settings.audience)?;
+        let times = Times::read(&all)?;
+        times.check(settings, now)?;
+        let session_version = match all.get("sv") {
+            None => None,
+            Some(value) => Some(value.as_i64().ok_or(TokenFault::Malformed)?),
+        };
+        Ok(Self {
+            subject: subject(&all, &settings.subject)?,
+            issued_at: times.issued_at,
+            expires_at: times.expires_at,
+            id: text(&all, "jti")?.map(Into::into),
+            session: text(&all, "sid")?.map(Into::into),
+            session_version,
+            scopes: scopes(&all)?,
+            all,
+        })
+    }
+
+    /// The ids by which it can be revoked.
+    pub fn ids(&self) -> impl Iterator<Item = Arc<str>> {
+        self.id.iter().chain(&self.session).cloned()
+    }
+
+    /// The roles at `path`: an array of texts, or a text split at spaces and commas. None where there is no such claim.
+    pub fn roles(&self, path: &ClaimPath) -> Vec<Role> {
+        let names: Vec<Role> = match at(&self.all, path).as_deref() {
+            Some(Value::String(text)) => {
+                text.split([' ', ',']).filter(|name| !name.is_empty()).map(Role::from).collect()
+            }
+            Some(Value::Array(items)) => {
+                items.iter().filter_map(Value::as_str).filter(|name| !name.is_empty()).map(Role::from).collect()
+            }
+            Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => Vec::new(),
+        };
+        names
+    }
+}
+
+/// A refresh token is no access token, nor is one of any other type (RFC 8725 3.11, RFC 9068 2.1).
+fn check_type(
+    header: &Header,
+    claims: &Map<String, Value>,
+    source: &TypeSource,
+    kind: JwtKind,
+) -> Result<(), TokenFault> {
+    // "application/" may be left out (RFC 7515 4.1.9)
+    let typ = header.typ.as_deref().map(str::to_ascii_lowercase);
+    let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
+    let (plain, ours) = match kind {
+        JwtKind::Access => (matches!(typ, None | Some("jwt")), typ == Some("at+jwt")),
+        JwtKind::Refresh => (matches!(typ, None | Some("jwt")), typ == Some("rt+jwt")),
+    };
+    let fits = match source {
+        TypeSource::Header => match kind {
+            // a plain token that calls itself a refresh token, as those of SimpleJWT and flask-jwt-extended do
+            JwtKind::Access => {
+                ours || plain && !["type", "token_type"].iter().any(|name| claims.get(*name) == Some(&"refresh".into()))
+            }
+            JwtKind::Refresh => ours,
+        },
+        TypeSource::Claim { claim, access, refresh } => {
+            let wanted = match kind {
+                JwtKind::Access => access,
+                JwtKind::Refresh => refresh,
+            };
+            (plain || ours) && at(claims, claim).as_deref().and_then(Value::as_str) == Some(wanted)
+        }
+    };
+    if fits { Ok(()) } else { Err(TokenFault::WrongType) }
+}
+
+fn check_issuer(claims: &Map<String, Value>, issuer: &str) -> Result<(), TokenFault> {
+    if claims.get("iss").and_then(Value::as_str) == Some(issuer) { Ok(()) } else { Err(TokenFault::WrongIssuer) }
+}
+
+/// Where audiences are configured, one of them must be named. Where none is, a token that names any is somebody else's
+/// (RFC 7519 4.1.3).
+fn check_audience(claims: &Map<String, Value>, ours: &[Box<str>]) -> Result<(), TokenFault> {
+    let is_ours = |value: &Value| value.as_str().is_some_and(|name| ours.iter().any(|our| **our == *name));
+    let fits = match claims.get("aud") {
+        None => ours.is_empty(),
+        Some(Value::Array(names)) if names.iter().all(Value::is_string) => names.iter().any(is_ours),
+        Some(name @ Value::String(_)) => is_ours(name),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            return Err(TokenFault::Malformed);
+        }
+    };
+    if fits { Ok(()) } else { Err(TokenFault::WrongAudience) }
+}
+
+struct Times {
+    expires_at: Option<UnixSeconds>,
+    not_before: Option<UnixSeconds>,
+    issued_at: Option<UnixSeconds>,
+}
+
+impl Times {
+    /// Fractions are rounded against the token.
+    fn read(claims: &Map<String, Value>) -> Result<Self, TokenFault> {
+        Ok(Self {
+            expires_at: numeric_date(claims, "exp", f64::floor)?,
+            not_before: numeric_date(claims, "nbf", f64::ceil)?,
+            issued_at: numeric_date(claims, "iat", f64::ceil)?,
+        })
+    }
+
+    fn check(&self, settings: &JwtSettings, now: UnixSeconds) -> Result<(), TokenFault> {
+        let leeway = settings.leeway_seconds();
+        match self.expires_at {
+            Some(exp) if now >= exp.saturating_add(leeway) => return Err(TokenFault::Expired),
+            None if settings.require_exp => return Err(TokenFault::MissingClaim),
+            Some(_) | None => {}
+        }
+        let latest = now.saturating_add(leeway);
+        if self.not_before.is_some_and(|nbf| nbf > latest) || self.issued_at.is_some_and(|iat| iat > latest) {
+            return Err(TokenFault::NotYetValid);
+        }
+        Ok(())
+    }
+}
+
+/// RFC 7519 2: a number of seconds, with or without a fraction. What does not fit is the nearest that does.
+#[expect(clippy::cast_possible_truncation, reason = "a cast from f64 saturates, which is what is wanted")]
+fn numeric_date(
+    claims: &Map<String, Value>,
+    name: &str,
+    round: fn(f64) -> f64,
+) -> Result<Option<UnixSeconds>, TokenFault> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let Value::Number(number) = value else { return Err(TokenFault::Malformed) };
+    if let Some(seconds) = number.as_i64() {
+        return Ok(Some(seconds));
+    }
+    let seconds = number.as_f64().filter(|seconds| seconds.is_finite()).ok_or(TokenFault::Malformed)?;
+    Ok(Some(round(seconds) as UnixSeconds))
+}
+
+/// `sub` is a text (RFC 7519 4.1.2); behind another path a row's number is taken too, as `SimpleJWT` writes it.
+fn subject(claims: &Map<String, Value>, path: &ClaimPath) -> Result<Subject, TokenFault> {
+    let is_sub = matches!(path.0.as_slice(), [only] if **only == *"sub");
+    let name: Arc<str> = match at(claims, path).as_deref() {
+        None => return Err(TokenFault::MissingClaim),
+        Some(Value::String(name)) if name.is_empty() => return Err(TokenFault::MissingClaim),
+        Some(Value::String(name)) => name.as_str().into(),
+        Some(Value::Number(id)) if !is_sub && (id.is_i64() || id.is_u64()) => id.to_string().into(),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            return Err(TokenFault::Malformed);
+        }
+    };
+    match text(claims, "sub_type")? {
+        Some("user") => Ok(Subject::user(name)),
+        Some("client") => Ok(Subject::client(name)),
+        Some(_) => Err(TokenFault::Malformed),
+        // another's token for a client itself: client and subject are one (RFC 9068 2.2)
+        None if text(claims, "client_id")? == Some(&*name) => Ok(Subject::client(name)),
+        None => Ok(Subject::user(name)),
+    }
+}
+
+/// `scope` as RFC 8693 4.2 has it, or `scp`, which is an array with some issuers.
+fn scopes(claims: &Map<String, Value>) -> Result<Arc<[Scope]>, TokenFault> {
+    match claims.get("scope").or_else(|| claims.get("scp")) {
+        None | Some(Value::Null) => Ok([].into()),
+        Some(Value::String(text)) => Ok(text.split(' ').filter(|name| !name.is_empty()).map(Scope::from).collect()),
+        Some(Value::Array(names)) => {
+            names.iter().map(|name| name.as_str().map(Scope::from).ok_or(TokenFault::Malformed)).collect()
+        }
+        Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => Err(TokenFault::Malformed),
+    }
+}
+
+fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, TokenFault> {
+    claims.get(name).map(|value| value.as_str().ok_or(TokenFault::Malformed)).transpose()
+}
+
+/// What a path leads to. It goes into objects, and into JSON text inside a claim.
+fn at<'a>(claims: &'a Map<String, Value>, path: &ClaimPath) -> Option<std::borrow::Cow<'a, Value>> {
+    use std::borrow::Cow;
+    let (first, rest) = path.0.split_first()?;
+    let mut found = Cow::Borrowed(claims.get(&**first)?);
+    for step in rest {
+        found = match found {
+            Cow::Borrowed(Value::Object(members)) => Cow::Borrowed(members.get(&**step)?),
+            Cow::Owned(Value::Object(mut members)) => Cow::Owned(members.remove(&**step)?),
+            Cow::Borrowed(Value::String(json)) => Cow::Owned(strict_object(json.as_bytes())?.remove(&**step)?),
+            Cow::Owned(Value::String(json)) => Cow::Owned(strict_object(json.as_bytes())?.remove(&**step)?),
+            Cow::Borrowed(_) | Cow::Owned(_) => return None,
+        };
+    }
+    Some(found)
+}
+
+/// A JSON object in which no object has a member twice: two readers of such a text may see two different tokens
+/// (RFC 7515 4, RFC 7519 4).
+pub(super) fn strict_object(json: &[u8]) -> Option<Map<String, Value>> {
+    match serde_json::from_slice::<Strict>(json).ok()?.0 {
+        Value::Object(members) => Some(members),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
+    }
+}
+
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without duplicate members")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((name, Strict(value))) = members.next_entry::<String, Strict>()? {
+            if object.insert(name, value).is_some() {
+                return Err(de::Error::custom("duplicate member"));
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}

@@ -1,4 +1,8 @@
 //! Credential to caller: a total match over schemes, behind a cache of looked-up principals.
+//!
+//! [`Authenticator::caller`] is the way of a request through this stage. Refused and failed are different from the first
+//! line that can tell them apart: a [`Fault`] says that the credential is no good, every other [`Failure`] that nobody
+//! could say.
 
 pub mod basic;
 pub mod token;
@@ -8,13 +12,30 @@ pub mod keys;
 pub mod password;
 pub mod cache;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{Context, SHA256};
+use http::{HeaderMap, HeaderValue};
+use tokio::runtime::Handle;
 
-use crate::clock::UnixSeconds;
-use crate::principal::{Principal, Scheme};
+use self::bearer::JwtKind;
+use self::cache::{Cache, Found, Verdict};
+use self::claims::Claims;
+use self::keys::Keys;
+use self::password::{PasswordPool, QueueFull};
+use crate::clock::{Clock, UnixSeconds};
+use crate::limit::{Attempt, Limits};
+use crate::principal::{Principal, Scheme, SchemeSet, Subject};
+use crate::record::metrics::{AuthOutcome, CacheResult, WorkerMetrics};
+use crate::rejection::{CredentialsFault, Exhausted, Rejection, TokenFault};
+use crate::secret::Secret;
+use crate::store::changes::Changes;
+use crate::store::{Account, Store, StoreError};
+use crate::wire::authorization::{Credential, CredentialError, Presented, presented};
+use crate::wire::fields::{encode_identity, roles_field};
 
 /// Who sent a request.
 #[derive(Clone, Debug)]
@@ -38,6 +59,19 @@ pub struct Identity {
     pub roles_field: HeaderValue,
     /// When the credential ends, in unix seconds; `None` for one that does not.
     pub expires_at: Option<UnixSeconds>,
+}
+
+impl Identity {
+    /// With the fields that tell an upstream of it.
+    pub fn new(principal: Principal, scheme: Scheme, expires_at: Option<UnixSeconds>) -> Self {
+        Self {
+            user_field: encode_identity(&principal.subject.name, false),
+            roles_field: roles_field(&principal.roles),
+            principal,
+            scheme,
+            expires_at,
+        }
+    }
 }
 
 /// The section `auth`.
@@ -85,6 +119,24 @@ pub struct JwtSettings {
     pub keys: Option<Arc<keys::KeyRing>>,
 }
 
+impl JwtSettings {
+    fn leeway_seconds(&self) -> UnixSeconds {
+        UnixSeconds::try_from(self.leeway.as_secs()).unwrap_or(UnixSeconds::MAX)
+    }
+
+    /// Of everything above: what `Debug` shows, which is all but the keys themselves, and the keys.
+    fn digest(&self) -> [u8; 32] {
+        let mut digest = Context::new(&SHA256);
+        digest.update(format!("{self:?}").as_bytes());
+        if let Some(keys) = &self.keys {
+            digest.update(&keys.fingerprint());
+        }
+        let mut out = [0; 32];
+        out.copy_from_slice(digest.finish().as_ref());
+        out
+    }
+}
+
 /// Where the roles of a JWT's subject come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoleSource {
@@ -112,4 +164,358 @@ pub enum TypeSource {
         /// Its value in refresh tokens.
         refresh: Box<str>,
     },
+}
+
+/// How long a request waits for the store while it could be served by what was looked up before.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a look-up needs.
+pub struct LookUp {
+    /// Accounts, tokens, revocations.
+    pub store: Arc<dyn Store>,
+    /// Verifies passwords.
+    pub passwords: Arc<PasswordPool>,
+    /// Our own keys.
+    pub keys: Arc<Keys>,
+    /// What makes remembered principals void.
+    pub changes: Arc<Changes>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// Finds out who is calling; shared by all workers.
+pub struct Authenticator {
+    parts: Arc<LookUp>,
+    cache: Arc<Cache>,
+    limits: Arc<Limits>,
+    /// The JWT settings seen last, with the digest of what they say.
+    jwt_seen: ArcSwapOption<(Arc<JwtSettings>, [u8; 32])>,
+}
+
+impl Authenticator {
+    /// `background` is where look-ups run, so that they outlive the request that began them.
+    ///
+    /// # Errors
+    /// The system has no randomness for the key of the cache.
+    pub fn new(
+        parts: LookUp,
+        limits: Arc<Limits>,
+        settings: &CacheSettings,
+        background: Handle,
+    ) -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let cache = Cache::new(settings, Arc::clone(&parts.changes), parts.clock.clone(), background)?;
+        Ok(Self { parts: Arc::new(parts), cache: Arc::new(cache), limits, jwt_seen: ArcSwapOption::empty() })
+    }
+
+    /// Takes the settings of a new snapshot; principals stay remembered where they are the same.
+    pub fn configure(&self, settings: &CacheSettings) {
+        self.cache.configure(settings);
+    }
+
+    /// Entries of the cache, for the gauge.
+    pub fn entries(&self) -> u64 {
+        self.cache.entries()
+    }
+
+    /// Who sent a request to a route that asks for a principal and offers `schemes`.
+    ///
+    /// # Errors
+    /// The refusal: no credential, none that the route offers, one that is no good, too many of those from this
+    /// `address`, or a failure that left the question open.
+    pub async fn caller(
+        &self,
+        settings: &Settings,
+        schemes: SchemeSet,
+        headers: &HeaderMap,
+        address: IpAddr,
+        metrics: &WorkerMetrics,
+    ) -> Result<Caller, Rejection> {
+        self.identify(settings, schemes, headers, address, metrics).await.map(Caller::Known)
+    }
+
+    /// As [`Self::caller`], for endpoints that act for whom they identify.
+    ///
+    /// # Errors
+    /// As [`Self::caller`].
+    pub async fn identify(
+        &self,
+        settings: &Settings,
+        schemes: SchemeSet,
+        headers: &HeaderMap,
+        address: IpAddr,
+        metrics: &WorkerMetrics,
+    ) -> Result<Arc<Identity>, Rejection> {
+        let presented = match presented(headers) {
+            Ok(None) => return Err(Rejection::MissingCredentials),
+            Ok(Some(Presented { scheme, .. })) | Err(CredentialError::Malformed(scheme))
+                if !schemes.contains(scheme) =>
+            {
+                return Err(Rejection::UnsupportedScheme);
+            }
+            Ok(Some(presented)) => Ok(presented),
+            Err(error @ CredentialError::Malformed(scheme)) => Err((scheme, error)),
+            Err(error @ (CredentialError::Repeated | CredentialError::UnsupportedScheme)) => return Err(error.into()),
+        };
+        match presented {
+            Ok(presented) => {
+                let proved = self.prove(settings, presented, address, metrics).await;
+                if let Some(outcome) = outcome(&proved) {
+                    metrics.auth(presented.scheme, outcome);
+                }
+                proved.map_err(Into::into)
+            }
+            Err((scheme, error)) => {
+                // dropped: a failed attempt is spent
+                drop(self.limits.unauthenticated(address).map_err(Rejection::RateLimited)?);
+                metrics.auth(scheme, AuthOutcome::Refused);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn prove(
+        &self,
+        settings: &Settings,
+        presented: Presented<'_>,
+        address: IpAddr,
+        metrics: &WorkerMetrics,
+    ) -> Result<Arc<Identity>, Denial> {
+        let key = self.cache_key(settings, presented);
+        let attempt = match self.cache.find(&key) {
+            Found::Fresh(identity) => {
+                metrics.cache(CacheResult::Hit);
+                return Ok(identity);
+            }
+            Found::Refused(fault) => {
+                metrics.cache(CacheResult::Hit);
+                drop(self.limits.unauthenticated(address)?);
+                return Err(fault.into());
+            }
+            Found::Stale(identity) if !self.cache.may_ask() => {
+                metrics.cache(CacheResult::Stale);
+                return Ok(identity);
+            }
+            // it was good a moment ago: others' failures at the same address are not held against it
+            Found::Stale(_) => None,
+            Found::Nothing => Some(self.limits.unauthenticated(address)?),
+        };
+        let looked_up = match presented.read() {
+            Ok(credential) => self.look_up(key, settings, credential, attempt.is_none()).await,
+            Err(error) => Err(Failure::Refused(error.into())),
+        };
+        let result = match looked_up {
+            Err(Failure::Unavailable) => match self.cache.find(&key) {
+                Found::Fresh(identity) | Found::Stale(identity) => {
+                    metrics.cache(CacheResult::Stale);
+                    return Ok(identity);
+                }
+                Found::Refused(_) | Found::Nothing => Err(Failure::Unavailable),
+            },
+            Ok(_) | Err(Failure::Refused(_) | Failure::Busy | Failure::Internal) => looked_up,
+        };
+        metrics.cache(CacheResult::Miss);
+        settle(attempt, &result);
+        Ok(result?)
+    }
+
+    async fn look_up(
+        &self,
+        key: cache::CacheKey,
+        settings: &Settings,
+        credential: Credential,
+        impatient: bool,
+    ) -> Result<Arc<Identity>, Failure> {
+        let (parts, jwt) = (Arc::clone(&self.parts), Arc::clone(&settings.jwt));
+        let landing = self.cache.look_up(key, || async move { verdict(&parts, &jwt, credential).await });
+        if !impatient {
+            return landing.await;
+        }
+        tokio::time::timeout(PATIENCE, landing).await.unwrap_or_else(|_| {
+            self.cache.store_is_down();
+            Err(Failure::Unavailable)
+        })
+    }
+
+    /// Of the raw bytes: nothing is decoded before the cache was asked. What a verdict was made under is part of it, so
+    /// that none survives a change of the settings; the keys in the store are not, they are among the changes.
+    fn cache_key(&self, settings: &Settings, presented: Presented<'_>) -> cache::CacheKey {
+        let scheme = presented.scheme.name().as_bytes();
+        match presented.scheme {
+            Scheme::Basic | Scheme::Token => self.cache.key(&[scheme, settings.realm.as_bytes(), presented.rest]),
+            Scheme::Bearer => self.cache.key(&[scheme, &self.jwt_digest(&settings.jwt), presented.rest]),
+        }
+    }
+
+    /// A digest of all that JWTs are read by. Made once for each snapshot; by content, so that a reload that changes
+    /// something else keeps what is remembered.
+    fn jwt_digest(&self, settings: &Arc<JwtSettings>) -> [u8; 32] {
+        if let Some(seen) = &*self.jwt_seen.load()
+            && Arc::ptr_eq(&seen.0, settings)
+        {
+            return seen.1;
+        }
+        let digest = settings.digest();
+        self.jwt_seen.store(Some(Arc::new((Arc::clone(settings), digest))));
+        digest
+    }
+
+    /// The account of `subject`, where `password` is its password or secret and it may be used; not remembered. Takes as
+    /// long for an unknown subject. The account's hash is not in the answer.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] with [`Fault::Credentials`], or why it could not be said.
+    pub async fn verify_password(&self, subject: Subject, password: Secret<String>) -> Result<Account, Failure> {
+        basic::verify(&*self.parts.store, &self.parts.passwords, subject, password).await
+    }
+
+    /// The claims of a JWT of ours that is good as far as it can tell itself.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn read_jwt(&self, settings: &JwtSettings, token: &str, kind: JwtKind) -> Result<Claims, TokenFault> {
+        bearer::read(token, settings, &self.parts.keys.ring(settings), kind, self.parts.clock.unix())
+    }
+
+    /// The principal of such claims by what the store knows now of its subject and ids; not remembered.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] with [`Fault::Token`] where they are revoked or the subject is gone, or why it could not be
+    /// said.
+    pub async fn standing(&self, settings: &JwtSettings, claims: &Claims) -> Result<Principal, Failure> {
+        bearer::standing(&self.parts, settings, claims).await
+    }
+}
+
+async fn verdict(parts: &LookUp, jwt: &JwtSettings, credential: Credential) -> Result<Verdict, Failure> {
+    match credential {
+        Credential::Basic { user, password } => basic::look_up(parts, user, password).await,
+        Credential::Token(token) => token::look_up(parts, token.expose()).await,
+        Credential::Bearer(token) => bearer::look_up(parts, jwt, token.expose()).await,
+    }
+}
+
+/// A good credential costs nothing, nor does one that nobody could judge; a bad one is spent.
+fn settle(attempt: Option<Attempt>, result: &Result<Arc<Identity>, Failure>) {
+    let Some(attempt) = attempt else { return };
+    match result {
+        Ok(_) => attempt.succeeded(),
+        Err(Failure::Refused(_)) => drop(attempt),
+        Err(Failure::Unavailable | Failure::Busy | Failure::Internal) => attempt.abandoned(),
+    }
+}
+
+/// Why nobody was identified.
+enum Denial {
+    Exhausted(Exhausted),
+    Failure(Failure),
+}
+
+impl From<Exhausted> for Denial {
+    fn from(exhausted: Exhausted) -> Self {
+        Self::Exhausted(exhausted)
+    }
+}
+
+impl From<Failure> for Denial {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Fault> for Denial {
+    fn from(fault: Fault) -> Self {
+        Self::Failure(Failure::Refused(fault))
+    }
+}
+
+impl From<Denial> for Rejection {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::Exhausted(exhausted) => Self::RateLimited(exhausted),
+            Denial::Failure(failure) => failure.into(),
+        }
+    }
+}
+
+/// What is counted; a credential that was not looked at is not.
+fn outcome(proved: &Result<Arc<Identity>, Denial>) -> Option<AuthOutcome> {
+    match proved {
+        Ok(_) => Some(AuthOutcome::Accepted),
+        Err(Denial::Failure(Failure::Refused(_))) => Some(AuthOutcome::Refused),
+        Err(Denial::Failure(Failure::Unavailable | Failure::Busy | Failure::Internal)) => {
+            Some(AuthOutcome::Unavailable)
+        }
+        Err(Denial::Exhausted(_)) => None,
+    }
+}
+
+/// What is wrong with a credential; for the log, never for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A name and a password.
+    Credentials(CredentialsFault),
+    /// A token of this scheme.
+    Token(Scheme, TokenFault),
+}
+
+/// Why a credential proved nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It is no good.
+    Refused(Fault),
+    /// The store does not answer.
+    Unavailable,
+    /// Too many passwords or look-ups wait already.
+    Busy,
+    /// A bug of ours.
+    Internal,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => tracing::debug!(error = %error, "store does not answer"),
+            StoreError::Broken(_) => tracing::error!(error = %error, "store is not usable"),
+        }
+        Self::Unavailable
+    }
+}
+
+impl From<QueueFull> for Failure {
+    fn from(_: QueueFull) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<CredentialError> for Fault {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::Malformed(scheme @ (Scheme::Token | Scheme::Bearer)) => {
+                Self::Token(scheme, TokenFault::Malformed)
+            }
+            CredentialError::Malformed(Scheme::Basic)
+            | CredentialError::Repeated
+            | CredentialError::UnsupportedScheme => Self::Credentials(CredentialsFault::Malformed),
+        }
+    }
+}
+
+impl From<Fault> for Rejection {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Credentials(fault) => Self::InvalidCredentials(fault),
+            Fault::Token(scheme, fault) => Self::InvalidToken(scheme, fault),
+        }
+    }
+}
+
+impl From<Failure> for Rejection {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(fault) => fault.into(),
+            Failure::Unavailable => Self::StoreUnavailable,
+            Failure::Busy => Self::PasswordQueueFull,
+            Failure::Internal => Self::Internal,
+        }
+    }
 }

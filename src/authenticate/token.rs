@@ -1,1 +1,44 @@
-//! stub
+//! Token: an opaque text that the store knows by its SHA-256.
+//!
+//! What has our prefix and not our checksum never reaches the store. A text without our prefix does: it may come from a
+//! table that was there before us.
+
+use super::cache::{Depends, Verdict};
+use super::{Failure, Fault, Identity, LookUp};
+use crate::principal::{Principal, Scheme};
+use crate::rejection::TokenFault;
+use crate::store::{Change, digest};
+use crate::wire::opaque::{OpaqueKind, plausible};
+
+/// Who presents this token.
+pub(super) async fn look_up(parts: &LookUp, token: &str) -> Result<Verdict, Failure> {
+    let generation = parts.changes.generation();
+    let digest = digest(token);
+    let depends = Depends::on(&parts.changes, &Change::Token(digest));
+    let refused = |fault, depends| Ok(Verdict::refused(Fault::Token(Scheme::Token, fault), generation, depends));
+    if !plausible(OpaqueKind::Token, token) {
+        return refused(TokenFault::Malformed, depends);
+    }
+    let now = parts.clock.unix();
+    let Some(found) = parts.store.token(digest, now).await? else {
+        return refused(TokenFault::Unknown, depends);
+    };
+    let mut depends = depends.and(&parts.changes, &Change::Subject(found.owner.subject.clone()));
+    if let Some(session) = found.session {
+        depends = depends.and(&parts.changes, &Change::Session(session));
+    }
+    if found.expires_at.is_some_and(|end| now >= end) {
+        return refused(TokenFault::Expired, depends);
+    }
+    if found.owner.disabled {
+        return refused(TokenFault::UnknownSubject, depends);
+    }
+    let principal = Principal {
+        subject: found.owner.subject,
+        user_id: Some(found.owner.id),
+        roles: found.owner.roles,
+        scopes: found.scopes,
+    };
+    let identity = Identity::new(principal, Scheme::Token, found.expires_at);
+    Ok(Verdict::accepted(identity, generation, depends).until(found.expires_at))
+}
