@@ -116,6 +116,25 @@ impl Subject {
     }
 }
 
+/// The longest name of a user or client, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Why a new user or client cannot be called so (contract 5, `register`); `None` where it can. A colon would end the name
+/// in Basic (RFC 7617 2), a control character would forge lines wherever names are shown.
+pub fn name_fault(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("the name is empty")
+    } else if name.len() > NAME_BYTES_MAX {
+        Some("the name is longer than 255 bytes")
+    } else if name.contains(':') {
+        Some("the name has a colon")
+    } else if name.chars().any(char::is_control) {
+        Some("the name has a control character")
+    } else {
+        None
+    }
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -202,6 +221,24 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [Scheme::Basic, Scheme::Bearer]);
         assert!(!set.contains(Scheme::Token));
         assert!(SchemeSet::default().is_empty());
+    }
+
+    #[test]
+    fn a_name_is_one_that_every_scheme_can_carry() {
+        for (name, good) in [
+            ("ann", true),
+            ("ann@example.com", true),
+            (" ann jörgensen ", true),
+            (&*"a".repeat(255), true),
+            (&*"a".repeat(256), false),
+            ("", false),
+            ("a:b", false),
+            ("a\nb", false),
+            ("a\0", false),
+            ("a\u{85}", false),
+        ] {
+            assert_eq!(name_fault(name).is_none(), good, "{name:?}");
+        }
     }
 
     #[test]

@@ -1,1 +1,8 @@
 //! Commands.
+
+pub mod operator;
+pub mod secrets;
+pub mod accounts;
+pub mod import;
+pub mod tokens;
+pub mod keys;
