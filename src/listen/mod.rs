@@ -1,11 +1,36 @@
 //! Sockets: bind, accept, cap, drain; TLS; one connection with its protocol and its timeouts.
+//!
+//! What comes out of here is a request whose framing is beyond doubt, and who sent it. What can be refused before there is
+//! a request (a malformed head, one that is too large or too slow) is refused here, in the contract's words, by way of the
+//! [`Handler`]. What a request means is left to the handler.
 
 pub mod tls;
 pub mod connection;
+pub mod socket;
+mod accept;
+mod certificates;
+mod gate;
+mod head;
+mod link;
+mod redirect;
+mod self_signed;
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::{Semaphore, watch};
+
+use crate::record::metrics::Metrics;
+use crate::rejection::Rejection;
+use crate::wire::body::Body;
+
+pub use accept::serve;
+pub use socket::{BindError, BoundListener, bind};
 
 /// One entry of `listeners`.
 #[derive(Clone, Debug)]
@@ -53,3 +78,101 @@ pub struct Bounds {
     /// Connections at once over all workers; further ones wait in the listen queue.
     pub connections_max: usize,
 }
+
+/// The other end of a connection; one for all its requests.
+#[derive(Debug)]
+pub struct Peer {
+    /// The socket's other end.
+    pub address: SocketAddr,
+    /// The listener it came by, as its address was bound; a metrics label.
+    pub listener: Arc<str>,
+    /// Whether it came over TLS.
+    pub https: bool,
+    /// When the process ends, for what outlives a request (an upgraded connection).
+    pub shutdown: Shutdown,
+}
+
+/// What answers requests. Lives on one worker, so it need not be `Send`.
+pub trait Handler: Clone + 'static {
+    /// Answers a request. A panic in it ends this request with [`Rejection::Internal`], and nothing else.
+    fn handle(&self, peer: &Rc<Peer>, request: Request<Incoming>) -> impl Future<Output = Response<Body>>;
+
+    /// The response to what is refused before there is a request. Its body must be there at once: it is not streamed.
+    fn refuse(&self, peer: &Rc<Peer>, rejection: Rejection) -> Response<Body>;
+
+    /// The response of a redirect listener: 308 to `location`.
+    fn redirect(&self, peer: &Rc<Peer>, location: HeaderValue) -> Response<Body>;
+}
+
+/// What [`serve`] needs beside listeners and handler.
+#[derive(Clone, Debug)]
+pub struct ServeSettings {
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How large they may be.
+    pub bounds: Bounds,
+    /// What all workers share.
+    pub shared: Arc<ListenState>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the listeners of all workers share.
+#[derive(Debug)]
+pub struct ListenState {
+    /// A permit a connection.
+    connections: Arc<Semaphore>,
+}
+
+impl ListenState {
+    /// Room for as many connections as `bounds` says.
+    pub fn new(bounds: &Bounds) -> Self {
+        let connections_max = bounds.connections_max.clamp(1, Semaphore::MAX_PERMITS);
+        Self { connections: Arc::new(Semaphore::new(connections_max)) }
+    }
+}
+
+/// Tells all workers that the process ends. Clones tell the same.
+#[derive(Clone)]
+pub struct Shutdown {
+    begun: watch::Sender<bool>,
+}
+
+impl Shutdown {
+    /// Not begun.
+    pub fn new() -> Self {
+        Self { begun: watch::Sender::new(false) }
+    }
+
+    /// Begins to drain. From any thread; a second call changes nothing.
+    pub fn begin(&self) {
+        self.begun.send_replace(true);
+    }
+
+    /// Whether it has begun.
+    pub fn has_begun(&self) -> bool {
+        *self.begun.borrow()
+    }
+
+    /// Ready once it has begun.
+    pub async fn wait(&self) {
+        let mut receiver = self.begun.subscribe();
+        // an error would say that all senders are gone, and this is one
+        drop(receiver.wait_for(|begun| *begun).await);
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shutdown").field(&self.has_begun()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

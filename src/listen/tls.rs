@@ -1,6 +1,18 @@
 //! TLS towards callers: certificates picked by SNI, replaced without touching connections.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::version::{TLS12, TLS13};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::certificates::{Certificates, Resolver};
+use super::self_signed;
+use crate::record::metrics::Metrics;
 
 /// The section `tls` of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,25 +66,95 @@ pub struct TlsError {
 }
 
 impl TlsError {
-    fn new(path: &std::path::Path, problem: impl Into<Box<str>>) -> Self {
+    pub(super) fn new(path: &Path, problem: impl Into<Box<str>>) -> Self {
         Self { path: path.to_owned(), problem: problem.into() }
     }
 }
 
 /// Whether these settings can be served: files are there, are what they should be, and each key fits its certificate.
+/// Makes nothing.
 ///
 /// # Errors
 /// The first file that is not.
 pub fn check(settings: &Settings) -> Result<(), TlsError> {
     match &settings.source {
-        CertificateSource::Files(files) => {
-            for pair in files {
-                for path in [&pair.cert, &pair.key] {
-                    std::fs::metadata(path).map_err(|error| TlsError::new(path, error.to_string()))?;
-                }
-            }
-            Ok(())
-        }
-        CertificateSource::SelfSigned { .. } => Ok(()),
+        CertificateSource::Files(files) => Certificates::load(files, &provider()).map(drop),
+        CertificateSource::SelfSigned { names, directory } => self_signed::check(names, directory),
     }
+}
+
+/// Accepts TLS on one listener; shared by the workers.
+pub struct Acceptor {
+    acceptor: TlsAcceptor,
+    resolver: Arc<Resolver>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Acceptor {
+    /// Reads certificates, or makes the self-signed one.
+    ///
+    /// # Errors
+    /// The first file that is not what it should be, or cannot be written.
+    pub fn new(settings: &Settings) -> Result<Self, TlsError> {
+        let provider = provider();
+        let resolver = Arc::new(Resolver::new(certificates(settings, &provider)?));
+        let versions = match settings.min_version {
+            MinVersion::Tls12 => &[&TLS13, &TLS12][..],
+            MinVersion::Tls13 => &[&TLS13],
+        };
+        let unusable = |error: rustls::Error| TlsError::new(Path::new("tls"), error.to_string());
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(unusable)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&resolver) as _);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // resumption by one ticket that only we can open; no memory of sessions, and no early data, which can be replayed
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(unusable)?;
+        config.send_tls13_tickets = 1;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0;
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), resolver, provider })
+    }
+
+    /// Replaces the certificates for handshakes to come. The oldest version spoken stays what it was at start.
+    ///
+    /// # Errors
+    /// As [`Acceptor::new`]; the certificates stay what they were.
+    pub fn reload(&self, settings: &Settings) -> Result<(), TlsError> {
+        self.resolver.replace(certificates(settings, &self.provider)?);
+        Ok(())
+    }
+
+    /// Says in the metrics when each certificate ends.
+    pub fn record(&self, metrics: &Metrics) {
+        for (name, not_after) in self.resolver.ends() {
+            #[expect(clippy::cast_precision_loss, reason = "seconds fit a double for 285 million years")]
+            metrics.certificate_expiry.with_label_values(&[&*name]).set(not_after as f64);
+        }
+    }
+
+    pub(super) fn accept(&self, socket: TcpStream) -> tokio_rustls::Accept<TcpStream> {
+        self.acceptor.accept(socket)
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").finish_non_exhaustive()
+    }
+}
+
+fn certificates(settings: &Settings, provider: &CryptoProvider) -> Result<Certificates, TlsError> {
+    match &settings.source {
+        CertificateSource::Files(files) => Certificates::load(files, provider),
+        CertificateSource::SelfSigned { names, directory } => {
+            Certificates::load(&[self_signed::provide(names, directory)?], provider)
+        }
+    }
+}
+
+/// With the hybrid key exchange that withstands quantum computers first (X25519MLKEM768).
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
