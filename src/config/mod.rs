@@ -1,2 +1,77 @@
-//! Text to snapshot.
+//! Text to snapshot: tree (places) to model (types, defaults) to compile (names, files, keys).
+//!
+//! Each step reports all its problems, each at its place, and goes on; a snapshot exists only if there were none.
+
+pub mod source;
+pub mod tree;
+pub mod listing;
+pub mod report;
+pub mod units;
+pub mod decode;
+pub mod model;
+pub mod compile;
 pub mod snapshot;
+
+use std::path::Path;
+
+use listing::Listing;
+use report::{Place, Report};
+
+pub use report::Problems;
+pub use snapshot::Snapshot;
+pub use source::Environment;
+
+/// Reads the configuration in `path`, with `.env` beside it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path, environment: &Environment) -> Result<Snapshot, Problems> {
+    let name = path.display().to_string();
+    let bytes = source::read(path, source::FILE_BYTES_MAX)
+        .map_err(|error| Problems::unreadable(&name, format!("cannot be read: {error}")))?;
+    let directory = path.parent().unwrap_or_else(|| Path::new(""));
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => load_text(text, directory, &name, environment),
+        Err(error) => Err(not_utf8(&name, bytes.get(..error.valid_up_to()).unwrap_or_default())),
+    }
+}
+
+/// Reads the configuration in `text`, called `file_name` in messages; relative paths and `.env` are below `directory`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_text(
+    text: &str,
+    directory: &Path,
+    file_name: &str,
+    environment: &Environment,
+) -> Result<Snapshot, Problems> {
+    let mut report = Report::default();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Some(mut root) = tree::parse(text, &mut report) else {
+        return Err(report.into_problems(file_name, &Listing::of_broken(text)));
+    };
+    let (environment, has_dotenv) = source::with_dotenv(environment, directory, &mut report);
+    source::expand(&mut root, &environment, text, &mut report);
+    let model = model::read(&root, &mut report);
+    let mut files = compile::Files::below(directory);
+    if has_dotenv {
+        files.note(directory.join(".env"));
+    }
+    match compile::compile(model, files, &mut report) {
+        Some(snapshot) if report.is_empty() => Ok(snapshot),
+        Some(_) | None => Err(report.into_problems(file_name, &Listing::of_tree(text, &root))),
+    }
+}
+
+fn not_utf8(name: &str, valid: &[u8]) -> Problems {
+    let line = memchr::memchr_iter(b'\n', valid).count() + 1;
+    let last = valid.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    let column = String::from_utf8_lossy(last).chars().count() + 1;
+    let mut report = Report::default();
+    report.add_with_hint(Place { line, column }, "a byte here is not UTF-8", "save the file as UTF-8");
+    report.into_problems(name, &Listing::new("", Vec::new()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,7 @@ pub struct Snapshot {
 /// Where the store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreLocation {
-    /// An SQLite file.
+    /// An `SQLite` file.
     Sqlite(PathBuf),
 }
 

@@ -1,0 +1,203 @@
+//! Model to snapshot: names resolved, files read, keys parsed, routes compiled.
+
+mod listeners;
+mod keys;
+mod upstreams;
+mod routes;
+mod endpoints;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::decode::{Placed, SecretSource};
+use super::model::{Model, auth};
+use super::report::{Place, Report};
+use super::snapshot::{Bootstrap, BootstrapClient, BootstrapUser, Snapshot, StoreLocation};
+use super::source;
+use crate::secret::Secret;
+use crate::wire::forwarded::TrustedProxies;
+use crate::{authenticate, endpoint, forward, listen};
+
+/// Descriptors kept for the store, listeners, probes, logs and reloads: a quarter where there are few, at most these.
+const DESCRIPTORS_KEPT_MAX: u64 = 256;
+/// Where the descriptor limit cannot be read.
+const DESCRIPTORS_ASSUMED: u64 = 1024;
+
+/// Files that a configuration names: where relative paths begin, and which were read.
+#[derive(Debug)]
+pub struct Files {
+    directory: PathBuf,
+    read: BTreeSet<PathBuf>,
+}
+
+impl Files {
+    /// Relative paths begin at `directory`.
+    pub fn below(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), read: BTreeSet::new() }
+    }
+
+    /// Remembers that a file was read.
+    pub fn note(&mut self, path: PathBuf) {
+        self.read.insert(path);
+    }
+
+    fn path(&self, relative: &str) -> PathBuf {
+        self.directory.join(relative)
+    }
+
+    /// The bytes of a small file.
+    fn read(&mut self, path: &Placed<Box<str>>, report: &mut Report) -> Option<Vec<u8>> {
+        let full = self.path(&path.value);
+        // one that is missing is watched too: it may come
+        self.note(full.clone());
+        source::read(&full, source::SIDE_FILE_BYTES_MAX)
+            .map_err(|error| report.add(path.place, format!("this file cannot be read: {error}")))
+            .ok()
+    }
+
+    /// A secret; the line end of its file is not part of it.
+    fn secret(&mut self, source: SecretSource, report: &mut Report) -> Option<Secret<String>> {
+        let path = match source {
+            SecretSource::Text(secret) => return Some(secret),
+            SecretSource::File(path) => path,
+        };
+        let bytes = zeroize::Zeroizing::new(self.read(&path, report)?);
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            report.add(path.place, "this file is not UTF-8");
+            return None;
+        };
+        let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+        if text.is_empty() {
+            report.add(path.place, "the secret in this file is empty");
+            return None;
+        }
+        Some(Secret::new(text.to_owned()))
+    }
+}
+
+/// The snapshot, or `None` where something without which there is none was wrong; what was is in the report.
+pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Snapshot> {
+    let store = files.path(&model.store);
+    let listeners = listeners::compile(&model.listeners, &store, &model.admin, &mut files, report);
+    let auth = auth_settings(model.auth.realm, model.auth.cache, model.auth.jwt, &mut files, report);
+    let tokens = token_settings(model.tokens, model.passwords, report);
+    let schemes = model.auth.schemes;
+    let endpoints = endpoints::compile(model.endpoints, &model.texts, report);
+    let names = upstreams::Names::of(&model.upstreams);
+    let routes = routes::compile(model.routes, &names, schemes, &model.identity, report);
+    let upstreams = upstreams::compile(model.upstreams, &mut files, report);
+    let bootstrap = bootstrap(model.bootstrap, model.passwords.1, &mut files, report);
+    let timeouts = model.timeouts;
+    Some(Snapshot {
+        listeners,
+        workers: model.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into)),
+        admin: model.admin.value,
+        store: StoreLocation::Sqlite(store),
+        trusted_proxies: TrustedProxies(model.trusted_proxies),
+        auth,
+        schemes,
+        tokens: tokens?,
+        identity: model.identity,
+        texts: Arc::new(model.texts),
+        paths: model.paths,
+        limits: model.limits.rates,
+        bounds: listen::Bounds {
+            header_bytes_max: model.limits.header_bytes,
+            headers_max: model.limits.headers,
+            connections_max: model.limits.connections.unwrap_or_else(connections_max),
+        },
+        body_bytes_max: model.limits.body_bytes,
+        caller_timeouts: listen::Timeouts {
+            handshake: timeouts.handshake,
+            request_header: timeouts.request_header,
+            idle: timeouts.idle,
+            drain: timeouts.drain,
+        },
+        upstream_timeouts: forward::Timeouts {
+            connect: timeouts.connect,
+            response_header: timeouts.response_header,
+            idle: timeouts.idle,
+        },
+        endpoints,
+        upstreams: upstreams?,
+        routes: routes?,
+        log: model.log,
+        bootstrap,
+        files: files.read.into_iter().collect(),
+    })
+}
+
+/// `limits.connections: auto`. A request may need two descriptors, the caller's connection and the upstream's, so half
+/// of what the process may open, less what it keeps for itself.
+fn connections_max() -> usize {
+    let open_max = rlimit::Resource::NOFILE.get().map_or(DESCRIPTORS_ASSUMED, |(soft, _)| soft);
+    let kept = (open_max / 4).min(DESCRIPTORS_KEPT_MAX);
+    usize::try_from((open_max - kept) / 2).unwrap_or(usize::MAX).clamp(1, 10_000_000)
+}
+
+fn auth_settings(
+    realm: Box<str>,
+    cache: authenticate::CacheSettings,
+    jwt: auth::Jwt,
+    files: &mut Files,
+    report: &mut Report,
+) -> authenticate::Settings {
+    let keys = jwt.keys.and_then(|keys| keys::compile(keys, files, report));
+    let jwt = authenticate::JwtSettings {
+        issuer: jwt.issuer,
+        audience: jwt.audience,
+        leeway: jwt.leeway,
+        roles: jwt.roles,
+        subject: jwt.subject,
+        token_type: jwt.token_type,
+        require_exp: jwt.require_exp,
+        keys: keys.map(Arc::new),
+    };
+    authenticate::Settings { realm, cache, jwt: Arc::new(jwt) }
+}
+
+/// Claims that the gateway sets itself and later relies on.
+const OWN_CLAIMS: [&str; 8] = ["aud", "exp", "iat", "iss", "jti", "nbf", "sid", "sv"];
+
+fn token_settings(tokens: auth::Tokens, passwords: (usize, usize), report: &mut Report) -> Option<endpoint::Settings> {
+    for claim in tokens.claim_places.iter().filter(|claim| OWN_CLAIMS.contains(&&*claim.value)) {
+        report.add(claim.place, format!("the claim `{}` is set by the gateway", claim.value));
+    }
+    let place = tokens.claim_places.first().map_or(Place::START, |claim| claim.place);
+    let claims =
+        endpoint::template::Claims::compile(tokens.claims).map_err(|error| report.add(place, error.to_string()));
+    Some(endpoint::Settings {
+        access_ttl: tokens.access_ttl,
+        refresh_ttl: tokens.refresh_ttl,
+        opaque_ttl: tokens.opaque_ttl,
+        default_role: tokens.default_role,
+        refresh_format: tokens.refresh_format,
+        claims: claims.ok()?,
+        sub_as_json_text: tokens.sub_as_json_text,
+        password_bytes_min: passwords.0,
+        password_bytes_max: passwords.1,
+    })
+}
+
+fn bootstrap(model: auth::Bootstrap, bytes_max: usize, files: &mut Files, report: &mut Report) -> Bootstrap {
+    let mut secret = |source: Option<Placed<SecretSource>>, report: &mut Report| {
+        let Placed { value, place } = source?;
+        let secret = files.secret(value, report)?;
+        // neither could ever be presented (RFC 7617 2, and the bound of `passwords`)
+        if secret.expose().chars().any(char::is_control) {
+            report.add(place, "a password or secret has no control characters");
+        } else if secret.expose().len() > bytes_max {
+            report.add(place, format!("a password or secret has at most {bytes_max} bytes (`passwords.max_bytes`)"));
+        }
+        Some(secret)
+    };
+    let mut bootstrap = Bootstrap::default();
+    for auth::Account { name, secret: source, roles, .. } in model.users {
+        bootstrap.users.push(BootstrapUser { name: name.value, password: secret(source, report), roles });
+    }
+    for auth::Account { name, secret: source, roles, scopes } in model.clients {
+        bootstrap.clients.push(BootstrapClient { id: name.value, secret: secret(source, report), roles, scopes });
+    }
+    bootstrap
+}

@@ -1,0 +1,348 @@
+//! Nodes to values: the kit with which the model reads a file.
+//!
+//! Each function reports what is wrong at its place and returns `None`, and reading goes on. A mapping is opened with
+//! the keys it may have, so that no key is ever ignored.
+
+use std::time::Duration;
+
+use super::report::{Place, Report, alternatives, quoted};
+use super::tree::{Node, Plain, Scalar, Value};
+use super::units;
+use crate::secret::Secret;
+
+/// A value and where it was read.
+#[derive(Clone, Debug)]
+pub struct Placed<T> {
+    /// What.
+    pub value: T,
+    /// Where.
+    pub place: Place,
+}
+
+/// A mapping whose keys are all known.
+pub struct Section<'t> {
+    place: Place,
+    entries: Vec<(&'t str, &'t Node)>,
+}
+
+impl<'t> Section<'t> {
+    /// Opens the mapping `what`, which may have these `keys`; those `later` are known, but refused as not built yet.
+    pub fn open(node: &'t Node, what: &str, keys: &[&str], later: &[&str], report: &mut Report) -> Option<Self> {
+        let Value::Map(found) = &node.value else {
+            let hint = if node.description() == "nothing" { "leave the key out for the defaults" } else { "" };
+            report.add_with_hint(node.place, format!("expected a mapping, found {}", node.description()), hint);
+            return None;
+        };
+        let mut entries: Vec<(&str, &Node)> = Vec::with_capacity(found.len());
+        for entry in found {
+            if later.contains(&&*entry.key) {
+                report.add(entry.place, format!("`{}` is not available yet", entry.key));
+            } else if !keys.contains(&&*entry.key) {
+                report.unknown_key(entry.place, what, &entry.key, keys);
+            } else if !entries.iter().any(|(key, _)| *key == &*entry.key) {
+                entries.push((&entry.key, &entry.value));
+            }
+        }
+        Some(Self { place: node.place, entries })
+    }
+
+    /// Where the mapping begins.
+    pub const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// What `key` is given.
+    pub fn node(&self, key: &str) -> Option<&'t Node> {
+        self.entries.iter().find(|(name, _)| *name == key).map(|(_, node)| *node)
+    }
+
+    /// What `key` is given, read; `None` where it is left out or wrong.
+    pub fn read<T>(
+        &self,
+        key: &str,
+        report: &mut Report,
+        read: impl FnOnce(&'t Node, &mut Report) -> Option<T>,
+    ) -> Option<T> {
+        read(self.node(key)?, report)
+    }
+
+    /// What `key` is given, read; a problem where it is left out.
+    pub fn required<T>(
+        &self,
+        key: &str,
+        report: &mut Report,
+        read: impl FnOnce(&'t Node, &mut Report) -> Option<T>,
+    ) -> Option<T> {
+        let Some(node) = self.node(key) else {
+            report.add(self.place, format!("`{key}` is missing"));
+            return None;
+        };
+        read(node, report)
+    }
+}
+
+/// The entries of a mapping whose keys are names of the user's.
+pub fn entries<'t>(node: &'t Node, report: &mut Report) -> impl Iterator<Item = (Placed<&'t str>, &'t Node)> + use<'t> {
+    let entries = match &node.value {
+        Value::Map(entries) => entries.as_slice(),
+        Value::List(_) | Value::Scalar(_) => {
+            wrong_type(node, "a mapping", report);
+            &[]
+        }
+    };
+    entries.iter().map(|entry| (Placed { value: &*entry.key, place: entry.place }, &entry.value))
+}
+
+/// A list, each item read; items that are wrong are left out.
+pub fn list<'t, T>(
+    node: &'t Node,
+    report: &mut Report,
+    mut read: impl FnMut(&'t Node, &mut Report) -> Option<T>,
+) -> Option<Vec<T>> {
+    let Value::List(items) = &node.value else {
+        wrong_type(node, "a list", report);
+        return None;
+    };
+    Some(items.iter().filter_map(|item| read(item, report)).collect())
+}
+
+/// The same, with at least one item.
+pub fn some<'t, T>(
+    node: &'t Node,
+    report: &mut Report,
+    read: impl FnMut(&'t Node, &mut Report) -> Option<T>,
+) -> Option<Vec<T>> {
+    if matches!(&node.value, Value::List(items) if items.is_empty()) {
+        report.add(node.place, "this list is empty; it needs at least one item");
+        return None;
+    }
+    list(node, report, read)
+}
+
+/// Free text. A plain scalar that YAML takes for a number, a boolean or nothing is refused: what it would become as a
+/// text depends on how it is spelt (`1.10`, `0755`, `null`).
+pub fn text<'t>(node: &'t Node, report: &mut Report) -> Option<&'t str> {
+    let Value::Scalar(scalar) = &node.value else {
+        wrong_type(node, "text", report);
+        return None;
+    };
+    match scalar.kind() {
+        Plain::Text => return Some(&scalar.text),
+        Plain::Null => wrong_type(node, "text", report),
+        Plain::Boolean(_) | Plain::Number => {
+            let message = format!("expected text; {} is {}: put it in quotes", scalar.text, node.description());
+            report.add(node.place, message);
+        }
+    }
+    None
+}
+
+/// Free text that is not empty, with its place.
+pub fn placed_text(node: &Node, report: &mut Report) -> Option<Placed<Box<str>>> {
+    let text = full_text(node, report)?;
+    Some(Placed { value: text.into(), place: node.place })
+}
+
+/// Free text that is not empty.
+pub fn full_text<'t>(node: &'t Node, report: &mut Report) -> Option<&'t str> {
+    let text = text(node, report)?;
+    if text.is_empty() {
+        report.add(node.place, "this text is empty");
+        return None;
+    }
+    Some(text)
+}
+
+/// A number, quantity or word, with quotes or without.
+fn word<'t>(node: &'t Node, expected: &str, report: &mut Report) -> Option<&'t Scalar> {
+    match &node.value {
+        Value::Scalar(scalar) if scalar.kind() != Plain::Null => Some(scalar),
+        Value::Scalar(_) | Value::List(_) | Value::Map(_) => {
+            wrong_type(node, expected, report);
+            None
+        }
+    }
+}
+
+fn wrong_type(node: &Node, expected: &str, report: &mut Report) {
+    report.add(node.place, format!("expected {expected}, found {}", node.description()));
+}
+
+/// A value in a message. What came from the environment is not shown: somebody may have named the wrong variable.
+pub fn shown(scalar: &Scalar) -> String {
+    if scalar.expanded { "the value of this variable".to_owned() } else { quoted(&scalar.text) }
+}
+
+/// Whether a node is a scalar that came from the environment.
+pub fn is_expanded(node: &Node) -> bool {
+    matches!(&node.value, Value::Scalar(scalar) if scalar.expanded)
+}
+
+/// A node that is known to be a scalar in a message, by the same rule.
+pub fn shown_node(node: &Node) -> String {
+    match &node.value {
+        Value::Scalar(scalar) => shown(scalar),
+        Value::List(_) | Value::Map(_) => "this".to_owned(),
+    }
+}
+
+/// A scalar read by `parse`, whose error is put behind `… is`.
+pub fn parsed<T, E: std::fmt::Display>(
+    node: &Node,
+    expected: &str,
+    report: &mut Report,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Option<T> {
+    let scalar = word(node, expected, report)?;
+    parse(&scalar.text).map_err(|error| report.add(node.place, format!("{} is {error}", shown(scalar)))).ok()
+}
+
+/// A duration; zero is one.
+pub fn duration(node: &Node, report: &mut Report) -> Option<Duration> {
+    parsed(node, units::DURATION, report, units::duration)
+}
+
+/// A duration that is not zero.
+pub fn some_time(node: &Node, report: &mut Report) -> Option<Duration> {
+    parsed(node, units::DURATION, report, |text| match units::duration(text)? {
+        Duration::ZERO => Err(units::UnitError::Zero),
+        duration => Ok(duration),
+    })
+}
+
+/// A size in bytes; zero is one.
+pub fn size(node: &Node, report: &mut Report) -> Option<u64> {
+    parsed(node, units::SIZE, report, units::size)
+}
+
+/// A reader of whole numbers from `min` to `max`.
+pub fn whole<T>(min: u64, max: u64) -> impl Fn(&Node, &mut Report) -> Option<T>
+where
+    T: TryFrom<u64>,
+{
+    move |node, report| {
+        let expected = format!("a whole number from {min} to {max}");
+        parsed(node, &expected, report, |text| {
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = if digits { text.parse().ok() } else { None };
+            number
+                .filter(|number| (min..=max).contains(number))
+                .and_then(|number| T::try_from(number).ok())
+                .ok_or_else(|| format!("not {expected}"))
+        })
+    }
+}
+
+/// A size in bytes from `min` to `max`.
+pub fn size_within(min: u64, max: u64) -> impl Fn(&Node, &mut Report) -> Option<u64> {
+    move |node, report| {
+        let bytes = size(node, report)?;
+        if !(min..=max).contains(&bytes) {
+            report.add(node.place, format!("expected a size from {min} to {max} bytes"));
+            return None;
+        }
+        Some(bytes)
+    }
+}
+
+/// `true` or `false`.
+pub fn boolean(node: &Node, report: &mut Report) -> Option<bool> {
+    let value = match &node.value {
+        Value::Scalar(scalar) => match (scalar.kind(), &*scalar.text) {
+            (Plain::Boolean(value), _) => Some(value),
+            (_, "true") if scalar.expanded => Some(true),
+            (_, "false") if scalar.expanded => Some(false),
+            (Plain::Null | Plain::Number | Plain::Text, _) => None,
+        },
+        Value::List(_) | Value::Map(_) => None,
+    };
+    if value.is_none() {
+        wrong_type(node, "`true` or `false`", report);
+    }
+    value
+}
+
+/// A reader of one of these words.
+pub fn one_of<'w, T: Copy>(words: &'w [(&'w str, T)]) -> impl Fn(&Node, &mut Report) -> Option<T> + 'w {
+    move |node, report| {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let scalar = word(node, &alternatives(&names), report)?;
+        let found = words.iter().find(|(name, _)| *name == &*scalar.text).map(|(_, value)| *value);
+        if found.is_none() {
+            if scalar.expanded {
+                report.add(node.place, format!("expected {}", alternatives(&names)));
+            } else {
+                report.unknown(node.place, "word", &scalar.text, names);
+            }
+        }
+        found
+    }
+}
+
+/// Whether a node is exactly this word.
+pub fn is_word(node: &Node, word: &str) -> bool {
+    matches!(&node.value, Value::Scalar(scalar) if &*scalar.text == word)
+}
+
+/// A secret as it is given.
+#[derive(Debug)]
+pub enum SecretSource {
+    /// In the file itself or by the environment.
+    Text(Secret<String>),
+    /// In another file.
+    File(Placed<Box<str>>),
+}
+
+/// A secret: a text that is not empty, or `{ file: path }`. No message says anything of the value.
+pub fn secret(node: &Node, report: &mut Report) -> Option<SecretSource> {
+    match &node.value {
+        Value::Scalar(scalar) => match scalar.kind() {
+            Plain::Text if scalar.text.is_empty() => {
+                report.add(node.place, "this secret is empty");
+                None
+            }
+            Plain::Text => Some(SecretSource::Text(Secret::new(scalar.text.to_string()))),
+            Plain::Null | Plain::Boolean(_) | Plain::Number => {
+                report.add(node.place, format!("expected text, found {}: put it in quotes", node.description()));
+                None
+            }
+        },
+        Value::List(_) => {
+            wrong_type(node, "text or `{ file: path }`", report);
+            None
+        }
+        Value::Map(_) => {
+            let section = Section::open(node, "a secret", &["file"], &[], report)?;
+            section.required("file", report, placed_text).map(SecretSource::File)
+        }
+    }
+}
+
+/// Any value as JSON: plain scalars by the core schema, everything else as text.
+pub fn json(node: &Node, report: &mut Report) -> Option<serde_json::Value> {
+    Some(match &node.value {
+        Value::Scalar(scalar) => match scalar.kind() {
+            Plain::Null => serde_json::Value::Null,
+            Plain::Boolean(value) => value.into(),
+            Plain::Text => (*scalar.text).into(),
+            Plain::Number => {
+                let number = serde_json::from_str::<serde_json::Number>(&scalar.text).map_err(|_| {
+                    report.add(node.place, format!("{} is no number of JSON; put it in quotes", shown(scalar)));
+                });
+                number.ok()?.into()
+            }
+        },
+        Value::List(_) => list(node, report, json)?.into(),
+        Value::Map(_) => json_map(node, report)?.into(),
+    })
+}
+
+/// A mapping as a JSON object.
+pub fn json_map(node: &Node, report: &mut Report) -> Option<serde_json::Map<String, serde_json::Value>> {
+    if !matches!(node.value, Value::Map(_)) {
+        wrong_type(node, "a mapping", report);
+        return None;
+    }
+    let entries: Vec<_> = entries(node, report).collect();
+    entries.into_iter().map(|(key, value)| Some((key.value.to_owned(), json(value, report)?))).collect()
+}

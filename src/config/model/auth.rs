@@ -1,0 +1,350 @@
+//! Who is believed and what is issued: the sections `auth`, `tokens` and `bootstrap`.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::super::decode::{self, Placed, SecretSource, Section};
+use super::super::report::{Place, Report};
+use super::super::tree::Node;
+use crate::authenticate::keys::Algorithm;
+use crate::authenticate::{CacheSettings, ClaimPath, RoleSource, TypeSource};
+use crate::endpoint::RefreshFormat;
+use crate::principal::{Role, Scheme, SchemeSet, Scope};
+
+const CACHE_CAPACITY_MAX: u64 = 100_000_000;
+const CLAIM_DEPTH_MAX: usize = 16;
+
+/// The section `auth`.
+#[derive(Debug)]
+pub struct Auth {
+    /// `realm`.
+    pub realm: Box<str>,
+    /// `schemes`.
+    pub schemes: SchemeSet,
+    /// `cache`.
+    pub cache: CacheSettings,
+    /// `jwt`.
+    pub jwt: Jwt,
+}
+
+impl Auth {
+    /// Reads the section, or gives the defaults.
+    pub fn read(node: Option<&Node>, report: &mut Report) -> Self {
+        let keys = &["realm", "schemes", "cache", "jwt"];
+        let section = node.and_then(|node| Section::open(node, "`auth`", keys, &["issuers"], report));
+        let child = |key| section.as_ref().and_then(|section| section.node(key));
+        Self {
+            realm: child("realm").and_then(|node| realm(node, report)).unwrap_or_else(|| "api".into()),
+            schemes: child("schemes").and_then(|node| schemes(node, report)).unwrap_or_else(SchemeSet::all),
+            cache: cache(child("cache"), report),
+            jwt: Jwt::read(child("jwt"), report),
+        }
+    }
+}
+
+/// A realm goes into a quoted string of `WWW-Authenticate` (RFC 9110 5.6.4).
+fn realm(node: &Node, report: &mut Report) -> Option<Box<str>> {
+    let realm = decode::full_text(node, report)?;
+    if !realm.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        report.add(node.place, "a realm has visible ASCII characters and spaces only");
+        return None;
+    }
+    Some(realm.into())
+}
+
+/// A list of schemes.
+pub fn schemes(node: &Node, report: &mut Report) -> Option<SchemeSet> {
+    let words = Scheme::ALL.map(|scheme| (scheme.name(), scheme));
+    let schemes = decode::some(node, report, decode::one_of(&words))?;
+    Some(schemes.into_iter().collect())
+}
+
+fn cache(node: Option<&Node>, report: &mut Report) -> CacheSettings {
+    let mut cache = CacheSettings {
+        ttl: Duration::from_secs(30),
+        capacity: 100_000,
+        negative_ttl: Duration::from_secs(2),
+        stale_if_store_down: Duration::from_mins(5),
+    };
+    let keys = &["ttl", "capacity", "negative_ttl", "stale_if_store_down"];
+    let section = node.and_then(|node| Section::open(node, "`cache`", keys, &[], report));
+    let Some(section) = section else { return cache };
+    cache.ttl = section.read("ttl", report, decode::duration).unwrap_or(cache.ttl);
+    cache.capacity = section.read("capacity", report, decode::whole(1, CACHE_CAPACITY_MAX)).unwrap_or(cache.capacity);
+    cache.negative_ttl = section.read("negative_ttl", report, decode::duration).unwrap_or(cache.negative_ttl);
+    let stale = section.read("stale_if_store_down", report, decode::duration);
+    cache.stale_if_store_down = stale.unwrap_or(cache.stale_if_store_down);
+    cache
+}
+
+/// The section `auth.jwt`.
+#[derive(Debug)]
+pub struct Jwt {
+    /// `issuer`.
+    pub issuer: Box<str>,
+    /// `audience`.
+    pub audience: Vec<Box<str>>,
+    /// `leeway`.
+    pub leeway: Duration,
+    /// `roles`.
+    pub roles: RoleSource,
+    /// `subject`.
+    pub subject: ClaimPath,
+    /// `type`.
+    pub token_type: TypeSource,
+    /// `require_exp`.
+    pub require_exp: bool,
+    /// `keys`, and where they stand; `None`: those in the store.
+    pub keys: Option<Placed<Vec<Key>>>,
+}
+
+/// One of `auth.jwt.keys`.
+#[derive(Debug)]
+pub struct Key {
+    /// Where it stands.
+    pub place: Place,
+    /// `id`.
+    pub id: Placed<Box<str>>,
+    /// `algorithm`.
+    pub algorithm: Algorithm,
+    /// `secret`, `private_key` or `public_key`.
+    pub material: KeyMaterial,
+}
+
+/// What a key is made of.
+#[derive(Debug)]
+pub enum KeyMaterial {
+    /// For HMAC.
+    Secret(Place, SecretSource),
+    /// The path of a private key in PEM.
+    PrivateFile(Placed<Box<str>>),
+    /// The path of a public key in PEM.
+    PublicFile(Placed<Box<str>>),
+}
+
+impl Jwt {
+    fn read(node: Option<&Node>, report: &mut Report) -> Self {
+        let mut jwt = Self {
+            issuer: "portcullis".into(),
+            audience: Vec::new(),
+            leeway: Duration::from_secs(30),
+            roles: RoleSource::Store,
+            subject: ClaimPath(vec!["sub".into()]),
+            token_type: TypeSource::Header,
+            require_exp: true,
+            keys: None,
+        };
+        let keys = &["issuer", "audience", "leeway", "roles", "subject", "type", "require_exp", "keys"];
+        let section = node.and_then(|node| Section::open(node, "`jwt`", keys, &[], report));
+        let Some(section) = section else { return jwt };
+        jwt.issuer = section.read("issuer", report, decode::full_text).map_or(jwt.issuer, Into::into);
+        let audience = section.read("audience", report, |node, report| {
+            decode::some(node, report, |item, report| decode::full_text(item, report).map(Into::into))
+        });
+        jwt.audience = audience.unwrap_or_default();
+        jwt.leeway = section.read("leeway", report, decode::duration).unwrap_or(jwt.leeway);
+        let roles = section.read("roles", report, |node, report| {
+            if decode::is_word(node, "store") { None } else { claim_path(node, report).map(RoleSource::Claim) }
+        });
+        jwt.roles = roles.unwrap_or(jwt.roles);
+        jwt.subject = section.read("subject", report, claim_path).unwrap_or(jwt.subject);
+        jwt.token_type = section.read("type", report, token_type).unwrap_or(jwt.token_type);
+        jwt.require_exp = section.read("require_exp", report, decode::boolean).unwrap_or(jwt.require_exp);
+        jwt.keys = section.read("keys", report, |node, report| {
+            decode::some(node, report, key).map(|value| Placed { value, place: node.place })
+        });
+        jwt
+    }
+}
+
+/// A path such as `realm_access.roles`.
+fn claim_path(node: &Node, report: &mut Report) -> Option<ClaimPath> {
+    let path = decode::full_text(node, report)?;
+    let steps: Vec<Box<str>> = path.split('.').map(Into::into).collect();
+    if steps.len() > CLAIM_DEPTH_MAX || steps.iter().any(|step| step.is_empty()) {
+        report
+            .add(node.place, format!("{} is not a claim path such as `realm_access.roles`", decode::shown_node(node)));
+        return None;
+    }
+    Some(ClaimPath(steps))
+}
+
+fn token_type(node: &Node, report: &mut Report) -> Option<TypeSource> {
+    let section = Section::open(node, "`type`", &["claim", "access", "refresh"], &[], report)?;
+    let claim = section.required("claim", report, claim_path);
+    let access: Box<str> = section.read("access", report, decode::full_text).unwrap_or("access").into();
+    let refresh: Box<str> = section.read("refresh", report, decode::full_text).unwrap_or("refresh").into();
+    if access == refresh {
+        report.add(node.place, "`access` and `refresh` are the same: no token could be told from the other");
+        return None;
+    }
+    Some(TypeSource::Claim { claim: claim?, access, refresh })
+}
+
+fn key(node: &Node, report: &mut Report) -> Option<Key> {
+    let keys = &["id", "algorithm", "secret", "private_key", "public_key"];
+    let section = Section::open(node, "a key", keys, &[], report)?;
+    let id = section.required("id", report, super::name);
+    let algorithm = section.required("algorithm", report, algorithm);
+    let mut materials = Vec::new();
+    if let Some(node) = section.node("secret") {
+        materials.extend(decode::secret(node, report).map(|source| KeyMaterial::Secret(node.place, source)));
+    }
+    let private = section.read("private_key", report, decode::placed_text);
+    materials.extend(private.map(KeyMaterial::PrivateFile));
+    materials.extend(section.read("public_key", report, decode::placed_text).map(KeyMaterial::PublicFile));
+    let given = ["secret", "private_key", "public_key"].iter().filter(|key| section.node(key).is_some()).count();
+    if given != 1 {
+        report.add(node.place, "a key has one of `secret`, `private_key` and `public_key`");
+        return None;
+    }
+    Some(Key { place: node.place, id: id?, algorithm: algorithm?, material: materials.pop()? })
+}
+
+fn algorithm(node: &Node, report: &mut Report) -> Option<Algorithm> {
+    decode::one_of(&Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm)))(node, report)
+}
+
+/// The section `tokens`.
+#[derive(Debug)]
+pub struct Tokens {
+    /// `access_ttl`.
+    pub access_ttl: Duration,
+    /// `refresh_ttl`.
+    pub refresh_ttl: Duration,
+    /// `opaque_ttl`.
+    pub opaque_ttl: Duration,
+    /// `default_role`.
+    pub default_role: Role,
+    /// `refresh_format`.
+    pub refresh_format: RefreshFormat,
+    /// `claims`, with the place of each.
+    pub claims: Map<String, Value>,
+    /// Where each of `claims` stands.
+    pub claim_places: Vec<Placed<Box<str>>>,
+    /// Whether `sub_as: json_text` is given.
+    pub sub_as_json_text: bool,
+}
+
+impl Tokens {
+    /// Reads the section, or gives the defaults.
+    pub fn read(node: Option<&Node>, report: &mut Report) -> Self {
+        let mut tokens = Self {
+            access_ttl: Duration::from_mins(15),
+            refresh_ttl: Duration::from_hours(7 * 24),
+            opaque_ttl: Duration::from_hours(24),
+            default_role: "user".into(),
+            refresh_format: RefreshFormat::Opaque,
+            claims: Map::new(),
+            claim_places: Vec::new(),
+            sub_as_json_text: false,
+        };
+        let keys = &["access_ttl", "refresh_ttl", "opaque_ttl", "default_role", "refresh_format", "claims", "sub_as"];
+        let section = node.and_then(|node| Section::open(node, "`tokens`", keys, &[], report));
+        let Some(section) = section else { return tokens };
+        tokens.access_ttl = section.read("access_ttl", report, whole_seconds).unwrap_or(tokens.access_ttl);
+        tokens.refresh_ttl = section.read("refresh_ttl", report, whole_seconds).unwrap_or(tokens.refresh_ttl);
+        tokens.opaque_ttl = section.read("opaque_ttl", report, whole_seconds).unwrap_or(tokens.opaque_ttl);
+        let role = section.read("default_role", report, super::name);
+        tokens.default_role = role.map_or(tokens.default_role, |role| role.value.into());
+        let formats = [("opaque", RefreshFormat::Opaque), ("jwt", RefreshFormat::Jwt)];
+        let format = section.read("refresh_format", report, decode::one_of(&formats));
+        tokens.refresh_format = format.unwrap_or(tokens.refresh_format);
+        if let Some(node) = section.node("claims") {
+            tokens.claims = decode::json_map(node, report).unwrap_or_default();
+            let places = decode::entries(node, &mut Report::default());
+            tokens.claim_places = places.map(|(key, _)| Placed { value: key.value.into(), place: key.place }).collect();
+        }
+        tokens.sub_as_json_text =
+            section.read("sub_as", report, decode::one_of(&[("json_text", true)])).unwrap_or_default();
+        tokens
+    }
+}
+
+/// A lifetime: tokens and the store count in seconds.
+fn whole_seconds(node: &Node, report: &mut Report) -> Option<Duration> {
+    let lifetime = decode::some_time(node, report)?;
+    if lifetime.subsec_millis() != 0 {
+        report.add(node.place, "a token's lifetime is in whole seconds");
+        return None;
+    }
+    Some(lifetime)
+}
+
+/// The section `bootstrap`.
+#[derive(Debug, Default)]
+pub struct Bootstrap {
+    /// `users`.
+    pub users: Vec<Account>,
+    /// `clients`.
+    pub clients: Vec<Account>,
+}
+
+/// One of `bootstrap.users` or `bootstrap.clients`.
+#[derive(Debug)]
+pub struct Account {
+    /// `name` or `id`.
+    pub name: Placed<Box<str>>,
+    /// `password` or `secret`, and where it stands.
+    pub secret: Option<Placed<SecretSource>>,
+    /// `roles`.
+    pub roles: Vec<Role>,
+    /// `scopes`, of clients.
+    pub scopes: Vec<Scope>,
+}
+
+impl Bootstrap {
+    /// Reads the section; default: nobody.
+    pub fn read(node: Option<&Node>, report: &mut Report) -> Self {
+        let section = node.and_then(|node| Section::open(node, "`bootstrap`", &["users", "clients"], &[], report));
+        let Some(section) = section else { return Self::default() };
+        let users = section.read("users", report, |node, report| {
+            decode::list(node, report, |item, report| account(item, "a user", &["name", "password", "roles"], report))
+        });
+        let clients = section.read("clients", report, |node, report| {
+            let keys = &["id", "secret", "roles", "scopes"];
+            decode::list(node, report, |item, report| account(item, "a client", keys, report))
+        });
+        let bootstrap = Self { users: users.unwrap_or_default(), clients: clients.unwrap_or_default() };
+        unique(&bootstrap.users, "user", report);
+        unique(&bootstrap.clients, "client", report);
+        bootstrap
+    }
+}
+
+fn unique(accounts: &[Account], what: &str, report: &mut Report) {
+    let mut seen = std::collections::HashSet::new();
+    for account in accounts {
+        if !seen.insert(&account.name.value) {
+            report.add(account.name.place, format!("a {what} of this name is given above already"));
+        }
+    }
+}
+
+fn account(node: &Node, what: &str, keys: &[&str], report: &mut Report) -> Option<Account> {
+    let section = Section::open(node, what, keys, &[], report)?;
+    let (name_key, secret_key) = if keys.contains(&"id") { ("id", "secret") } else { ("name", "password") };
+    let name = section.required(name_key, report, super::account_name);
+    let secret = section.read(secret_key, report, |node, report| {
+        decode::secret(node, report).map(|value| Placed { value, place: node.place })
+    });
+    let roles = section.read("roles", report, |node, report| decode::list(node, report, role)).unwrap_or_default();
+    let scopes = section.read("scopes", report, |node, report| decode::list(node, report, scope)).unwrap_or_default();
+    Some(Account { name: name?, secret, roles, scopes })
+}
+
+/// A role's name.
+pub fn role(node: &Node, report: &mut Report) -> Option<Role> {
+    super::name(node, report).map(|name| name.value.into())
+}
+
+/// A scope (RFC 6749 3.3): visible ASCII without spaces, `"` and `\`.
+pub fn scope(node: &Node, report: &mut Report) -> Option<Scope> {
+    let name = super::name(node, report)?;
+    if !name.value.bytes().all(|byte| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~')) {
+        report.add(name.place, "a scope has visible ASCII characters without spaces, `\"` and `\\`");
+        return None;
+    }
+    Some(name.value.into())
+}

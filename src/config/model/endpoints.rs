@@ -1,0 +1,181 @@
+//! The section `endpoints`, and the standard ones of contract 5.1.
+
+use http::StatusCode;
+use serde_json::{Map, Value};
+
+use super::super::decode::{self, Placed, Section};
+use super::super::report::{Place, Report};
+use super::super::tree::Node;
+use super::settings;
+use crate::endpoint::Action;
+use crate::rejection::Texts;
+
+/// One of `endpoints`.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// `path`.
+    pub path: Placed<Box<str>>,
+    /// `action`.
+    pub action: Action,
+    /// `fields`: standard name to the name in use.
+    pub fields: Vec<(Box<str>, Box<str>)>,
+    /// `reply`.
+    pub reply: Option<Placed<Map<String, Value>>>,
+    /// `status`.
+    pub status: Option<StatusCode>,
+    /// `errors`, over the section `errors`.
+    pub errors: Option<Node>,
+    /// `password_grant`.
+    pub password_grant: bool,
+}
+
+const ACTIONS: [(&str, Action); 10] = [
+    ("login", Action::Login),
+    ("client_login", Action::ClientLogin),
+    ("refresh", Action::Refresh),
+    ("oauth_token", Action::OauthToken),
+    ("revoke", Action::Revoke),
+    ("introspect", Action::Introspect),
+    ("register", Action::Register),
+    ("change_password", Action::ChangePassword),
+    ("jwks", Action::Jwks),
+    ("metadata", Action::Metadata),
+];
+
+impl Endpoint {
+    /// Reads one item.
+    pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let keys = &["path", "action", "fields", "reply", "status", "errors", "password_grant"];
+        let section = Section::open(node, "an endpoint", keys, &[], report)?;
+        let path = section.required("path", report, path);
+        let action = section.required("action", report, action);
+        let fields = match (section.node("fields"), action) {
+            (Some(node), Some(action)) => fields(node, action, report),
+            (Some(_) | None, _) => Vec::new(),
+        };
+        let reply = section.read("reply", report, |node, report| {
+            decode::json_map(node, report).map(|value| Placed { value, place: node.place })
+        });
+        if let (Some(reply), Some(action)) = (&reply, action) {
+            forbid_reply(action, reply.place, report);
+        }
+        let status = section.read("status", report, decode::whole::<u16>(200, 299));
+        let errors = section.node("errors");
+        if let Some(node) = errors {
+            settings::texts(Some(node), &Texts::default(), report);
+        }
+        let password_grant = section.read("password_grant", report, decode::boolean).unwrap_or_default();
+        if let (true, Some(node)) = (action != Some(Action::OauthToken), section.node("password_grant")) {
+            report.add(node.place, "`password_grant` belongs to `action: oauth_token`");
+        }
+        Some(Self {
+            path: path?,
+            action: action?,
+            fields,
+            reply,
+            status: status.and_then(|status| StatusCode::from_u16(status).ok()),
+            errors: errors.cloned(),
+            password_grant,
+        })
+    }
+}
+
+/// An exact path in its one spelling, so that it is found by comparing bytes.
+fn path(node: &Node, report: &mut Report) -> Option<Placed<Box<str>>> {
+    let path = decode::placed_text(node, report)?;
+    let segments = path.value.strip_prefix('/').map(|rest| rest.split('/'));
+    let is_exact = segments.is_some_and(|mut segments| {
+        segments.all(|segment| !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain))
+    });
+    if !is_exact {
+        let message = format!("{} is not the path of an endpoint", decode::shown_node(node));
+        report.add_with_hint(path.place, message, "expected an exact path without escapes, such as `/auth/login`");
+        return None;
+    }
+    Some(path)
+}
+
+/// A byte that stands for itself in a path (RFC 3986 3.3), `;` not included.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')')
+        || matches!(byte, b'*' | b'+' | b',' | b'=' | b':' | b'@')
+}
+
+fn action(node: &Node, report: &mut Report) -> Option<Action> {
+    for later in ["openapi", "docs"] {
+        if decode::is_word(node, later) {
+            report.add(node.place, format!("`action: {later}` is not available yet"));
+            return None;
+        }
+    }
+    decode::one_of(&ACTIONS)(node, report)
+}
+
+/// The members whose names may be chosen; those of RFC 6749, 7009 and 7662 may not.
+const fn members(action: Action) -> &'static [&'static str] {
+    match action {
+        Action::Login | Action::Register => &["username", "password"],
+        Action::ClientLogin => &["client_id", "client_secret"],
+        Action::Refresh => &["refresh_token"],
+        Action::ChangePassword => &["password", "new_password"],
+        Action::OauthToken | Action::Revoke | Action::Introspect | Action::Jwks | Action::Metadata => &[],
+    }
+}
+
+fn fields(node: &Node, action: Action, report: &mut Report) -> Vec<(Box<str>, Box<str>)> {
+    let mut fields: Vec<(Box<str>, Box<str>)> = Vec::new();
+    let members = members(action);
+    for (standard, name) in decode::entries(node, report) {
+        if members.is_empty() {
+            report.add(standard.place, "the members of this action are fixed by its RFC");
+        } else if !members.contains(&standard.value) {
+            report.unknown(standard.place, "request member", standard.value, members.iter().copied());
+        }
+        let Some(chosen) = decode::full_text(name, report) else { continue };
+        if fields.iter().any(|(_, taken)| **taken == *chosen) {
+            report.add(name.place, "two members have the same name");
+        }
+        fields.push((standard.value.into(), chosen.into()));
+    }
+    fields
+}
+
+fn forbid_reply(action: Action, place: Place, report: &mut Report) {
+    match action {
+        Action::Login
+        | Action::ClientLogin
+        | Action::Refresh
+        | Action::Register
+        | Action::ChangePassword
+        | Action::Revoke => {}
+        Action::OauthToken | Action::Introspect | Action::Jwks | Action::Metadata => {
+            report.add(place, "the reply of this action is fixed by its RFC");
+        }
+    }
+}
+
+/// The standard endpoints: path and action.
+pub const STANDARD: [(&str, Action); 10] = [
+    ("/oauth/token", Action::OauthToken),
+    ("/oauth/revoke", Action::Revoke),
+    ("/oauth/introspect", Action::Introspect),
+    ("/auth/login", Action::Login),
+    ("/auth/refresh", Action::Refresh),
+    ("/auth/logout", Action::Revoke),
+    (OPAQUE_LOGIN, Action::Login),
+    ("/auth/change-password", Action::ChangePassword),
+    ("/.well-known/jwks.json", Action::Jwks),
+    ("/.well-known/oauth-authorization-server", Action::Metadata),
+];
+
+/// The standard endpoint that replies with an opaque token.
+pub const OPAQUE_LOGIN: &str = "/auth/token";
+
+/// Its reply.
+pub fn opaque_reply() -> Map<String, Value> {
+    [("token", "{token}"), ("expires_in", "{expires_in}")]
+        .map(|(member, template)| (member.to_owned(), template.into()))
+        .into_iter()
+        .collect()
+}

@@ -1,0 +1,315 @@
+//! The section `routes`, each value checked by itself.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::super::decode::{self, Placed, Section};
+use super::super::report::{Place, Report};
+use super::super::tree::{Node, Value};
+use crate::limit::Quota;
+use crate::principal::{SchemeSet, Scope};
+use crate::route::pattern::Segment;
+use crate::route::{Allow, FieldEdits, Pattern, RateBy, RouteRate};
+
+/// One of `routes`.
+#[derive(Debug)]
+pub struct Route {
+    /// Where it stands.
+    pub place: Place,
+    /// `path` as written.
+    pub path: Placed<Box<str>>,
+    /// `path` in a message.
+    pub shown_path: String,
+    /// `path`, compiled.
+    pub pattern: Pattern,
+    /// `hosts`.
+    pub hosts: Vec<Box<str>>,
+    /// `methods`.
+    pub methods: Vec<Method>,
+    /// `allow`.
+    pub allow: Allow,
+    /// `scopes`.
+    pub scopes: Vec<Scope>,
+    /// `schemes`; `None`: those of `auth`.
+    pub schemes: Option<SchemeSet>,
+    /// `to`.
+    pub to: Placed<Box<str>>,
+    /// Whether `to` came from the environment and is not shown.
+    pub to_expanded: bool,
+    /// `strip_prefix`.
+    pub strip_prefix: Option<Box<str>>,
+    /// `request_headers`, each name with its place.
+    pub request_fields: FieldEdits,
+    /// Where each name of `request_headers` stands.
+    pub request_field_places: Vec<Placed<HeaderName>>,
+    /// `response_headers`.
+    pub response_fields: FieldEdits,
+    /// `forward_credentials`.
+    pub forward_credentials: bool,
+    /// `rate`.
+    pub rate: Option<RouteRate>,
+    /// `timeout`.
+    pub timeout: Option<Duration>,
+    /// `body_bytes`.
+    pub body_bytes: Option<u64>,
+}
+
+const KEYS: &[&str] = &[
+    "path",
+    "methods",
+    "hosts",
+    "allow",
+    "scopes",
+    "schemes",
+    "strip_prefix",
+    "request_headers",
+    "response_headers",
+    "forward_credentials",
+    "rate",
+    "timeout",
+    "body_bytes",
+    "to",
+];
+const LATER: &[&str] = &["cors", "end_streams_on"];
+
+impl Route {
+    /// Reads one item.
+    pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let section = Section::open(node, "a route", KEYS, LATER, report)?;
+        let path = section.required("path", report, decode::placed_text);
+        let pattern = section.read("path", report, pattern);
+        let hosts = section.read("hosts", report, |node, report| decode::some(node, report, host)).unwrap_or_default();
+        let methods =
+            section.read("methods", report, |node, report| decode::some(node, report, method)).unwrap_or_default();
+        let allow = section.required("allow", report, allow);
+        let scopes = section.read("scopes", report, |node, report| decode::list(node, report, super::auth::scope));
+        let scopes = scopes.unwrap_or_default();
+        if let (Some(Allow::Anyone), Some(node), false) = (&allow, section.node("scopes"), scopes.is_empty()) {
+            report.add(node.place, "`scopes` with `allow: anyone`: no credential is looked at");
+        }
+        let schemes = section.read("schemes", report, super::auth::schemes);
+        let strip_prefix =
+            section.read("strip_prefix", report, |node, report| strip_prefix(node, pattern.as_ref()?, report));
+        let mut request_field_places = Vec::new();
+        let request_fields = section.read("request_headers", report, |node, report| {
+            field_edits(node, "`request_headers`", &mut request_field_places, report)
+        });
+        let response_fields = section.read("response_headers", report, |node, report| {
+            field_edits(node, "`response_headers`", &mut Vec::new(), report)
+        });
+        let forward_credentials = section.read("forward_credentials", report, decode::boolean).unwrap_or_default();
+        let rate = section.read("rate", report, rate);
+        let timeout = section.read("timeout", report, decode::some_time);
+        let body_bytes = section.read("body_bytes", report, decode::size);
+        let to = section.required("to", report, decode::placed_text);
+        Some(Self {
+            place: section.place(),
+            path: path?,
+            shown_path: section.node("path").map(decode::shown_node).unwrap_or_default(),
+            pattern: pattern?,
+            hosts,
+            methods,
+            allow: allow?,
+            scopes,
+            schemes,
+            to: to?,
+            to_expanded: section.node("to").is_some_and(decode::is_expanded),
+            strip_prefix,
+            request_fields: request_fields.unwrap_or_default(),
+            request_field_places,
+            response_fields: response_fields.unwrap_or_default(),
+            forward_credentials,
+            rate,
+            timeout,
+            body_bytes,
+        })
+    }
+}
+
+fn pattern(node: &Node, report: &mut Report) -> Option<Pattern> {
+    // where it is no text this was reported already
+    let text = decode::full_text(node, &mut Report::default())?;
+    let pattern = Pattern::parse(text);
+    if let Err(error) = &pattern {
+        let hidden = decode::is_expanded(node).then(|| "the value of this variable is not a path pattern".to_owned());
+        report.add(node.place, hidden.unwrap_or_else(|| error.to_string()));
+    }
+    pattern.ok()
+}
+
+/// `anyone`, `authenticated`, or a list of roles. There is no default: a rule says whom it lets through.
+fn allow(node: &Node, report: &mut Report) -> Option<Allow> {
+    let words = [("anyone", Allow::Anyone), ("authenticated", Allow::Authenticated)];
+    if let Value::Scalar(_) = node.value {
+        if let Some((_, allow)) = words.iter().find(|(word, _)| decode::is_word(node, word)) {
+            return Some(allow.clone());
+        }
+        let message = "expected `anyone`, `authenticated` or a list of roles such as `[user, admin]`";
+        report.add(node.place, message);
+        return None;
+    }
+    let roles = decode::some(node, report, |item, report| {
+        if let Some((word, _)) = words.iter().find(|(word, _)| decode::is_word(item, word)) {
+            report.add(item.place, format!("`{word}` is not a role; write `allow: {word}`"));
+            return None;
+        }
+        super::auth::role(item, report)
+    })?;
+    Some(Allow::Roles(roles))
+}
+
+/// A method (RFC 9110 9.1): a token. Methods are case-sensitive, so that `get` would match nothing.
+fn method(node: &Node, report: &mut Report) -> Option<Method> {
+    let name = decode::full_text(node, report)?;
+    if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        if decode::is_expanded(node) {
+            report.add(node.place, "methods are written in upper case");
+        } else {
+            let hint = format!("did you mean `{}`?", name.to_ascii_uppercase());
+            report.add_with_hint(node.place, "methods are written in upper case", hint);
+        }
+        return None;
+    }
+    let method = Method::from_bytes(name.as_bytes());
+    if method.is_err() {
+        report.add(node.place, format!("{} is not a method", decode::shown_node(node)));
+    }
+    method.ok()
+}
+
+/// A host without its port, in lower case.
+fn host(node: &Node, report: &mut Report) -> Option<Box<str>> {
+    let host = decode::full_text(node, report)?.to_ascii_lowercase();
+    let name = host.strip_suffix('.').unwrap_or(&host);
+    let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let is_host = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !name.contains(':') && rustls::pki_types::ServerName::try_from(name).is_ok(),
+    };
+    if !is_host {
+        let hint = "expected a host name without a port, such as `api.example.com`";
+        report.add_with_hint(node.place, format!("{} is not a host", decode::shown_node(node)), hint);
+        return None;
+    }
+    Some(name.into())
+}
+
+/// A prefix of whole literal segments of `path`: what is taken off is the same for every request of the route. It is
+/// kept in the spelling in which paths are matched and sent.
+fn strip_prefix(node: &Node, pattern: &Pattern, report: &mut Report) -> Option<Box<str>> {
+    let text = decode::full_text(node, report)?;
+    let canonical = Pattern::parse(text).ok().filter(|prefix| !prefix.is_prefix()).and_then(|prefix| {
+        let segments = prefix.segments();
+        let literal = segments.iter().map(|segment| match segment {
+            Segment::Literal(literal) if !literal.is_empty() => Some(format!("/{literal}")),
+            Segment::Literal(_) | Segment::Any(_) => None,
+        });
+        literal.collect::<Option<String>>().filter(|_| pattern.segments().starts_with(segments))
+    });
+    if canonical.is_none() {
+        let message = format!("{} is not a prefix of whole literal segments of `path`", decode::shown_node(node));
+        report.add_with_hint(node.place, message, "expected one such as `/orders` for `/orders/{id}`");
+    }
+    canonical.map(Into::into)
+}
+
+fn field_edits(
+    node: &Node,
+    what: &str,
+    places: &mut Vec<Placed<HeaderName>>,
+    report: &mut Report,
+) -> Option<FieldEdits> {
+    let section = Section::open(node, what, &["set", "remove"], &[], report)?;
+    let mut edits = FieldEdits::default();
+    if let Some(node) = section.node("set") {
+        for (key, value) in decode::entries(node, report) {
+            let name = editable(key.value, key.place, report);
+            let value = field_value(value, report);
+            let Some((name, value)) = name.zip(value) else { continue };
+            if edits.set.iter().any(|(known, _)| *known == name) {
+                report.add(key.place, format!("`{name}` is set twice"));
+            }
+            places.push(Placed { value: name.clone(), place: key.place });
+            edits.set.push((name, value));
+        }
+    }
+    let remove = section.read("remove", report, |node, report| {
+        decode::list(node, report, |item, report| {
+            let name = editable(decode::full_text(item, report)?, item.place, report)?;
+            places.push(Placed { value: name.clone(), place: item.place });
+            Some(name)
+        })
+    });
+    edits.remove = remove.unwrap_or_default();
+    Some(edits)
+}
+
+/// A field that a route may edit. Framing is made by the gateway from the body; so is `Host`, which HTTP/2 has as
+/// `:authority` too, and two that disagree are how caches and virtual hosts are confused.
+fn editable(name: &str, place: Place, report: &mut Report) -> Option<HeaderName> {
+    let name = parse_field_name(name, place, report)?;
+    if is_framing(&name) || name == http::header::HOST {
+        report.add(place, format!("`{name}` is made by the gateway and cannot be edited"));
+        return None;
+    }
+    Some(name)
+}
+
+/// Fields that belong to one connection or frame a message (RFC 9110 7.6.1, RFC 9112 6).
+pub fn is_framing(name: &HeaderName) -> bool {
+    const NAMES: [&str; 10] = [
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    ];
+    NAMES.contains(&name.as_str())
+}
+
+/// The name of a field, of letters, digits and `-` only.
+pub fn field_name(node: &Node, report: &mut Report) -> Option<HeaderName> {
+    parse_field_name(decode::full_text(node, report)?, node.place, report)
+}
+
+fn parse_field_name(name: &str, place: Place, report: &mut Report) -> Option<HeaderName> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let parsed = HeaderName::from_bytes(name.as_bytes()).ok().filter(|_| plain);
+    if parsed.is_none() {
+        // many servers fold `_` and `.` to `-`, so that two names become one
+        report.add(place, "the name of a header has letters, digits and `-` only");
+    }
+    parsed
+}
+
+fn field_value(node: &Node, report: &mut Report) -> Option<HeaderValue> {
+    let text = decode::text(node, report)?;
+    let value = HeaderValue::from_str(text).ok().filter(|_| text.trim_matches([' ', '\t']) == text);
+    if value.is_none() {
+        report.add(node.place, "the value of a header is visible ASCII, without spaces around it");
+    }
+    value
+}
+
+fn rate(node: &Node, report: &mut Report) -> Option<RouteRate> {
+    let section = Section::open(node, "`rate`", &["rate", "burst", "by"], &[], report)?;
+    let rate = section.required("rate", report, super::settings::rate);
+    let burst = section.read("burst", report, super::settings::burst);
+    let whose = [("principal", RateBy::Principal), ("address", RateBy::Address)];
+    let by = section.read("by", report, decode::one_of(&whose)).unwrap_or(RateBy::Principal);
+    let (count, per) = rate?;
+    Some(RouteRate { quota: Quota { count, per, burst: burst.unwrap_or_else(|| one_second(count, per)) }, by })
+}
+
+/// The burst of a rate that gives none: what the rate grants in one second, at least one.
+fn one_second(count: NonZeroU32, per: Duration) -> NonZeroU32 {
+    let seconds = u32::try_from(per.as_secs()).unwrap_or(u32::MAX).max(1);
+    NonZeroU32::new(count.get().div_ceil(seconds)).unwrap_or(NonZeroU32::MIN)
+}

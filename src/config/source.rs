@@ -1,0 +1,296 @@
+//! Where a configuration comes from: the file, `.env` beside it, the environment, and `${NAME}` in the scalars.
+//!
+//! The only place that reads the environment. Everything read is bounded, and nothing read is ever in a message.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+use super::report::{Place, Report};
+use super::tree::{Node, Value};
+
+/// The largest configuration file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 16 << 20;
+/// The largest `.env`, secret, key or certificate file, in bytes.
+pub const SIDE_FILE_BYTES_MAX: u64 = 1 << 20;
+/// What all `${NAME}` of a file may become, in bytes.
+const EXPANDED_BYTES_MAX: usize = 64 << 20;
+
+/// Variables by name.
+#[derive(Clone, Default)]
+pub struct Environment(HashMap<String, String>);
+
+impl Environment {
+    /// Those of this process; one that is not UTF-8 is left out.
+    pub fn of_process() -> Self {
+        Self(
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+        )
+    }
+
+    /// The value of a variable.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn add_absent(&mut self, name: &str, value: String) {
+        self.0.entry(name.to_owned()).or_insert(value);
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("variables", &self.0.len()).finish()
+    }
+}
+
+/// Reads a file of at most `bytes_max` bytes; the error is for a message, without the path.
+///
+/// # Errors
+/// Where it cannot be read or is larger.
+pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the system's other errors speak for themselves")]
+    let describe = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "this process may not read it".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    };
+    let file = std::fs::File::open(path).map_err(describe)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(describe)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("it is larger than {bytes_max} bytes"));
+    }
+    Ok(bytes)
+}
+
+/// `environment` with what `.env` in `directory` adds to it; whether there is such a file.
+pub fn with_dotenv(environment: &Environment, directory: &Path, report: &mut Report) -> (Environment, bool) {
+    let mut environment = environment.clone();
+    let path = directory.join(".env");
+    if !path.try_exists().unwrap_or(true) {
+        return (environment, false);
+    }
+    match read(&path, SIDE_FILE_BYTES_MAX).map(String::from_utf8) {
+        Err(error) => report.add_elsewhere(format!("`.env` cannot be read: {error}")),
+        Ok(Err(_)) => report.add_elsewhere("`.env` is not UTF-8".to_owned()),
+        Ok(Ok(text)) => {
+            for (number, line) in text.strip_prefix('\u{feff}').unwrap_or(&text).lines().enumerate() {
+                match assignment(line) {
+                    Ok(None) => {}
+                    Ok(Some((name, value))) => environment.add_absent(name, value),
+                    Err(what) => report.add_elsewhere(format!("`.env` line {}: {what}", number + 1)),
+                }
+            }
+        }
+    }
+    (environment, true)
+}
+
+/// `NAME=value`, `export NAME="value"`, a comment or nothing.
+fn assignment(line: &str) -> Result<Option<(&str, String)>, &'static str> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+    let (name, value) = line.split_once('=').ok_or("expected NAME=value")?;
+    let name = name.trim_end();
+    if !is_name(name) {
+        return Err("a name has letters, digits and `_`, and begins with no digit");
+    }
+    let value = value.trim_start();
+    let value = if let Some(rest) = value.strip_prefix('\'') {
+        let (inner, after) = rest.split_once('\'').ok_or("the quote is not closed")?;
+        only_comment(after)?;
+        inner.to_owned()
+    } else if let Some(rest) = value.strip_prefix('"') {
+        double_quoted(rest)?
+    } else {
+        let end = value.find(" #").or_else(|| value.find("\t#")).unwrap_or(value.len());
+        value.get(..end).unwrap_or(value).trim_end().to_owned()
+    };
+    Ok(Some((name, value)))
+}
+
+fn double_quoted(rest: &str) -> Result<String, &'static str> {
+    let mut value = String::new();
+    let mut letters = rest.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => return only_comment(letters.as_str()).map(|()| value),
+            '\\' => match letters.next() {
+                Some('n') => value.push('\n'),
+                Some('r') => value.push('\r'),
+                Some('t') => value.push('\t'),
+                Some(escaped @ ('"' | '\\' | '$')) => value.push(escaped),
+                Some(_) | None => return Err("an unknown escape"),
+            },
+            other => value.push(other),
+        }
+    }
+    Err("the quote is not closed")
+}
+
+fn only_comment(after: &str) -> Result<(), &'static str> {
+    let after = after.trim_start();
+    if after.is_empty() || after.starts_with('#') { Ok(()) } else { Err("something follows the closing quote") }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Replaces `${NAME}` and `${NAME:-default}` in all scalars of `node`; `$${` stands for `${`.
+pub fn expand(node: &mut Node, environment: &Environment, text: &str, report: &mut Report) {
+    let mut bytes_left = EXPANDED_BYTES_MAX;
+    expand_node(node, &mut Expansion { environment, text, report, bytes_left: &mut bytes_left });
+}
+
+struct Expansion<'e> {
+    environment: &'e Environment,
+    text: &'e str,
+    report: &'e mut Report,
+    bytes_left: &'e mut usize,
+}
+
+fn expand_node(node: &mut Node, expansion: &mut Expansion<'_>) {
+    match &mut node.value {
+        Value::List(items) => {
+            for item in items {
+                expand_node(item, expansion);
+            }
+        }
+        Value::Map(entries) => {
+            for entry in entries {
+                expand_node(&mut entry.value, expansion);
+            }
+        }
+        Value::Scalar(scalar) if scalar.text.contains("${") => {
+            let source = expansion.text.get(node.bytes.clone()).unwrap_or_default();
+            match replace(&scalar.text, expansion.environment, expansion.bytes_left) {
+                Ok(text) => scalar.text = text.into(),
+                Err((what, reference)) => {
+                    expansion.report.add(within(node.place, source, &reference), what);
+                    expansion.report.settle(node.place);
+                    scalar.text = "".into();
+                }
+            }
+            scalar.expanded = true;
+        }
+        Value::Scalar(_) => {}
+    }
+}
+
+/// Where `reference` begins in a scalar that stands at `place` on one line; otherwise where the scalar begins.
+fn within(place: Place, source: &str, reference: &str) -> Place {
+    let before = source.find(reference).and_then(|at| source.get(..at)).unwrap_or_default();
+    if before.contains('\n') { place } else { Place { column: place.column + before.chars().count(), ..place } }
+}
+
+/// The text with its references replaced; else what is wrong, and with which reference.
+fn replace(text: &str, environment: &Environment, bytes_left: &mut usize) -> Result<String, (String, String)> {
+    let mut replaced = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        if let Some(before) = before.strip_suffix('$') {
+            replaced.push_str(before);
+            replaced.push_str("${");
+            rest = after;
+            continue;
+        }
+        replaced.push_str(before);
+        let (inner, after) = after.split_once('}').ok_or_else(|| {
+            ("`${` without `}`; `$${` stands for the characters themselves".to_owned(), "${".to_owned())
+        })?;
+        let (name, default) = match inner.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (inner, None),
+        };
+        let reference = format!("${{{inner}}}");
+        if !is_name(name) {
+            let what = "expected `${NAME}` or `${NAME:-default}`; a name has letters, digits and `_`";
+            return Err((what.to_owned(), reference));
+        }
+        // as in a shell, an empty variable takes the default too
+        let value = match (environment.value(name), default) {
+            (None | Some(""), Some(default)) => default,
+            (Some(value), _) => value,
+            (None, None) => return Err((format!("the environment variable `{name}` is not set"), reference)),
+        };
+        *bytes_left = bytes_left
+            .checked_sub(value.len())
+            .ok_or_else(|| (format!("the variables of the file exceed {EXPANDED_BYTES_MAX} bytes"), reference))?;
+        replaced.push_str(value);
+        rest = after;
+    }
+    replaced.push_str(rest);
+    Ok(replaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_dotenv_is_read_as_by_a_shell() {
+        for (line, expected) in [
+            ("A=b", Ok(Some(("A", "b")))),
+            ("  export A = b c # note", Ok(Some(("A", "b c")))),
+            ("A=b#c", Ok(Some(("A", "b#c")))),
+            ("A=", Ok(Some(("A", "")))),
+            ("A='b # \\n' # note", Ok(Some(("A", "b # \\n")))),
+            (r#"A="b\n\"c\"""#, Ok(Some(("A", "b\n\"c\"")))),
+            ("# note", Ok(None)),
+            ("", Ok(None)),
+            ("A", Err("expected NAME=value")),
+            ("1A=b", Err("a name has letters, digits and `_`, and begins with no digit")),
+            ("A='b", Err("the quote is not closed")),
+            ("A='b'c", Err("something follows the closing quote")),
+        ] {
+            let expected =
+                expected.map(|found: Option<(&str, &str)>| found.map(|(name, value)| (name, value.to_owned())));
+            assert_eq!(assignment(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn references_are_replaced_inside_texts() {
+        let environment: Environment = [("A", "x"), ("EMPTY", ""), ("NESTED", "${A}")].into_iter().collect();
+        for (text, expected) in [
+            ("${A}", Some("x")),
+            ("a-${A}-${A}.", Some("a-x-x.")),
+            ("${EMPTY}", Some("")),
+            ("${EMPTY:-d}", Some("d")),
+            ("${UNSET:-d:-e}", Some("d:-e")),
+            ("${UNSET:-}", Some("")),
+            ("$${A}", Some("${A}")),
+            ("$A $", Some("$A $")),
+            ("${NESTED}", Some("${A}")),
+            ("${UNSET}", None),
+            ("${A", None),
+            ("${A b}", None),
+            ("${}", None),
+        ] {
+            assert_eq!(replace(text, &environment, &mut 1000).ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_references_become_is_bounded() {
+        let environment: Environment = std::iter::once(("A", "xx")).collect();
+        assert!(replace("${A}${A}", &environment, &mut 4).is_ok());
+        assert!(replace("${A}${A}", &environment, &mut 3).is_err());
+    }
+}

@@ -1,0 +1,417 @@
+//! YAML to nodes with their places. Duplicate keys are problems; aliases are copied, and counted as if written out.
+//!
+//! Scalars keep their text and style; what a plain one means is decided by who reads it. Nodes, depth and size are bounded.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput};
+
+use super::report::{Place, Report, quoted};
+
+/// Nodes of a file, those that aliases stand for included.
+const NODES_MAX: usize = 1_000_000;
+/// Lists and mappings inside each other.
+const DEPTH_MAX: usize = 64;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its first character.
+    pub place: Place,
+    /// Its bytes in the file.
+    pub bytes: Range<usize>,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// A text, number, boolean or nothing.
+    Scalar(Scalar),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Map(Vec<Entry>),
+}
+
+/// A key with its value.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: Box<str>,
+    /// Where the key stands.
+    pub place: Place,
+    /// What it is given.
+    pub value: Node,
+}
+
+/// A scalar as it was written.
+#[derive(Clone, Debug)]
+pub struct Scalar {
+    /// Its text, without quotes.
+    pub text: Box<str>,
+    /// Whether it stands without quotes.
+    pub plain: bool,
+    /// Whether (a part of) it came from the environment; it is a text then, whatever it looks like.
+    pub expanded: bool,
+}
+
+/// What a plain scalar is by the core schema (YAML 1.2.2 10.3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// Nothing, `~`, `null`.
+    Null,
+    /// `true`, `false`.
+    Boolean(bool),
+    /// An integer or a float.
+    Number,
+    /// Any other.
+    Text,
+}
+
+impl Scalar {
+    /// What it is; anything in quotes or from the environment is a text.
+    pub fn kind(&self) -> Plain {
+        if !self.plain || self.expanded {
+            return Plain::Text;
+        }
+        match &*self.text {
+            "" | "~" | "null" | "Null" | "NULL" => Plain::Null,
+            "true" | "True" | "TRUE" => Plain::Boolean(true),
+            "false" | "False" | "FALSE" => Plain::Boolean(false),
+            text if is_number(text) => Plain::Number,
+            _ => Plain::Text,
+        }
+    }
+}
+
+impl Node {
+    /// What it is, for a message: `a number`, `a list`.
+    pub fn description(&self) -> &'static str {
+        match &self.value {
+            Value::Scalar(scalar) => match scalar.kind() {
+                Plain::Null => "nothing",
+                Plain::Boolean(_) => "a boolean",
+                Plain::Number => "a number",
+                Plain::Text => "text",
+            },
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+
+    fn size(&self) -> usize {
+        1 + match &self.value {
+            Value::Scalar(_) => 0,
+            Value::List(items) => items.iter().map(Self::size).sum(),
+            Value::Map(entries) => entries.iter().map(|entry| entry.value.size()).sum(),
+        }
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
+        return true;
+    }
+    if let Some(digits) = text.strip_prefix("0x") {
+        return !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    }
+    if let Some(digits) = text.strip_prefix("0o") {
+        return !digits.is_empty() && digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    }
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
+        None => (unsigned, None),
+    };
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    !(whole.is_empty() && fraction.is_empty())
+        && digits(whole)
+        && digits(fraction)
+        && exponent.is_none_or(|exponent| !exponent.is_empty() && digits(exponent))
+}
+
+/// The document in `text`; `None` where it is no YAML that we take, which is reported then. An empty file is nothing.
+pub fn parse(text: &str, report: &mut Report) -> Option<Node> {
+    let mut options = Options::default();
+    options.emit_comments = false;
+    options.disallow_directives = true;
+    options.flow_nesting_limit = DEPTH_MAX + 1;
+    options.block_nesting_limit = DEPTH_MAX + 1;
+    let shield = Shield::over(text);
+    let parser = Parser::new_from_str_with_options(&shield.text, options);
+    let mut builder =
+        Builder { parser, shielded: &shield.places, anchors: HashMap::new(), nodes_left: NODES_MAX, report };
+    match builder.document() {
+        Ok(root) => Some(root),
+        Err(Stop { place, message, hint }) => {
+            match hint {
+                Some(hint) => report.add_with_hint(place, message, hint),
+                None => report.add(place, message),
+            }
+            None
+        }
+    }
+}
+
+/// Why reading ended before the end.
+struct Stop {
+    place: Place,
+    message: String,
+    hint: Option<&'static str>,
+}
+
+impl Stop {
+    fn new(place: Place, message: impl Into<String>) -> Self {
+        Self { place, message: message.into(), hint: None }
+    }
+}
+
+impl From<ScanError> for Stop {
+    fn from(error: ScanError) -> Self {
+        let place = Place { line: error.marker().line().max(1), column: error.marker().col() + 1 };
+        let message = error.info();
+        let hint = message.contains("tab").then_some("indent with spaces");
+        Self { place, message: format!("not YAML: {message}"), hint }
+    }
+}
+
+/// Characters that YAML gives a meaning to inside `${NAME:-default}`, and what stands for them while it is parsed: each
+/// one character of three bytes, so that columns stay what they are.
+const SHIELDED: [(char, char); 7] = [
+    ('{', '\u{e000}'),
+    ('}', '\u{e001}'),
+    ('[', '\u{e002}'),
+    (']', '\u{e003}'),
+    (',', '\u{e004}'),
+    (':', '\u{e005}'),
+    ('#', '\u{e006}'),
+];
+/// How many bytes longer a character is that stands for another.
+const SHIELD_BYTES: usize = 2;
+
+/// A text in which references can stand without quotes, as in `{ secret: ${NAME} }`, where YAML takes `{` for a mapping.
+struct Shield<'t> {
+    text: Cow<'t, str>,
+    /// The bytes of `text` where a character was replaced, ascending.
+    places: Vec<usize>,
+}
+
+impl<'t> Shield<'t> {
+    fn over(text: &'t str) -> Self {
+        if !text.contains("${") {
+            return Self { text: Cow::Borrowed(text), places: Vec::new() };
+        }
+        let mut shielded = String::with_capacity(text.len());
+        let mut places = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            shielded.push_str(before);
+            shielded.push('$');
+            // a reference is on one line and has no quotes; all else is left as it is, to be reported where it is read
+            let length = after.find(['}', '\n', '"', '\'']).filter(|&end| after.as_bytes().get(end) == Some(&b'}'));
+            let Some((inner, after)) = length.and_then(|length| after.split_at_checked(length + 1)) else {
+                shielded.push('{');
+                rest = after;
+                continue;
+            };
+            for letter in std::iter::once('{').chain(inner.chars()) {
+                let stand_in = SHIELDED.iter().find(|(shown, _)| *shown == letter);
+                if stand_in.is_some() {
+                    places.push(shielded.len());
+                }
+                shielded.push(stand_in.map_or(letter, |(_, stand_in)| *stand_in));
+            }
+            rest = after;
+        }
+        shielded.push_str(rest);
+        Self { text: Cow::Owned(shielded), places }
+    }
+}
+
+/// The text of a scalar as it was written.
+fn unshield(text: Cow<'_, str>) -> Box<str> {
+    if !text.contains(SHIELDED.map(|(_, stand_in)| stand_in)) {
+        return text.into();
+    }
+    let letters = text
+        .chars()
+        .map(|letter| SHIELDED.iter().find(|(_, stand_in)| *stand_in == letter).map_or(letter, |(shown, _)| *shown));
+    letters.collect::<String>().into()
+}
+
+struct Builder<'s, 'r> {
+    parser: Parser<'s, StrInput<'s>>,
+    shielded: &'s [usize],
+    anchors: HashMap<usize, Node>,
+    nodes_left: usize,
+    report: &'r mut Report,
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "what else the parser may tell of is refused")]
+impl<'s> Builder<'s, '_> {
+    fn document(&mut self) -> Result<Node, Stop> {
+        let mut root = None;
+        while let Some((event, span)) = self.next()? {
+            match event {
+                Event::StreamEnd => break,
+                Event::DocumentStart(..) if root.is_some() => {
+                    return Err(Stop::new(place(&span), "a second document begins here; one is expected"));
+                }
+                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
+                event => root = Some(self.node(event, &span, 0)?),
+            }
+        }
+        Ok(root.unwrap_or_else(|| Node {
+            place: Place::START,
+            bytes: 0..0,
+            value: Value::Scalar(Scalar { text: "".into(), plain: true, expanded: false }),
+        }))
+    }
+
+    fn next(&mut self) -> Result<Option<(Event<'s>, Span)>, Stop> {
+        self.parser.next_event().transpose().map_err(Stop::from)
+    }
+
+    fn node(&mut self, event: Event<'s>, span: &Span, depth: usize) -> Result<Node, Stop> {
+        let place = place(span);
+        if depth > DEPTH_MAX {
+            return Err(Stop::new(place, format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        if event.tag().is_some() {
+            return Err(Stop::new(place, "tags (`!…`) are not supported"));
+        }
+        self.count(place, 1)?;
+        let anchor = event.anchor_id();
+        let mut bytes = self.bytes(span);
+        let value = match event {
+            Event::Scalar(text, style, ..) => {
+                let plain = style == ScalarStyle::Plain;
+                Value::Scalar(Scalar { text: unshield(text), plain, expanded: false })
+            }
+            Event::SequenceStart(..) => Value::List(self.list(&mut bytes, depth)?),
+            Event::MappingStart(..) => Value::Map(self.map(&mut bytes, depth)?),
+            Event::Alias(id) => return self.alias(id, place),
+            _ => return Err(Stop::new(place, "not YAML: a value is missing here")),
+        };
+        let node = Node { place, bytes, value };
+        if let Some(id) = anchor {
+            self.count(place, node.size())?;
+            self.anchors.insert(id, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn list(&mut self, bytes: &mut Range<usize>, depth: usize) -> Result<Vec<Node>, Stop> {
+        let mut items = Vec::new();
+        while let Some((event, span)) = self.next()? {
+            if event == Event::SequenceEnd {
+                bytes.end = self.bytes(&span).end;
+                break;
+            }
+            items.push(self.node(event, &span, depth + 1)?);
+        }
+        Ok(items)
+    }
+
+    fn map(&mut self, bytes: &mut Range<usize>, depth: usize) -> Result<Vec<Entry>, Stop> {
+        let mut entries = Vec::new();
+        let mut lines: HashMap<Box<str>, usize> = HashMap::new();
+        while let Some((event, span)) = self.next()? {
+            let place = place(&span);
+            let key: Box<str> = match event {
+                Event::MappingEnd => {
+                    bytes.end = self.bytes(&span).end;
+                    break;
+                }
+                Event::Scalar(_, _, _, Some(_)) => return Err(Stop::new(place, "tags (`!…`) are not supported")),
+                Event::Scalar(key, ..) => unshield(key),
+                _ => return Err(Stop::new(place, "a key must be a plain word or a quoted text")),
+            };
+            if &*key == "<<" {
+                return Err(Stop::new(place, "merge keys (`<<`) are not supported; write the keys out"));
+            }
+            let Some((event, span)) = self.next()? else { break };
+            let value = self.node(event, &span, depth + 1)?;
+            if let Some(line) = lines.get(&key) {
+                self.report.add(place, format!("duplicate key {}; it is given on line {line} already", quoted(&key)));
+            } else {
+                lines.insert(key.clone(), place.line);
+            }
+            // a duplicate is kept, so that a secret in it is known as one
+            entries.push(Entry { key, place, value });
+        }
+        Ok(entries)
+    }
+
+    fn alias(&mut self, id: usize, place: Place) -> Result<Node, Stop> {
+        let Some(node) = self.anchors.get(&id) else {
+            return Err(Stop::new(place, "this alias stands inside what it refers to"));
+        };
+        let node = node.clone();
+        self.count(place, node.size())?;
+        Ok(node)
+    }
+
+    /// The bytes of the file that a span stands for.
+    fn bytes(&self, span: &Span) -> Range<usize> {
+        let original = |byte| byte - SHIELD_BYTES * self.shielded.partition_point(|&place| place < byte);
+        let range = span.byte_range().unwrap_or_default();
+        original(range.start)..original(range.end)
+    }
+
+    fn count(&mut self, place: Place, nodes: usize) -> Result<(), Stop> {
+        self.nodes_left = self.nodes_left.checked_sub(nodes).ok_or_else(|| {
+            Stop::new(place, format!("more than {NODES_MAX} values, those that aliases stand for included"))
+        })?;
+        Ok(())
+    }
+}
+
+fn place(span: &Span) -> Place {
+    Place { line: span.start.line().max(1), column: span.start.col() + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_may_stand_without_quotes_and_places_stay() {
+        let text = "{ é: ${A}, b: [x${B:-[1, 2]: #3}], c: \"${C}\" }";
+        let root = parse(text, &mut Report::default()).unwrap();
+        let Value::Map(entries) = &root.value else { panic!("a mapping") };
+        let found: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.place.column)).collect();
+        assert_eq!(found, [("é", 3), ("b", 12), ("c", 36)]);
+        let scalar = |node: &Node| {
+            let Value::Scalar(scalar) = &node.value else { panic!("a scalar") };
+            (scalar.text.to_string(), text.get(node.bytes.clone()).unwrap().to_owned())
+        };
+        assert_eq!(scalar(&entries[0].value), ("${A}".to_owned(), "${A}".to_owned()));
+        let Value::List(items) = &entries[1].value.value else { panic!("a list") };
+        assert_eq!(scalar(&items[0]).0, "x${B:-[1, 2]: #3}");
+        assert_eq!(scalar(&items[0]).1, "x${B:-[1, 2]: #3}");
+        assert_eq!(scalar(&entries[2].value), ("${C}".to_owned(), "\"${C}\"".to_owned()));
+    }
+
+    #[test]
+    fn a_plain_scalar_is_what_the_core_schema_says() {
+        for (kind, texts) in [
+            (Plain::Null, &["", "~", "null", "NULL"][..]),
+            (Plain::Boolean(true), &["true", "TRUE"]),
+            (Plain::Number, &["0", "-1", "+1.5", "1e3", "0x1F", "0o17", ".5", "5.", ".inf", "-.INF", ".nan"]),
+            (Plain::Text, &["yes", "no", "on", "off", "1.2.3", "10s", "0xg", "-", ".", "e1", "1e", "nUll", "0o8"]),
+        ] {
+            for text in texts {
+                let scalar = |plain, expanded| Scalar { text: (*text).into(), plain, expanded };
+                assert_eq!(scalar(true, false).kind(), kind, "{text}");
+                assert_eq!(scalar(false, false).kind(), Plain::Text, "quoted {text}");
+                assert_eq!(scalar(true, true).kind(), Plain::Text, "expanded {text}");
+            }
+        }
+    }
+}
