@@ -1,5 +1,6 @@
 //! Commands.
 
+pub mod check;
 pub mod operator;
 pub mod secrets;
 pub mod accounts;
