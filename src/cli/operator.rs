@@ -114,6 +114,13 @@ impl Operator {
     }
 }
 
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // what is not closed in order loses nothing, it only leaves more files behind
+        self.runtime.block_on(self.store.close()).ok();
+    }
+}
+
 /// Where a command reads and writes.
 pub struct Console {
     pub(super) input: Box<dyn io::Read>,

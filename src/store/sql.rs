@@ -4,9 +4,10 @@
 //! a few read. Each operation runs on the background runtime, whoever awaits it, under a deadline; a mutation that was
 //! begun is carried out even where nobody awaits it any more. Errors name no value.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::future::Future;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -17,6 +18,7 @@ use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, 
 use sqlx::{ConnectOptions, Connection as _, Transaction};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 use super::rows::{REFRESH, account, change, column, digest_column, failed, json, key, list, listing, unavailable};
 use super::statements::{
@@ -142,13 +144,12 @@ impl SqlStore {
             (pool(1).connect_lazy_with(options), pool(READERS).connect_lazy_with(reading))
         };
         let (answer, answered) = sync_channel(1);
-        let opened = writer.clone();
+        let (opened, time) = (writer.clone(), clock.clone());
         background.spawn(async move {
-            let outcome = tokio::time::timeout(OPEN_DEADLINE, prepare(&opened)).await;
             // the receiver is gone only where its own, longer deadline passed
-            answer.send(outcome.unwrap_or_else(|_| Err(unavailable("it stays locked")))).ok();
+            answer.send(prepare(&opened, &time).await).ok();
         });
-        match answered.recv_timeout(OPEN_DEADLINE + DEADLINE) {
+        match answered.recv_timeout(OPEN_DEADLINE + ACQUIRE_TIMEOUT + DEADLINE) {
             Ok(outcome) => outcome?,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 return Err(unavailable("the background runtime does not run"));
@@ -156,6 +157,17 @@ impl SqlStore {
         }
         let slots = Arc::new(Semaphore::new(OPERATIONS_MAX));
         Ok(Self { writer, readers, background, clock, observe: Arc::new(observe), slots })
+    }
+
+    /// Ends every connection once its work is done; later operations fail. The last process to do so leaves one complete
+    /// file behind; without it the newest changes are in the `-wal` beside.
+    pub fn close(&self) -> Answer<'static, ()> {
+        let (writer, readers) = (self.writer.clone(), self.readers.clone());
+        self.run("close", LISTING_DEADLINE, async move {
+            readers.close().await;
+            writer.close().await;
+            Ok(())
+        })
     }
 
     /// Runs `work` on the background runtime, from this call on and not from the first poll.
@@ -697,11 +709,40 @@ impl Store for SqlStore {
     }
 }
 
-/// Makes the file where it is absent. `SQLite` gives its `-wal` and `-shm` the same mode.
+/// Makes the file where it is absent. `SQLite` gives its `-wal` and `-shm` the same mode. A file that is there is not opened:
+/// closing it would drop the locks that this process holds on it (sqlite.org/howtocorrupt.html, 2.2).
 fn create(path: &Path) -> Result<(), StoreError> {
-    match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(StoreError::Broken(format!("cannot open {}: {error}", path.display()).into())),
+    let failed = |error: io::Error| StoreError::Broken(format!("cannot open {}: {error}", path.display()).into());
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => {
+            // the name is to survive a power loss too
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            file.sync_all().and_then(|()| File::open(directory)?.sync_all()).map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = path.metadata().map_err(failed)?;
+            if !found.is_file() {
+                return Err(failed(io::ErrorKind::IsADirectory.into()));
+            }
+            if found.permissions().mode() & 0o077 != 0 {
+                warn!(path = %path.display(), "the store can be read by others than its owner");
+            }
+            Ok(())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Brings the tables up to date, waiting for another process that is at it. Turning WAL on does not wait by itself.
+async fn prepare(writer: &SqlitePool, clock: &Clock) -> Result<(), StoreError> {
+    let started = clock.now();
+    loop {
+        match schema::migrate(writer).await {
+            Err(StoreError::Unavailable(_)) if clock.now() < started + OPEN_DEADLINE => {
+                tokio::time::sleep(OPEN_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 
@@ -711,16 +752,6 @@ async fn is_clean(connection: &mut sqlx::SqliteConnection) -> Result<bool, sqlx:
     // a rollback is only queued when its transaction is dropped; this waits for it
     connection.ping().await?;
     Ok(!connection.is_in_transaction())
-}
-
-async fn prepare(writer: &SqlitePool) -> Result<(), StoreError> {
-    loop {
-        match schema::migrate(writer).await {
-            // turning WAL on does not wait for a lock by itself, and another process may be at it
-            Err(StoreError::Unavailable(_)) => tokio::time::sleep(OPEN_PAUSE).await,
-            outcome => return outcome,
-        }
-    }
 }
 
 #[cfg(test)]

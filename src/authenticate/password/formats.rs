@@ -40,6 +40,9 @@ const BCRYPT_COST_MAX: u32 = 16;
 /// Of `$5$` and `$6$`; passlib's default is 656,000.
 const SHA_CRYPT_ROUNDS_MAX: u32 = 1_000_000;
 
+/// Of `$5$` and `$6$`, rounds times bytes of the password, since each round hashes it again: some seconds.
+const SHA_CRYPT_WORK_MAX: u64 = 1 << 28;
+
 /// What new passwords cost: 19 MiB, two passes, one lane (OWASP's first choice).
 const OUR_MEMORY_KIB: u32 = 19_456;
 const OUR_PASSES: u32 = 2;
@@ -159,9 +162,12 @@ fn bcrypt(hash: &str, password: &[u8]) -> Option<bool> {
 
 /// `$6$salt$hash` or `$6$rounds=5000$salt$hash`.
 fn sha_crypt(hash: &str, rest: &str, password: &[u8]) -> Option<bool> {
-    if let Some((rounds, _)) = rest.strip_prefix("rounds=").and_then(|rest| rest.split_once('$'))
-        && number::<u32>(rounds)? > SHA_CRYPT_ROUNDS_MAX
-    {
+    let rounds = match rest.strip_prefix("rounds=") {
+        Some(rest) => number::<u32>(rest.split_once('$')?.0)?,
+        None => sha_crypt::Params::RECOMMENDED_ROUNDS,
+    };
+    let work = u64::from(rounds).checked_mul(u64::try_from(password.len()).ok()?)?;
+    if rounds > SHA_CRYPT_ROUNDS_MAX || work > SHA_CRYPT_WORK_MAX {
         return None;
     }
     Some(ShaCrypt::default().verify_password(password, hash).is_ok())
@@ -411,6 +417,8 @@ mod tests {
         ] {
             assert!(!verify(&hash, "x"), "{hash}");
         }
+        let long = "a".repeat(PASSWORD_BYTES_MAX);
+        assert!(!verify(&format!("$6$rounds={SHA_CRYPT_ROUNDS_MAX}$salt${crypt}"), &long));
         assert!(clock.now() - started < std::time::Duration::from_secs(1));
     }
 

@@ -1,6 +1,5 @@
 //! Every method on a real file, and what happens when the file or another process gets in the way.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -146,6 +145,20 @@ fn the_file_is_for_its_owner_only() {
         let mode = std::fs::metadata(place.directory.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+}
+
+#[test]
+fn the_last_to_close_leaves_one_complete_file() {
+    let place = Place::new();
+    let (store, other) = (place.open(), place.open());
+    drop(add_ann(&store));
+    let beside = place.directory.path().join("store.db-wal");
+    wait(store.close());
+    assert!(beside.exists());
+    wait(other.close());
+    assert!(!beside.exists());
+    assert!(matches!(Place::wait(store.account(ann())), Err(StoreError::Unavailable(_))));
+    assert!(wait(place.open().account(ann())).is_some());
 }
 
 #[test]
