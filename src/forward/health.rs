@@ -1,1 +1,348 @@
-//! stub
+//! Which servers are up: asked actively where there is a `health` section, noticed passively everywhere.
+//!
+//! One [`Fleet`] for the process, keyed by upstream and server, so that what is known survives a reload that leaves both as
+//! they were. Workers read two atomics per choice. A server is held to be up until it was found to be down.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header};
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prometheus::IntGauge;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::dial::{DialError, Dialer, Offer};
+use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamKind, UpstreamSettings};
+use crate::clock::Clock;
+use crate::record::metrics::Metrics;
+
+/// Connects that fail in a row until a server is set aside.
+const CONNECT_FAILURES_MAX: u32 = 3;
+
+/// How long it is set aside: a caller or two per worker then finds out whether it is back.
+const SET_ASIDE_FOR: Duration = Duration::from_secs(5);
+
+/// Probes are spread by up to this part of their interval, so that gateways do not probe in step.
+const JITTER_PART: u32 = 10;
+
+const USER_AGENT: HeaderValue = HeaderValue::from_static("portcullis-health");
+
+/// What is known of one server, for all workers.
+pub(super) struct Health {
+    checked: AtomicBool,
+    up: AtomicBool,
+    connect_failures: AtomicU32,
+    /// Nanoseconds after `epoch`.
+    set_aside_until: AtomicU64,
+    epoch: Instant,
+    gauge: IntGauge,
+}
+
+impl Health {
+    fn new(epoch: Instant, gauge: IntGauge) -> Self {
+        gauge.set(1);
+        Self {
+            checked: AtomicBool::new(false),
+            up: AtomicBool::new(true),
+            connect_failures: AtomicU32::new(0),
+            set_aside_until: AtomicU64::new(0),
+            epoch,
+            gauge,
+        }
+    }
+
+    /// Whether the active check holds the server to be up; always where there is none.
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed) || !self.checked.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is set aside after failed connects.
+    pub(super) fn is_set_aside(&self, now: Instant) -> bool {
+        // nearly always zero, and then the clock is not needed
+        let until = self.set_aside_until.load(Ordering::Relaxed);
+        until != 0 && self.since_epoch(now) < until
+    }
+
+    /// A worker connected.
+    pub(super) fn connected(&self) {
+        self.connect_failures.store(0, Ordering::Relaxed);
+        self.set_aside_until.store(0, Ordering::Relaxed);
+    }
+
+    /// A worker could not connect.
+    pub(super) fn connect_failed(&self, now: Instant) {
+        if self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1 >= CONNECT_FAILURES_MAX {
+            self.set_aside_until.store(self.since_epoch(now + SET_ASIDE_FOR), Ordering::Relaxed);
+        }
+    }
+
+    fn since_epoch(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+        self.gauge.set(i64::from(up));
+    }
+}
+
+/// Upstream and server, by the names that the configuration gives them.
+pub(super) type ServerKey = (Arc<str>, Arc<str>);
+
+/// The health of all servers; one a process.
+pub struct Fleet {
+    members: Mutex<HashMap<ServerKey, Member>>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    epoch: Instant,
+}
+
+struct Member {
+    health: Arc<Health>,
+    address: ServerAddress,
+    check: Option<HealthCheck>,
+    /// The probing task. Its TLS settings are those of the configuration it was started by.
+    probe: Option<AbortHandle>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(probe) = &self.probe {
+            probe.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet").finish_non_exhaustive()
+    }
+}
+
+impl Fleet {
+    /// A fleet without servers.
+    pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let epoch = clock.now();
+        Self { members: Mutex::default(), metrics, clock, epoch }
+    }
+
+    /// Takes the servers of a configuration: begins checks on the `background` runtime, ends those that are no longer
+    /// asked for, and forgets servers that are gone. To be called before the workers take the same configuration.
+    pub fn apply(&self, upstreams: &[UpstreamSettings], background: &Handle) {
+        let mut members = self.members();
+        let mut gone = std::mem::take(&mut *members);
+        for (upstream, group) in groups(upstreams) {
+            for address in &group.servers {
+                let key = (Arc::clone(upstream), Arc::clone(&address.label));
+                let mut member = gone
+                    .remove(&key)
+                    .filter(|member| member.address == *address)
+                    .unwrap_or_else(|| self.member(upstream, address));
+                member.check(group, background, &self.clock);
+                members.insert(key, member);
+            }
+        }
+        for (upstream, server) in gone.into_keys().filter(|key| !members.contains_key(key)) {
+            // fails where the label was never used, and then it is gone as well
+            self.metrics.upstream_healthy.remove_label_values(&[&*upstream, &*server]).unwrap_or_default();
+        }
+    }
+
+    /// Whether a server is used: up by its check, and not set aside. `None` for one that is not known.
+    pub fn healthy(&self, upstream: &str, server: &str) -> Option<bool> {
+        let health = Arc::clone(&self.members().get(&(upstream.into(), server.into()))?.health);
+        Some(health.is_up() && !health.is_set_aside(self.clock.now()))
+    }
+
+    /// What workers read of one server.
+    pub(super) fn health(&self, upstream: &Arc<str>, address: &ServerAddress) -> Arc<Health> {
+        let mut members = self.members();
+        let member = members
+            .entry((Arc::clone(upstream), Arc::clone(&address.label)))
+            .or_insert_with(|| self.member(upstream, address));
+        Arc::clone(&member.health)
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn member(&self, upstream: &str, address: &ServerAddress) -> Member {
+        let gauge = self.metrics.upstream_healthy.with_label_values(&[upstream, &address.label]);
+        let health = Arc::new(Health::new(self.epoch, gauge));
+        Member { health, address: address.clone(), check: None, probe: None }
+    }
+
+    fn members(&self) -> MutexGuard<'_, HashMap<ServerKey, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn groups(upstreams: &[UpstreamSettings]) -> impl Iterator<Item = (&Arc<str>, &Arc<ServerGroup>)> {
+    upstreams.iter().filter_map(|upstream| match &upstream.kind {
+        UpstreamKind::Echo => None,
+        UpstreamKind::Servers(group) => Some((&upstream.name, group)),
+    })
+}
+
+impl Member {
+    fn check(&mut self, group: &ServerGroup, background: &Handle, clock: &Clock) {
+        // TLS settings cannot be compared: a task with the old ones would probe with a certificate that is gone
+        let same = self.check == group.health && self.address.protocol != Protocol::Https;
+        if same && (self.probe.is_some() || self.check.is_none()) {
+            return;
+        }
+        if let Some(probe) = self.probe.take() {
+            probe.abort();
+        }
+        self.check.clone_from(&group.health);
+        self.health.checked.store(self.check.is_some(), Ordering::Relaxed);
+        match self.check.clone() {
+            None => self.health.set_up(true),
+            Some(check) => {
+                let dialer = Dialer::new(&self.address, group.tls.as_ref(), clock.clone());
+                let task = background.spawn(watch(dialer, check, Arc::clone(&self.health)));
+                self.probe = Some(task.abort_handle());
+            }
+        }
+    }
+}
+
+/// Counts in a row, and when they turn the verdict.
+struct Streak {
+    up: bool,
+    against: u32,
+}
+
+impl Streak {
+    /// Takes one more result; `Some` where the verdict turns.
+    fn take(&mut self, success: bool, check: &HealthCheck) -> Option<bool> {
+        if success == self.up {
+            self.against = 0;
+            return None;
+        }
+        self.against += 1;
+        let enough = if self.up { check.unhealthy_after } else { check.healthy_after };
+        if self.against < enough {
+            return None;
+        }
+        *self = Self { up: success, against: 0 };
+        Some(success)
+    }
+}
+
+async fn watch(dialer: Dialer, check: HealthCheck, health: Arc<Health>) {
+    let mut streak = Streak { up: health.up.load(Ordering::Relaxed), against: 0 };
+    loop {
+        let result = tokio::time::timeout(check.timeout, probe(&dialer, &check)).await;
+        let success = matches!(result, Ok(Ok(status)) if status.is_success() || status.is_redirection());
+        if let Some(up) = streak.take(success, &check) {
+            health.set_up(up);
+            let server = &*dialer.address.label;
+            if up {
+                tracing::info!(server, "server marked up");
+            } else {
+                tracing::warn!(server, "server marked down");
+            }
+        }
+        tokio::time::sleep(check.interval + jitter(check.interval)).await;
+    }
+}
+
+fn jitter(interval: Duration) -> Duration {
+    let part = getrandom::u32().unwrap_or_default() % 1000;
+    interval / JITTER_PART * part / 1000
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error("health path is no target")]
+    Target(#[from] http::Error),
+}
+
+/// One probe over a connection of its own: what is asked is whether a caller could be served now.
+async fn probe(dialer: &Dialer, check: &HealthCheck) -> Result<StatusCode, ProbeError> {
+    let dialed = dialer.dial(Offer::Any).await?;
+    let ServerAddress { host, port, protocol, .. } = &dialer.address;
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let request = Request::builder().method(Method::GET).header(header::USER_AGENT, USER_AGENT);
+    let io = TokioIo::new(dialed.stream);
+    if dialed.http2 {
+        let scheme = if *protocol == Protocol::Https { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(&*check.path).build()?;
+        let request = request.version(Version::HTTP_2).uri(uri).body(Empty::<Bytes>::new())?;
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+        let connection = tokio::spawn(connection);
+        let answered = sender.send_request(request).await.map(|response| response.status());
+        connection.abort();
+        return Ok(answered?);
+    }
+    let request = request.uri(&*check.path).header(header::HOST, authority).body(Empty::<Bytes>::new())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    let connection = tokio::spawn(connection);
+    let answered = sender.send_request(request).await.map(|response| response.status());
+    connection.abort();
+    Ok(answered?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_turns_after_as_many_as_the_settings_say() {
+        let check = HealthCheck {
+            path: "/".into(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            unhealthy_after: 3,
+            healthy_after: 2,
+        };
+        for (name, results, expected) in [
+            ("two failures do not", "--", "uu"),
+            ("three do", "---", "uud"),
+            ("a success between starts anew", "--+--", "uuuuu"),
+            ("one success does not bring back", "---+", "uudd"),
+            ("two do", "---++", "uuddu"),
+            ("a failure between starts anew", "---+-+", "uudddd"),
+        ] {
+            let mut streak = Streak { up: true, against: 0 };
+            let verdicts: String = results
+                .chars()
+                .map(|result| {
+                    streak.take(result == '+', &check);
+                    if streak.up { 'u' } else { 'd' }
+                })
+                .collect();
+            assert_eq!(verdicts, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_reached_is_set_aside_for_a_while() {
+        let clock = Clock::system();
+        let health = Health::new(clock.now(), Metrics::new().upstream_healthy.with_label_values(&["u", "s"]));
+        for _ in 1..CONNECT_FAILURES_MAX {
+            health.connect_failed(clock.now());
+            assert!(!health.is_set_aside(clock.now()));
+        }
+        health.connect_failed(clock.now());
+        assert!(health.is_set_aside(clock.now()));
+        assert!(health.is_up(), "its check was not asked");
+        clock.advance(SET_ASIDE_FOR);
+        assert!(!health.is_set_aside(clock.now()));
+        health.connect_failed(clock.now());
+        assert!(health.is_set_aside(clock.now()), "once more is enough");
+        health.connected();
+        assert!(!health.is_set_aside(clock.now()));
+    }
+}

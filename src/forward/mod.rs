@@ -1,15 +1,32 @@
 //! Permit and request to response: the request as the upstream sees it, the server it goes to, and what comes back.
+//!
+//! [`Fleet`] knows for the process which servers are up; [`Upstreams`] has one worker's connections. Only a [`Permit`] gets
+//! a request here. No request is kept, bodies stream, and whatever breaks before a response is a [`Rejection`].
 
 pub mod rewrite;
-pub mod pool;
 pub mod balance;
 pub mod health;
+pub mod pool;
 pub mod retry;
 pub mod upgrade;
 pub mod echo;
+mod deadline;
+mod dial;
+mod outgoing;
+mod send;
+#[cfg(test)]
+mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::wire::fields::IdentityNames;
+
+pub use health::Fleet;
+pub use send::Upstreams;
 
 /// One entry of `upstreams`.
 #[derive(Clone, Debug)]
@@ -112,4 +129,43 @@ pub struct Timeouts {
     pub response_header: Duration,
     /// For an idle kept-alive connection, and for a body that does not move.
     pub idle: Duration,
+}
+
+/// What forwarding needs of a configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// By [`crate::route::UpstreamId`].
+    pub upstreams: &'a [UpstreamSettings],
+    /// Bounds in time.
+    pub timeouts: &'a Timeouts,
+    /// How upstreams are told who calls.
+    pub identity: &'a IdentityNames,
+}
+
+/// Where a request comes from, as far as an upstream is told.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The other end of the socket.
+    pub peer: IpAddr,
+    /// Whether that is a trusted proxy, whose forwarding fields pass.
+    pub trusted: bool,
+    /// Whether the caller came over TLS.
+    pub https: bool,
+    /// The host that the caller asked for, with its port if it gave one.
+    pub host: HeaderValue,
+    /// The id of the request, sent upstream and back.
+    pub request_id: HeaderValue,
+    /// For a new `traceparent`.
+    pub random: [u8; 24],
+}
+
+/// What became of a request on its way, whatever its result; for the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The upstream.
+    pub upstream: Arc<str>,
+    /// The last server that was tried.
+    pub server: Option<Arc<str>>,
+    /// From the first sending to the response's head; `None` where none came.
+    pub took: Option<Duration>,
 }

@@ -1,1 +1,455 @@
-//! stub
+//! Connections to servers: kept, opened, used.
+//!
+//! Each worker has its own, without locks. A connection of HTTP/1.1 serves one request at a time and comes back only if
+//! the request was wholly sent and the response wholly read, so that a response never meets another request. A
+//! connection of HTTP/2 is shared. Idle ones are used newest first and closed after `timeouts.idle`.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntCounter;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+
+use super::dial::{DialError, Dialed, Dialer, Offer, Received, Stream};
+use super::health::{Fleet, Health};
+use super::outgoing::Outgoing;
+use super::retry::{self, Loss};
+use super::{Protocol, ServerAddress, Timeouts, UpstreamTls};
+use crate::clock::Clock;
+
+/// The largest head of a response.
+const RESPONSE_HEAD_BYTES_MAX: u32 = 256 * 1024;
+
+/// Requests at once over one HTTP/2 connection before another is opened: what most servers grant at least.
+const STREAMS_MAX: usize = 100;
+
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// An HTTP/2 connection with requests under way is asked whether it lives, and given up where it does not answer.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One server of an upstream, as one worker uses it.
+pub(super) struct Server {
+    pub(super) label: Arc<str>,
+    pub(super) health: Arc<Health>,
+    pub(super) outcomes: Outcomes,
+    dialer: Dialer,
+    tls: Option<UpstreamTls>,
+    in_flight: Cell<usize>,
+    idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Rc<Shared>>>,
+    /// One at a time finds out what a server speaks, or opens a connection that others can share.
+    opening: Semaphore,
+    spoken: Cell<Spoken>,
+    keep_alive: Cell<usize>,
+    idle_for: Cell<Duration>,
+    sweeping: Cell<bool>,
+    clock: Clock,
+}
+
+/// Requests by how they ended.
+pub(super) struct Outcomes {
+    pub(super) ok: IntCounter,
+    pub(super) error: IntCounter,
+    pub(super) timeout: IntCounter,
+    pub(super) connect_failed: IntCounter,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Unknown,
+    Http1,
+    Http2,
+}
+
+struct Idle {
+    connection: Http1,
+    since: Instant,
+}
+
+struct Http1 {
+    sender: http1::SendRequest<Outgoing>,
+    received: Received,
+}
+
+/// A connection of HTTP/2.
+struct Shared {
+    sender: http2::SendRequest<Outgoing>,
+    streams: Cell<usize>,
+    since: Cell<Instant>,
+}
+
+/// A connection for one request.
+pub(super) struct Lease {
+    way: Way,
+    pub(super) reused: bool,
+}
+
+enum Way {
+    Http1(Http1),
+    Http2(InShared),
+}
+
+/// A stream's place in a shared connection.
+struct InShared {
+    connection: Rc<Shared>,
+    clock: Clock,
+}
+
+/// What a response leaves behind: to be given back at its end.
+pub(super) struct Used(Way);
+
+/// Why there was no response.
+pub(super) enum Failure {
+    /// Nothing was sent; the request is handed back.
+    Unsent(Box<Request<Outgoing>>),
+    /// The connection broke after the request had begun.
+    Lost(Loss, hyper::Error),
+}
+
+/// Counts a request of this worker as under way.
+pub(super) struct InFlight(Rc<Server>);
+
+impl InFlight {
+    pub(super) fn new(server: &Rc<Server>) -> Self {
+        server.in_flight.set(server.in_flight.get() + 1);
+        Self(Rc::clone(server))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
+    }
+}
+
+impl Server {
+    pub(super) fn new(
+        upstream: &Arc<str>,
+        address: &ServerAddress,
+        tls: Option<&UpstreamTls>,
+        fleet: &Fleet,
+        clock: &Clock,
+    ) -> Self {
+        let count =
+            |outcome| fleet.metrics().upstream_requests.with_label_values(&[&**upstream, &*address.label, outcome]);
+        Self {
+            label: Arc::clone(&address.label),
+            health: fleet.health(upstream, address),
+            outcomes: Outcomes {
+                ok: count("ok"),
+                error: count("error"),
+                timeout: count("timeout"),
+                connect_failed: count("connect_failed"),
+            },
+            dialer: Dialer::new(address, tls, clock.clone()),
+            tls: tls.cloned(),
+            in_flight: Cell::new(0),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: Semaphore::new(1),
+            spoken: Cell::new(match address.protocol {
+                Protocol::Http1 => Spoken::Http1,
+                Protocol::H2c => Spoken::Http2,
+                Protocol::Https => Spoken::Unknown,
+            }),
+            keep_alive: Cell::new(0),
+            idle_for: Cell::new(Duration::MAX),
+            sweeping: Cell::new(false),
+            clock: clock.clone(),
+        }
+    }
+
+    /// Whether this is the server of these settings. A reload reads certificates anew, so that connections to `https://`
+    /// servers are made anew under it.
+    pub(super) fn is(&self, address: &ServerAddress, tls: Option<&UpstreamTls>) -> bool {
+        let same_tls = match (&self.tls, tls) {
+            (None, None) => true,
+            (Some(own), Some(tls)) => Arc::ptr_eq(&own.config, &tls.config) && own.server_name == tls.server_name,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        self.dialer.address == *address && (same_tls || address.protocol != Protocol::Https)
+    }
+
+    pub(super) fn keep_at_most(&self, connections: usize) {
+        self.keep_alive.set(connections);
+        self.idle.borrow_mut().truncate(connections);
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    pub(super) const fn protocol(&self) -> Protocol {
+        self.dialer.address.protocol
+    }
+
+    /// A connection: a kept one if `reuse`, else a new one.
+    pub(super) async fn lease(
+        self: &Rc<Self>,
+        reuse: bool,
+        now: Instant,
+        timeouts: &Timeouts,
+    ) -> Result<Lease, DialError> {
+        self.idle_for.set(timeouts.idle);
+        if reuse && let Some(way) = self.kept(now) {
+            return Ok(Lease { way, reused: true });
+        }
+        self.bounded(timeouts, self.open(reuse)).await
+    }
+
+    /// A new connection that no other request will use, over HTTP/1.1 where the server leaves a choice.
+    pub(super) async fn lease_alone(&self, timeouts: &Timeouts) -> Result<Lease, DialError> {
+        self.bounded(timeouts, async {
+            let dialed = self.dialer.dial(Offer::Http1).await?;
+            let way = if dialed.http2 {
+                Way::Http2(self.stream_of(Rc::new(self.begin_http2(dialed, true).await?)))
+            } else {
+                Way::Http1(begin_http1(dialed).await?)
+            };
+            Ok(Lease { way, reused: false })
+        })
+        .await
+    }
+
+    async fn bounded(
+        &self,
+        timeouts: &Timeouts,
+        connecting: impl Future<Output = Result<Lease, DialError>>,
+    ) -> Result<Lease, DialError> {
+        let connected = tokio::time::timeout(timeouts.connect, connecting).await.unwrap_or(Err(DialError::TooLate));
+        match &connected {
+            Ok(_) => self.health.connected(),
+            Err(error) => {
+                tracing::debug!(server = &*self.label, %error, "no connection");
+                self.health.connect_failed(self.clock.now());
+            }
+        }
+        connected
+    }
+
+    fn kept(&self, now: Instant) -> Option<Way> {
+        match self.spoken.get() {
+            Spoken::Unknown => None,
+            Spoken::Http2 => self.shareable(),
+            Spoken::Http1 => {
+                let mut idle = self.idle.borrow_mut();
+                while let Some(newest) = idle.pop() {
+                    if newest.since + self.idle_for.get() <= now {
+                        // all others are older
+                        idle.clear();
+                        return None;
+                    }
+                    if newest.connection.sender.is_ready() {
+                        return Some(Way::Http1(newest.connection));
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn shareable(&self) -> Option<Way> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| !connection.sender.is_closed());
+        let free = shared.iter().filter(|connection| connection.streams.get() < STREAMS_MAX);
+        free.min_by_key(|connection| connection.streams.get()).map(|free| Way::Http2(self.stream_of(Rc::clone(free))))
+    }
+
+    fn stream_of(&self, connection: Rc<Shared>) -> InShared {
+        connection.streams.set(connection.streams.get() + 1);
+        InShared { connection, clock: self.clock.clone() }
+    }
+
+    async fn open(self: &Rc<Self>, reuse: bool) -> Result<Lease, DialError> {
+        if self.spoken.get() == Spoken::Http1 {
+            return Ok(Lease {
+                way: Way::Http1(begin_http1(self.dialer.dial(Offer::Any).await?).await?),
+                reused: false,
+            });
+        }
+        let turn = self.opening.acquire().await;
+        if reuse && let Some(way) = self.kept(self.clock.now()) {
+            return Ok(Lease { way, reused: true });
+        }
+        if self.spoken.get() == Spoken::Http1 {
+            // found out while we waited: no need to go one by one
+            drop(turn);
+        }
+        let dialed = self.dialer.dial(Offer::Any).await?;
+        if !dialed.http2 {
+            self.spoken.set(Spoken::Http1);
+            return Ok(Lease { way: Way::Http1(begin_http1(dialed).await?), reused: false });
+        }
+        self.spoken.set(Spoken::Http2);
+        let connection = Rc::new(self.begin_http2(dialed, false).await?);
+        self.shared.borrow_mut().push(Rc::clone(&connection));
+        self.sweep_later();
+        Ok(Lease { way: Way::Http2(self.stream_of(connection)), reused: false })
+    }
+
+    /// `extended_connect`: waits until the server has said that it takes it (RFC 8441 3).
+    async fn begin_http2(&self, dialed: Dialed, extended_connect: bool) -> Result<Shared, DialError> {
+        let (sender, mut connection) = http2::Builder::new(OnWorker)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(RESPONSE_HEAD_BYTES_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .handshake(TokioIo::new(dialed.stream))
+            .await
+            .map_err(DialError::Http)?;
+        if extended_connect {
+            // bounded by `timeouts.connect`
+            std::future::poll_fn(|cx| match std::pin::Pin::new(&mut connection).poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(ended),
+                Poll::Pending if connection.is_extended_connect_protocol_enabled() => Poll::Ready(Ok(())),
+                Poll::Pending => Poll::Pending,
+            })
+            .await
+            .map_err(DialError::Http)?;
+        }
+        spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        Ok(Shared { sender, streams: Cell::new(0), since: Cell::new(self.clock.now()) })
+    }
+
+    fn keep(self: &Rc<Self>, connection: Http1) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.keep_alive.get() {
+            idle.push(Idle { connection, since: self.clock.now() });
+            drop(idle);
+            self.sweep_later();
+        }
+    }
+
+    /// Closes what stays idle, by one sleeping task a server while there is anything to close.
+    fn sweep_later(self: &Rc<Self>) {
+        if !self.sweeping.replace(true) {
+            spawn_local(sweep(Rc::downgrade(self)));
+        }
+    }
+
+    /// Closes what was idle for too long; whether anything is left.
+    fn sweep(&self) -> bool {
+        let (now, idle_for) = (self.clock.now(), self.idle_for.get());
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| idle.since + idle_for > now && idle.connection.sender.is_ready());
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| {
+            let waits = connection.streams.get() > 0 || connection.since.get() + idle_for > now;
+            waits && !connection.sender.is_closed()
+        });
+        !idle.is_empty() || !shared.is_empty()
+    }
+}
+
+async fn sweep(server: Weak<Server>) {
+    loop {
+        let Some(pause) = server.upgrade().map(|server| server.idle_for.get() / 4) else { return };
+        tokio::time::sleep(pause.max(Duration::from_millis(50))).await;
+        let Some(server) = server.upgrade() else { return };
+        if !server.sweep() {
+            server.sweeping.set(false);
+            return;
+        }
+    }
+}
+
+async fn begin_http1(dialed: Dialed) -> Result<Http1, DialError> {
+    let received = dialed.stream.received();
+    let (sender, connection) = http1::Builder::new()
+        .max_header_size(RESPONSE_HEAD_BYTES_MAX as usize)
+        .handshake::<TokioIo<Stream>, Outgoing>(TokioIo::new(dialed.stream))
+        .await
+        .map_err(DialError::Http)?;
+    spawn_local(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    Ok(Http1 { sender, received })
+}
+
+impl Lease {
+    pub(super) const fn is_http2(&self) -> bool {
+        matches!(self.way, Way::Http2(_))
+    }
+
+    /// Sends a request and waits for the response's head.
+    pub(super) async fn exchange(self, request: Request<Outgoing>) -> Result<(Response<Incoming>, Used), Failure> {
+        match self.way {
+            Way::Http1(mut connection) => {
+                let before = connection.received.bytes();
+                match connection.sender.try_send_request(request).await {
+                    Ok(response) => Ok((response, Used(Way::Http1(connection)))),
+                    Err(mut error) => Err(match error.take_message() {
+                        Some(request) => Failure::Unsent(Box::new(request)),
+                        None => {
+                            let answered = connection.received.bytes() != before;
+                            Failure::Lost(Loss { answered }, error.into_error())
+                        }
+                    }),
+                }
+            }
+            Way::Http2(stream) => {
+                let mut sender = stream.connection.sender.clone();
+                match sender.try_send_request(request).await {
+                    Ok(response) => Ok((response, Used(Way::Http2(stream)))),
+                    Err(mut error) => Err(match error.take_message() {
+                        Some(request) => Failure::Unsent(Box::new(request)),
+                        None => {
+                            let answered = retry::answered_by_reset(error.error());
+                            Failure::Lost(Loss { answered }, error.into_error())
+                        }
+                    }),
+                }
+            }
+        }
+    }
+}
+
+impl Used {
+    /// The response has ended; `complete`: all of it was read.
+    pub(super) fn ended(self, server: &Rc<Server>, complete: bool) {
+        match self.0 {
+            // ready: the request was wholly sent as well, and the connection lives
+            Way::Http1(connection) if complete && connection.sender.is_ready() => server.keep(connection),
+            Way::Http1(_) | Way::Http2(_) => {}
+        }
+    }
+}
+
+impl Drop for InShared {
+    fn drop(&mut self) {
+        self.connection.streams.set(self.connection.streams.get().saturating_sub(1));
+        self.connection.since.set(self.clock.now());
+    }
+}
+
+/// Runs the tasks of HTTP/2 connections on the worker that has them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OnWorker;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnWorker {
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}

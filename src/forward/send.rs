@@ -1,0 +1,455 @@
+//! The way of one request to a server and back: choose, connect, send, perhaps once more, deliver.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, StatusCode, request, response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use prometheus::{Histogram, IntGauge};
+
+use super::balance::Chooser;
+use super::deadline::{Deadlines, Elapsed};
+use super::dial::DialError;
+use super::health::{Fleet, ServerKey};
+use super::outgoing::{Outgoing, Progress};
+use super::pool::{Failure, InFlight, Lease, Server, Used};
+use super::retry::{ATTEMPTS_MAX, Copy, Loss};
+use super::rewrite::{self, Outbound};
+use super::upgrade::{self, Asked, OpenStream, Outcome};
+use super::{Origin, Sent, ServerGroup, Settings, Timeouts, UpstreamKind, UpstreamSettings, echo};
+use crate::authorize::Permit;
+use crate::clock::Clock;
+use crate::rejection::Rejection;
+use crate::route::Route;
+use crate::wire::body::{Body, BodyEnd, BodyError};
+use crate::wire::target::Target;
+
+/// The upstreams as one worker uses them: its connections, its requests under way, its turns.
+pub struct Upstreams {
+    fleet: Arc<Fleet>,
+    clock: Clock,
+    deadlines: Deadlines,
+    groups: RefCell<Vec<Option<Rc<Group>>>>,
+    servers: RefCell<HashMap<ServerKey, Rc<Server>>>,
+    open: OpenStreams,
+}
+
+struct OpenStreams {
+    websocket: IntGauge,
+    sse: IntGauge,
+    grpc: IntGauge,
+}
+
+impl std::fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstreams").finish_non_exhaustive()
+    }
+}
+
+/// One upstream's servers.
+struct Group {
+    settings: Arc<ServerGroup>,
+    servers: Vec<Rc<Server>>,
+    chooser: Chooser,
+    took: Histogram,
+}
+
+/// What all attempts of one request have in common.
+struct Passing<'a> {
+    route: &'a Route,
+    origin: &'a Origin,
+    timeouts: &'a Timeouts,
+    method: Method,
+    takes_trailers: bool,
+    progress: Option<Rc<Progress>>,
+}
+
+/// A response's head, and what has to be given back at its end.
+struct Arrived {
+    response: Response<Incoming>,
+    used: Used,
+    in_flight: InFlight,
+    server: Rc<Server>,
+    over_http2: bool,
+}
+
+impl Upstreams {
+    /// A worker's upstreams; it has none until [`Upstreams::apply`].
+    pub fn new(fleet: Arc<Fleet>, clock: Clock) -> Self {
+        let open = |kind| fleet.metrics().open_streams.with_label_values(&[kind]);
+        let open = OpenStreams { websocket: open("websocket"), sse: open("sse"), grpc: open("grpc") };
+        Self {
+            deadlines: Deadlines::new(clock.clone()),
+            groups: RefCell::default(),
+            servers: RefCell::default(),
+            open,
+            fleet,
+            clock,
+        }
+    }
+
+    /// Takes the upstreams of a configuration. Connections to servers that it has unchanged are kept; others close once
+    /// their requests have ended.
+    pub fn apply(&self, upstreams: &[UpstreamSettings]) {
+        let old = self.servers.take();
+        let mut kept = HashMap::new();
+        let groups = upstreams
+            .iter()
+            .map(|upstream| match &upstream.kind {
+                UpstreamKind::Echo => None,
+                UpstreamKind::Servers(group) => {
+                    let group = Rc::new(self.group(&upstream.name, group, &old));
+                    for server in &group.servers {
+                        kept.insert((Arc::clone(&upstream.name), Arc::clone(&server.label)), Rc::clone(server));
+                    }
+                    Some(group)
+                }
+            })
+            .collect();
+        self.servers.replace(kept);
+        self.groups.replace(groups);
+    }
+
+    fn group(&self, name: &Arc<str>, group: &Arc<ServerGroup>, known: &HashMap<ServerKey, Rc<Server>>) -> Group {
+        let servers = group.servers.iter().map(|address| {
+            let key = (Arc::clone(name), Arc::clone(&address.label));
+            let server = known.get(&key).filter(|server| server.is(address, group.tls.as_ref())).cloned();
+            let server = server
+                .unwrap_or_else(|| Rc::new(Server::new(name, address, group.tls.as_ref(), &self.fleet, &self.clock)));
+            server.keep_at_most(group.keep_alive);
+            server
+        });
+        Group {
+            servers: servers.collect(),
+            chooser: Chooser::new(group.balance, getrandom::u64().unwrap_or_default()),
+            took: self.fleet.metrics().upstream_duration.with_label_values(&[&**name]),
+            settings: Arc::clone(group),
+        }
+    }
+
+    /// The servers of an upstream. A request that began under another configuration than the applied one gets its own
+    /// group, which shares the servers that both have.
+    fn group_of(&self, index: usize, name: &Arc<str>, settings: &Arc<ServerGroup>) -> Rc<Group> {
+        let applied = self.groups.borrow().get(index).cloned().flatten();
+        applied
+            .filter(|group| Arc::ptr_eq(&group.settings, settings))
+            .unwrap_or_else(|| Rc::new(self.group(name, settings, &self.servers.borrow())))
+    }
+
+    /// Sends a request where its permit says, and gives the response, whose body streams.
+    ///
+    /// A refusal says what kept a response from coming. What is known of the way is given beside, for the record.
+    pub async fn send(
+        &self,
+        settings: &Settings<'_>,
+        permit: Permit<'_>,
+        target: &Target,
+        request: Request<Body>,
+        origin: &Origin,
+    ) -> (Result<Response<Body>, Rejection>, Option<Sent>) {
+        let route = permit.route();
+        let Some(upstream) = settings.upstreams.get(route.upstream.0) else { return (Err(Rejection::Internal), None) };
+        let mut sent = Sent { upstream: Arc::clone(&upstream.name), server: None, took: None };
+        let (mut head, body) = request.into_parts();
+        let identity = permit.identity().map(|identity| &**identity);
+        let outbound = Outbound { route, identity, names: settings.identity, target, origin };
+        let hop = rewrite::request(&mut head, &outbound);
+        let body = if body.is_end_stream() { body } else { body.stalling_after(settings.timeouts.idle) };
+        let (body, progress) = Outgoing::new(body, &self.clock, settings.identity);
+        let passing = Passing {
+            route,
+            origin,
+            timeouts: settings.timeouts,
+            method: head.method.clone(),
+            takes_trailers: hop.takes_trailers,
+            progress,
+        };
+        let asked = upgrade::asked(&mut head, &hop, passing.progress.is_some());
+        if head.method == Method::CONNECT && asked.is_none() {
+            return (Err(Rejection::BadRequest("CONNECT is for WebSockets only")), Some(sent));
+        }
+        let result = match &upstream.kind {
+            UpstreamKind::Echo => passing.echo(head, body, identity).await,
+            UpstreamKind::Servers(group) => {
+                let group = self.group_of(route.upstream.0, &upstream.name, group);
+                match asked {
+                    None => match self.attempt(&group, &passing, head, body, &mut sent).await {
+                        Ok(arrived) => self.deliver(arrived, &passing),
+                        Err(rejection) => Err(rejection),
+                    },
+                    Some(asked) => self.open_websocket(&group, &passing, head, asked, &mut sent).await,
+                }
+            }
+        };
+        (result, Some(sent))
+    }
+
+    /// Tries servers until one answers, as far as [`retry`](super::retry) allows.
+    async fn attempt(
+        &self,
+        group: &Group,
+        passing: &Passing<'_>,
+        mut head: request::Parts,
+        mut body: Outgoing,
+        sent: &mut Sent,
+    ) -> Result<Arrived, Rejection> {
+        let now = self.clock.now();
+        let (mut tried, mut reuse, mut repeated) = (Vec::new(), true, false);
+        let mut first_sent: Option<Instant> = None;
+        let mut failure = Rejection::NoHealthyUpstream;
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(server) = group.choose(&tried, now, !reuse) else { break };
+            sent.server = Some(Arc::clone(&server.label));
+            let in_flight = InFlight::new(&server);
+            let lease = match server.lease(reuse, now, passing.timeouts).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    failure = connect_failed(&server, &error);
+                    tried.push(server);
+                    continue;
+                }
+            };
+            let copy = if repeated { None } else { Copy::of(&head, passing.progress.is_some()) };
+            passing.fit(&mut head, &body, &lease, &server);
+            let first = *first_sent.get_or_insert_with(|| if lease.reused { now } else { self.clock.now() });
+            let over_http2 = lease.is_http2();
+            let exchanged = lease.exchange(Request::from_parts(head, body));
+            match self.deadlines.within(|| passing.deadline(first), exchanged).await {
+                Ok(Ok((response, used))) => {
+                    self.took(group, &server, first, sent);
+                    return Ok(Arrived { response, used, in_flight, server, over_http2 });
+                }
+                Ok(Err(Failure::Unsent(request))) => {
+                    // the server closed a kept connection as we took it; nothing was sent
+                    (head, body) = request.into_parts();
+                    reuse = false;
+                    failure = Rejection::UpstreamUnavailable;
+                }
+                Ok(Err(Failure::Lost(loss, error))) => {
+                    let again = copy.and_then(|copy| copy.again(&loss));
+                    let Some(again) = again else { return Err(lost(&server, passing, &loss, &error)) };
+                    server.outcomes.error.inc();
+                    (head, body) = (again, Outgoing::empty());
+                    (reuse, repeated) = (false, true);
+                    failure = Rejection::UpstreamUnavailable;
+                    tried.push(server);
+                }
+                Err(Elapsed) => {
+                    server.outcomes.timeout.inc();
+                    return Err(passing.rejection().unwrap_or(Rejection::UpstreamTimeout));
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    fn took(&self, group: &Group, server: &Server, since: Instant, sent: &mut Sent) {
+        let took = self.clock.now().saturating_duration_since(since);
+        group.took.observe(took.as_secs_f64());
+        server.outcomes.ok.inc();
+        sent.took = Some(took);
+    }
+
+    /// The response as the caller gets it; its connection and its counts are given back when its body ends.
+    fn deliver(&self, arrived: Arrived, passing: &Passing<'_>) -> Result<Response<Body>, Rejection> {
+        let Arrived { response, used, in_flight, server, .. } = arrived;
+        let (mut head, incoming) = response.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // nobody asked: what follows on that connection is no HTTP that anybody has looked at
+            return Err(Rejection::UpstreamUnavailable);
+        }
+        let body = Body::streamed(incoming);
+        passing.rewrite_response(&mut head, &body);
+        if body.is_end_stream() {
+            used.ended(&server, true);
+            return Ok(Response::from_parts(head, Body::empty()));
+        }
+        let open = self.open.of(&head);
+        let body = body.stalling_after(passing.timeouts.idle).on_end(move |end, _| {
+            used.ended(&server, end == BodyEnd::Complete);
+            drop((in_flight, open));
+        });
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Asks one server after the other to open a WebSocket, each over a connection of its own.
+    async fn open_websocket(
+        &self,
+        group: &Group,
+        passing: &Passing<'_>,
+        mut head: request::Parts,
+        asked: Asked,
+        sent: &mut Sent,
+    ) -> Result<Response<Body>, Rejection> {
+        let now = self.clock.now();
+        let mut tried = Vec::new();
+        let mut failure = Rejection::NoHealthyUpstream;
+        while tried.len() < ATTEMPTS_MAX
+            && let Some(server) = group.choose(&tried, now, false)
+        {
+            sent.server = Some(Arc::clone(&server.label));
+            let in_flight = InFlight::new(&server);
+            let lease = match server.lease_alone(passing.timeouts).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    failure = connect_failed(&server, &error);
+                    tried.push(server);
+                    continue;
+                }
+            };
+            let body = Outgoing::empty();
+            passing.fit(&mut head, &body, &lease, &server);
+            let over_http2 = lease.is_http2();
+            if over_http2 {
+                asked.ask_http2(&mut head)
+            } else {
+                asked.ask_http1(&mut head)
+            }
+            let first = self.clock.now();
+            let exchanged = lease.exchange(Request::from_parts(head, body));
+            return match self.deadlines.within(|| passing.deadline(first), exchanged).await {
+                Ok(Ok((response, used))) => {
+                    self.took(group, &server, first, sent);
+                    self.begin_websocket(Arrived { response, used, in_flight, server, over_http2 }, passing, asked)
+                }
+                Ok(Err(Failure::Unsent(_))) => {
+                    server.outcomes.error.inc();
+                    Err(Rejection::UpstreamUnavailable)
+                }
+                Ok(Err(Failure::Lost(loss, error))) => Err(lost(&server, passing, &loss, &error)),
+                Err(Elapsed) => {
+                    server.outcomes.timeout.inc();
+                    Err(Rejection::UpstreamTimeout)
+                }
+            };
+        }
+        Err(failure)
+    }
+
+    fn begin_websocket(
+        &self,
+        mut arrived: Arrived,
+        passing: &Passing<'_>,
+        asked: Asked,
+    ) -> Result<Response<Body>, Rejection> {
+        let fields = asked.fields();
+        let (mut head, incoming) = arrived.response.into_parts();
+        match asked.outcome(&mut head, arrived.over_http2) {
+            Outcome::Broken => Err(Rejection::UpstreamUnavailable),
+            Outcome::Declined => {
+                arrived.response = Response::from_parts(head, incoming);
+                self.deliver(arrived, passing)
+            }
+            Outcome::Agreed(tunnel) => {
+                let body = Body::empty();
+                passing.rewrite_response(&mut head, &body);
+                fields.write(&mut head.headers);
+                let open = OpenStream::new(self.open.websocket.clone());
+                tunnel.carry((open, arrived.in_flight, arrived.used));
+                Ok(Response::from_parts(head, body))
+            }
+        }
+    }
+}
+
+impl OpenStreams {
+    /// Responses that are open for long are counted while they are.
+    fn of(&self, head: &response::Parts) -> Option<OpenStream> {
+        let media_type = head.headers.get(CONTENT_TYPE)?.as_bytes();
+        let begins = |with: &[u8]| media_type.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+        if begins(b"text/event-stream") {
+            Some(OpenStream::new(self.sse.clone()))
+        } else if begins(b"application/grpc") {
+            Some(OpenStream::new(self.grpc.clone()))
+        } else {
+            None
+        }
+    }
+}
+
+impl Group {
+    /// A server that is up and was not tried. One that is set aside comes after the others; one that was tried comes last,
+    /// and only where `again`.
+    fn choose(&self, tried: &[Rc<Server>], now: Instant, again: bool) -> Option<Rc<Server>> {
+        let untried = |server: &Rc<Server>| !tried.iter().any(|other| Rc::ptr_eq(other, server));
+        let pick = |usable: &dyn Fn(&Rc<Server>) -> bool| {
+            let load =
+                |index: usize| self.servers.get(index).filter(|server| usable(server)).map(|server| server.in_flight());
+            self.chooser.choose(self.servers.len(), load)
+        };
+        let index = pick(&|server| server.health.is_up() && !server.health.is_set_aside(now) && untried(server))
+            .or_else(|| pick(&|server| server.health.is_up() && untried(server)))
+            .or_else(|| again.then(|| pick(&|server| server.health.is_up())).flatten())?;
+        self.servers.get(index).cloned()
+    }
+}
+
+impl Passing<'_> {
+    async fn echo(
+        &self,
+        mut head: request::Parts,
+        body: Outgoing,
+        identity: Option<&crate::authenticate::Identity>,
+    ) -> Result<Response<Body>, Rejection> {
+        rewrite::fit_http1(&mut head, &body, self.takes_trailers);
+        let answered = echo::answer(&head, body.into_body(), identity).await;
+        let (mut head, body) = answered.map_err(|error| body_failed(&error))?.into_parts();
+        self.rewrite_response(&mut head, &body);
+        Ok(Response::from_parts(head, body))
+    }
+
+    fn fit(&self, head: &mut request::Parts, body: &Outgoing, lease: &Lease, server: &Server) {
+        if lease.is_http2() {
+            rewrite::fit_http2(head, body, self.takes_trailers, server.protocol());
+        } else {
+            rewrite::fit_http1(head, body, self.takes_trailers);
+        }
+    }
+
+    fn rewrite_response(&self, head: &mut response::Parts, body: &Body) {
+        rewrite::response(head, body, &self.method, self.route, &self.origin.request_id);
+    }
+
+    fn deadline(&self, first_sent: Instant) -> Instant {
+        let limit = self.route.timeout.unwrap_or(self.timeouts.response_header);
+        match &self.progress {
+            None => first_sent + limit,
+            Some(progress) => progress.deadline(limit, self.timeouts.idle),
+        }
+    }
+
+    fn rejection(&self) -> Option<Rejection> {
+        self.progress.as_ref().and_then(|progress| progress.rejection())
+    }
+}
+
+fn connect_failed(server: &Server, error: &DialError) -> Rejection {
+    server.outcomes.connect_failed.inc();
+    match error {
+        DialError::TooLate => Rejection::UpstreamTimeout,
+        DialError::Resolve(_) | DialError::Connect(_) | DialError::Tls(_) | DialError::NoTls | DialError::Http(_) => {
+            Rejection::UpstreamUnavailable
+        }
+    }
+}
+
+fn lost(server: &Server, passing: &Passing<'_>, loss: &Loss, error: &hyper::Error) -> Rejection {
+    server.outcomes.error.inc();
+    tracing::debug!(server = &*server.label, answered = loss.answered, %error, "no response");
+    passing.rejection().unwrap_or(Rejection::UpstreamUnavailable)
+}
+
+/// Why a request's own body ends it.
+fn body_failed(error: &BodyError) -> Rejection {
+    match error {
+        BodyError::TooLarge => Rejection::BodyTooLarge,
+        BodyError::Stalled => Rejection::RequestTimeout,
+        BodyError::Broken(_) => Rejection::BadRequest("the body broke off"),
+        BodyError::Cut => Rejection::Internal,
+    }
+}
