@@ -86,15 +86,13 @@ impl Deadlines {
         let entry = Some(Entry { at, waker: waker.clone() });
         let mut entries = self.list.entries.borrow_mut();
         let free = self.list.free.borrow_mut().pop();
-        let index = match free.and_then(|index| entries.get_mut(index).map(|slot| (index, slot))) {
-            Some((index, slot)) => {
-                *slot = entry;
-                index
-            }
-            None => {
-                entries.push(entry);
-                entries.len() - 1
-            }
+        let reused = free.and_then(|index| entries.get_mut(index).map(|slot| (index, slot)));
+        let index = if let Some((index, slot)) = reused {
+            *slot = entry;
+            index
+        } else {
+            entries.push(entry);
+            entries.len() - 1
         };
         if !self.list.ticking.replace(true) {
             tokio::task::spawn_local(tick(Rc::downgrade(&self.list), self.clock.clone()));

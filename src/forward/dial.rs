@@ -30,7 +30,7 @@ const ADDRESSES_MAX: usize = 4;
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(500);
 
 /// When the kernel begins to ask a silent peer whether it is still there.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";

@@ -14,7 +14,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
-use http_body::Body as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Map, Value, json};
@@ -144,6 +143,8 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body as _;
+
     use super::*;
 
     fn answered(request: Request<Body>) -> (Response<Body>, Value) {

@@ -16,7 +16,7 @@ use prometheus::IntGauge;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::dial::{DialError, Dialer, Offer};
+use super::dial::{DialError, Dialed, Dialer, Offer};
 use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamKind, UpstreamSettings};
 use crate::clock::Clock;
 use crate::record::metrics::Metrics;
@@ -271,12 +271,12 @@ enum ProbeError {
 
 /// One probe over a connection of its own: what is asked is whether a caller could be served now.
 async fn probe(dialer: &Dialer, check: &HealthCheck) -> Result<StatusCode, ProbeError> {
-    let dialed = dialer.dial(Offer::Any).await?;
+    let Dialed { stream, http2 } = dialer.dial(Offer::Any).await?;
     let ServerAddress { host, port, protocol, .. } = &dialer.address;
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let request = Request::builder().method(Method::GET).header(header::USER_AGENT, USER_AGENT);
-    let io = TokioIo::new(dialed.stream);
-    if dialed.http2 {
+    let io = TokioIo::new(stream);
+    if http2 {
         let scheme = if *protocol == Protocol::Https { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(&*check.path).build()?;
         let request = request.version(Version::HTTP_2).uri(uri).body(Empty::<Bytes>::new())?;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
 use tokio::sync::Semaphore;
@@ -400,30 +400,26 @@ impl Lease {
                 let before = connection.received.bytes();
                 match connection.sender.try_send_request(request).await {
                     Ok(response) => Ok((response, Used(Way::Http1(connection)))),
-                    Err(mut error) => Err(match error.take_message() {
-                        Some(request) => Failure::Unsent(Box::new(request)),
-                        None => {
-                            let answered = connection.received.bytes() != before;
-                            Failure::Lost(Loss { answered }, error.into_error())
-                        }
-                    }),
+                    Err(error) => Err(failure(error, |_| connection.received.bytes() != before)),
                 }
             }
             Way::Http2(stream) => {
                 let mut sender = stream.connection.sender.clone();
                 match sender.try_send_request(request).await {
                     Ok(response) => Ok((response, Used(Way::Http2(stream)))),
-                    Err(mut error) => Err(match error.take_message() {
-                        Some(request) => Failure::Unsent(Box::new(request)),
-                        None => {
-                            let answered = retry::answered_by_reset(error.error());
-                            Failure::Lost(Loss { answered }, error.into_error())
-                        }
-                    }),
+                    Err(error) => Err(failure(error, retry::answered_by_reset)),
                 }
             }
         }
     }
+}
+
+fn failure(mut error: TrySendError<Request<Outgoing>>, answered: impl FnOnce(&hyper::Error) -> bool) -> Failure {
+    if let Some(request) = error.take_message() {
+        return Failure::Unsent(Box::new(request));
+    }
+    let error = error.into_error();
+    Failure::Lost(Loss { answered: answered(&error) }, error)
 }
 
 impl Used {

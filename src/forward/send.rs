@@ -306,9 +306,9 @@ impl Upstreams {
             passing.fit(&mut head, &body, &lease, &server);
             let over_http2 = lease.is_http2();
             if over_http2 {
-                asked.ask_http2(&mut head)
+                Asked::ask_http2(&mut head);
             } else {
-                asked.ask_http1(&mut head)
+                asked.ask_http1(&mut head);
             }
             let first = self.clock.now();
             let exchanged = lease.exchange(Request::from_parts(head, body));

@@ -87,7 +87,7 @@ impl Asked {
     }
 
     /// Puts the wish into a head for an HTTP/2 server (RFC 8441 5).
-    pub(super) fn ask_http2(&self, head: &mut request::Parts) {
+    pub(super) fn ask_http2(head: &mut request::Parts) {
         head.method = Method::CONNECT;
         head.headers.remove(SEC_WEBSOCKET_KEY);
         head.headers.remove(CONTENT_LENGTH);
