@@ -151,7 +151,7 @@ mod tests {
         local(async {
             let clock = Clock::system();
             let deadlines = Deadlines::new(clock.clone());
-            let in_an_hour = clock.now() + Duration::from_secs(3600);
+            let in_an_hour = clock.now() + Duration::from_hours(1);
             assert_eq!(deadlines.within(|| in_an_hour, async { 7 }).await, Ok(7));
             let late = async {
                 clock.advance(Duration::from_secs(3601));
@@ -167,10 +167,10 @@ mod tests {
         local(async {
             let clock = Clock::system();
             let deadlines = Deadlines::new(clock.clone());
-            let at = Cell::new(clock.now() + Duration::from_secs(60));
+            let at = Cell::new(clock.now() + Duration::from_mins(1));
             let ends = async {
                 clock.advance(Duration::from_secs(61));
-                at.set(clock.now() + Duration::from_secs(60));
+                at.set(clock.now() + Duration::from_mins(1));
                 tokio::time::sleep(TICK * 3).await;
             };
             assert_eq!(deadlines.within(|| at.get(), ends).await, Ok(()));

@@ -185,7 +185,7 @@ mod tests {
             ("a byte more", vec![b'a'; SHOWN_BYTES_MAX + 1], SHOWN_BYTES_MAX, "utf-8", true),
             (
                 "a character cut in two",
-                [&[b'a'; SHOWN_BYTES_MAX - 1][..], "ä".as_bytes()].concat(),
+                [&vec![b'a'; SHOWN_BYTES_MAX - 1][..], "ä".as_bytes()].concat(),
                 SHOWN_BYTES_MAX - 1,
                 "utf-8",
                 true,

@@ -227,7 +227,7 @@ impl Bench {
             settings,
             timeouts: Timeouts {
                 connect: Duration::from_secs(2),
-                response_header: Duration::from_secs(60),
+                response_header: Duration::from_mins(1),
                 idle: Duration::from_secs(75),
             },
             names: IdentityNames::default(),
