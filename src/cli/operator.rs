@@ -193,3 +193,40 @@ pub(super) fn when(at: Option<UnixSeconds>) -> String {
     let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
     humantime::format_rfc3339_seconds(time).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::secrets::tests::console;
+    use super::*;
+    use crate::config::{Environment, load};
+    use crate::principal::Subject;
+    use crate::secret::Secret;
+    use crate::store::Added;
+
+    #[test]
+    fn the_store_is_the_one_that_the_configuration_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("gateway.yaml");
+        let text = "store: sqlite:people.db\nupstreams: { demo: { builtin: echo } }\n\
+                    routes: [{ path: /**, allow: anyone, to: demo }]\n";
+        std::fs::write(&file, text).unwrap();
+        let snapshot = load(&file, &Environment::of_process()).unwrap();
+        for expected in [Added::Yes, Added::Taken] {
+            let operator = Operator::open(&snapshot).unwrap();
+            let hash = Secret::new("hash".to_owned());
+            let added = operator.store().add_account(Subject::user("ann"), hash, vec![], vec![]);
+            assert_eq!(operator.wait(added).unwrap(), expected);
+        }
+        let left: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.contains(&"people.db".into()) && left.len() == 2, "{left:?}");
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells_and_shows_no_control_characters() {
+        let (mut console, printed) = console("");
+        let rows = [["jörg\n".to_owned(), "b".to_owned()], ["a".to_owned(), "\u{1b}[2J".to_owned()]];
+        console.table(["N", "ROLES"], &rows).unwrap();
+        assert_eq!(printed.take(), "N      ROLES\njörg\u{fffd}  b\na      \u{fffd}[2J\n");
+    }
+}

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::accounts::existing;
 use super::operator::{CliError, Console, Operator, seconds, when};
 use super::secrets::from_stdin;
+use crate::config::units;
 use crate::principal::{Subject, SubjectKind};
 use crate::store::{NewToken, RefreshStanding, TokenListing};
 use crate::wire::opaque::{OpaqueKind, digest, mint, plausible};
@@ -69,7 +70,7 @@ impl TokenCommand {
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {
-    let ttl = humantime::parse_duration(text).map_err(|_| "a duration such as 30m, 1h or 7d is expected".to_owned())?;
+    let ttl = units::duration(text).map_err(|error| format!("it is {error}"))?;
     if !(Duration::from_secs(1)..=Duration::from_secs(TTL_DAYS_MAX * 86_400)).contains(&ttl) {
         return Err(format!("it must be between 1s and {TTL_DAYS_MAX}d"));
     }
