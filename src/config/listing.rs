@@ -12,6 +12,8 @@ use super::tree::{Node, Value};
 const MASK: &str = "********";
 /// A longer line is cut around the caret.
 const LINE_CHARS_MAX: usize = 160;
+/// A longer line is not shown: it was not written by hand, and each problem in it would cost reading it again.
+const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// The text of a file with the ranges of bytes that are not shown.
 #[derive(Debug)]
@@ -44,6 +46,11 @@ impl<'s> Listing<'s> {
     pub fn show(&self, place: Place) -> Option<(String, usize)> {
         let start = *self.starts.get(place.line.checked_sub(1)?)?;
         let line = self.text.get(start..)?.lines().next().unwrap_or_default();
+        if line.len() > LINE_BYTES_MAX {
+            return None;
+        }
+        let end = start + line.len();
+        let near: Vec<_> = self.hidden.iter().filter(|range| range.start < end && start < range.end).collect();
         let userinfo = userinfo(line);
         let mut shown: Vec<char> = Vec::new();
         let mut caret = None;
@@ -53,7 +60,7 @@ impl<'s> Listing<'s> {
                 caret = Some(shown.len());
             }
             let byte = start + offset;
-            let hidden = self.hidden.iter().any(|range| range.contains(&byte))
+            let hidden = near.iter().any(|range| range.contains(&byte))
                 || userinfo.as_ref().is_some_and(|range| range.contains(&offset));
             if !hidden {
                 shown.push(if letter.is_control() { ' ' } else { letter });
@@ -189,5 +196,9 @@ mod tests {
         let (shown, caret) = Listing::new(&line, Vec::new()).show(Place { line: 1, column: 1001 }).unwrap();
         assert_eq!(shown.chars().nth(caret), Some('x'));
         assert!(shown.len() <= LINE_CHARS_MAX);
+        for (bytes, is_shown) in [(LINE_BYTES_MAX, true), (LINE_BYTES_MAX + 1, false)] {
+            let line = "x".repeat(bytes);
+            assert_eq!(Listing::new(&line, Vec::new()).show(Place::START).is_some(), is_shown, "{bytes}");
+        }
     }
 }

@@ -243,6 +243,8 @@ fn a_route_says_plainly_whom_it_lets_through() {
         ("    allow: anyone\n    schemes: [cookie]\n", "6:15: unknown word `cookie`"),
         ("    allow: anyone\n    methods: [get]\n", "6:15: methods are written in upper case"),
         ("    allow: anyone\n    methods: [G T]\n", "6:15: `G T` is not a method"),
+        ("    allow: anyone\n    methods: [GET, GET]\n", "6:20: this stands in the list already"),
+        ("    allow: anyone\n    hosts: [a, A.]\n", "6:16: this stands in the list already"),
         ("    allow: anyone\n    hosts: [a:80]\n", "6:13: `a:80` is not a host"),
         ("    allow: anyone\n    hosts: ['*.a']\n", "6:13: `*.a` is not a host"),
         ("    allow: anyone\n    strip_prefix: /order\n", "6:19: `/order` is not a prefix of whole literal segments"),
@@ -539,6 +541,167 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(snapshot.endpoints.len(), 10);
     assert!(snapshot.endpoints.values().all(|endpoint| endpoint.texts.oauth && endpoint.action != Action::Register));
     assert!(snapshot.endpoints["/auth/token"].reply.is_some());
+}
+
+/// Everything of contract 2 that is built.
+const WHOLE: &str = r#"
+listeners:
+  - address: 0.0.0.0:8443
+    tls:
+      certificates:
+        - { cert: certs/api.pem, key: certs/api.key }
+      min_version: "1.3"
+  - address: 0.0.0.0:8080
+    redirect: https
+workers: auto
+trusted_proxies: [10.0.0.0/8, "::1", 192.0.2.7]
+admin:
+  address: 127.0.0.1:9901
+store: sqlite:data/portcullis.db
+auth:
+  realm: api
+  schemes: [basic, token, bearer]
+  cache: { ttl: 30s, capacity: 100000, negative_ttl: 2s, stale_if_store_down: 5m }
+  jwt:
+    issuer: https://api.example.com
+    audience: [orders-api]
+    leeway: 30s
+    roles: realm_access.roles
+    subject: sub.username
+    type: { claim: type, access: access, refresh: refresh }
+    require_exp: true
+    keys:
+      - { id: k1, algorithm: HS256, secret: ${JWT_SECRET_KEY} }
+      - { id: k0, algorithm: ES256, private_key: keys/es256.pem }
+tokens:
+  access_ttl: 15m
+  refresh_ttl: 7d
+  opaque_ttl: 24h
+  default_role: user
+  refresh_format: jwt
+  claims: { user_id: "{user_id}", sub: { username: "{user}", role: "{role}" } }
+  sub_as: json_text
+passwords: { min_bytes: 8, max_bytes: 1024 }
+identity_headers:
+  user: X-Auth-User
+  roles: X-Auth-Roles
+  scheme: X-Auth-Scheme
+errors:
+  member: message
+  messages: { missing_credentials: Missing Authorization Header, invalid_token.expired: Token has expired }
+paths:
+  encoded_slash: refuse
+  encoded_query: refuse
+  semicolon: refuse
+  empty_segments: merge
+limits:
+  token_endpoints:
+    per_address: { rate: 30/m, burst: 10 }
+    per_account: { rate: 5/m, burst: 5 }
+    per_account_anywhere: { rate: 100/h, burst: 100 }
+  unauthenticated: { rate: 20/s, burst: 100 }
+  header_bytes: 32KiB
+  headers: 100
+  body_bytes: 0
+  connections: auto
+timeouts: { handshake: 10s, request_header: 10s, idle: 75s, connect: 2s, response_header: 60s, drain: 30s }
+endpoints:
+  - { path: /oauth/token, action: oauth_token }
+upstreams:
+  orders:
+    servers: [http://127.0.0.1:9001, http://127.0.0.1:9002]
+    balance: least_requests
+    health: { path: /health, interval: 5s, timeout: 1s, unhealthy_after: 3, healthy_after: 2 }
+    keep_alive: 64
+  inner:
+    servers: [https://10.0.0.7]
+    tls: { ca: certs/api.pem, server_name: localhost, cert: certs/api.pem, key: certs/api.key }
+  demo: { builtin: echo }
+routes:
+  - path: /health
+    allow: anyone
+    to: orders
+  - path: /orders/**
+    methods: [GET, HEAD]
+    allow: [user, admin]
+    to: orders
+  - path: /orders/{id}/refund
+    methods: [POST]
+    hosts: [api.example.com]
+    allow: [admin]
+    scopes: [orders:write]
+    schemes: [bearer]
+    strip_prefix: /orders
+    request_headers: { set: { X-Tenant: blue }, remove: [Cookie] }
+    response_headers: { set: { Cache-Control: no-store } }
+    forward_credentials: false
+    rate: { rate: 100/s, burst: 50, by: principal }
+    timeout: 5s
+    body_bytes: 1MiB
+    to: orders
+log: { access: json, audit: json, level: info }
+bootstrap:
+  users:
+    - { name: admin, roles: [admin] }
+    - { name: guest, password: { file: guest.txt }, roles: [guest] }
+  clients:
+    - { id: ${API_CLIENT_ID}, secret: ${API_CLIENT_SECRET}, roles: [user] }
+"#;
+
+#[test]
+fn a_file_that_says_all_there_is_to_say_is_understood() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    write("certs/api.pem", &certificate.pem());
+    write("certs/api.key", &key.serialize_pem());
+    write("keys/es256.pem", &key.serialize_pem());
+    write("guest.txt", "guest-password\n");
+    write(".env", "API_CLIENT_ID=cron\nAPI_CLIENT_SECRET=cron-secret\n");
+    let environment: Environment = std::iter::once(("JWT_SECRET_KEY", "short")).collect();
+    let snapshot = load_text(WHOLE, directory.path(), "gateway.yaml", &environment);
+    let snapshot = snapshot.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(snapshot.listeners.len(), 2);
+    assert!(matches!(snapshot.listeners[1].mode, Mode::Redirect { https_port: 8443 }));
+    assert_eq!(snapshot.trusted_proxies.0.len(), 3);
+    assert_eq!(snapshot.store, snapshot::StoreLocation::Sqlite(directory.path().join("data/portcullis.db")));
+    assert!(snapshot.auth.jwt.keys.is_some() && snapshot.tokens.sub_as_json_text);
+    assert_eq!((snapshot.upstreams.len(), snapshot.routes.routes().len()), (3, 3));
+    assert_eq!(&*snapshot.bootstrap.clients[0].id, "cron");
+    let names = [".env", "certs/api.key", "certs/api.pem", "guest.txt", "keys/es256.pem"];
+    assert_eq!(snapshot.files, names.map(|name| directory.path().join(name)));
+
+    write("certs/api.key", "no key");
+    let printed = load_text(WHOLE, directory.path(), "gateway.yaml", &environment).unwrap_err().to_string();
+    assert!(printed.contains("gateway.yaml:6:39: this file cannot be used: "), "{printed}");
+    assert!(printed.contains(": this file is not a private key in PEM"), "{printed}");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+    #[test]
+    fn no_text_breaks_the_reader_and_none_shows_the_secret(
+        from in 0..WHOLE.len(),
+        length in 0_usize..40,
+        inserted in r##"[\x20-\x7e\n\t\u{e9}]{0,6}|\$\{|[\[\]{}&*!|>:'"#-]{1,3}"##,
+    ) {
+        let secret = WHOLE.replace("${API_CLIENT_SECRET}", "canary-canary");
+        let (start, rest) = secret.split_at(from.min(secret.len()));
+        let rest: String = rest.chars().skip(length).collect();
+        let text = format!("{start}{inserted}{rest}");
+        if let Err(problems) = load(&text) {
+            let printed = problems.to_string();
+            // what is left of the secret may stand where nothing says any more that it is one
+            let intact = text.contains("secret: canary-canary");
+            proptest::prop_assert!(!intact || !printed.contains("canary-canary"), "{}", printed);
+            proptest::prop_assert!(problems.count() > 0);
+        }
+    }
 }
 
 #[test]

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use super::decode::{Placed, SecretSource};
 use super::model::{Model, auth};
-use super::report::{Place, Report};
+use super::report::Report;
 use super::snapshot::{Bootstrap, BootstrapClient, BootstrapUser, Snapshot, StoreLocation};
 use super::source;
+use crate::endpoint::template::Claims;
 use crate::secret::Secret;
 use crate::wire::forwarded::TrustedProxies;
 use crate::{authenticate, endpoint, forward, listen};
@@ -164,16 +165,20 @@ fn token_settings(tokens: auth::Tokens, passwords: (usize, usize), report: &mut 
     for claim in tokens.claim_places.iter().filter(|claim| OWN_CLAIMS.contains(&&*claim.value)) {
         report.add(claim.place, format!("the claim `{}` is set by the gateway", claim.value));
     }
-    let place = tokens.claim_places.first().map_or(Place::START, |claim| claim.place);
-    let claims =
-        endpoint::template::Claims::compile(tokens.claims).map_err(|error| report.add(place, error.to_string()));
+    for Placed { value: name, place } in &tokens.claim_places {
+        // each by itself, so that a mistake is reported at its claim
+        let claim = tokens.claims.get(&**name).map(|value| (name.to_string(), value.clone()));
+        if let Err(error) = Claims::compile(claim.into_iter().collect()) {
+            report.add(*place, error.to_string());
+        }
+    }
     Some(endpoint::Settings {
         access_ttl: tokens.access_ttl,
         refresh_ttl: tokens.refresh_ttl,
         opaque_ttl: tokens.opaque_ttl,
         default_role: tokens.default_role,
         refresh_format: tokens.refresh_format,
-        claims: claims.ok()?,
+        claims: Claims::compile(tokens.claims).ok()?,
         sub_as_json_text: tokens.sub_as_json_text,
         password_bytes_min: passwords.0,
         password_bytes_max: passwords.1,

@@ -80,9 +80,9 @@ impl Route {
         let section = Section::open(node, "a route", KEYS, LATER, report)?;
         let path = section.required("path", report, decode::placed_text);
         let pattern = section.read("path", report, pattern);
-        let hosts = section.read("hosts", report, |node, report| decode::some(node, report, host)).unwrap_or_default();
+        let hosts = section.read("hosts", report, |node, report| distinct(node, report, host)).unwrap_or_default();
         let methods =
-            section.read("methods", report, |node, report| decode::some(node, report, method)).unwrap_or_default();
+            section.read("methods", report, |node, report| distinct(node, report, method)).unwrap_or_default();
         let allow = section.required("allow", report, allow);
         let scopes = section.read("scopes", report, |node, report| decode::list(node, report, super::auth::scope));
         let scopes = scopes.unwrap_or_default();
@@ -158,6 +158,24 @@ fn allow(node: &Node, report: &mut Report) -> Option<Allow> {
         super::auth::role(item, report)
     })?;
     Some(Allow::Roles(roles))
+}
+
+/// A list in which nothing stands twice; a route would tie with itself.
+fn distinct<T: PartialEq + Clone>(
+    node: &Node,
+    report: &mut Report,
+    read: impl Fn(&Node, &mut Report) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut seen: Vec<T> = Vec::new();
+    decode::some(node, report, |item, report| {
+        let value = read(item, report)?;
+        if seen.contains(&value) {
+            report.add(item.place, "this stands in the list already");
+            return None;
+        }
+        seen.push(value.clone());
+        Some(value)
+    })
 }
 
 /// A method (RFC 9110 9.1): a token. Methods are case-sensitive, so that `get` would match nothing.
