@@ -42,6 +42,8 @@ pub enum TokenFault {
     UnknownSubject,
     /// No such opaque token.
     Unknown,
+    /// It was issued to another client (RFC 6749 6).
+    WrongClient,
 }
 
 impl TokenFault {
@@ -60,6 +62,7 @@ impl TokenFault {
             Self::Revoked => "revoked",
             Self::UnknownSubject => "unknown_subject",
             Self::Unknown => "unknown",
+            Self::WrongClient => "wrong_client",
         }
     }
 }

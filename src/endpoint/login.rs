@@ -1,1 +1,76 @@
-//! stub
+//! `login` and `client_login`: a name and a password to tokens.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT, AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use super::credentials::principal;
+use super::issue::Grant;
+use super::template::Reply;
+use super::{Call, Incoming};
+use crate::principal::SubjectKind;
+use crate::rejection::Rejection;
+use crate::store::Account;
+use crate::wire::body::Body;
+
+impl Call<'_> {
+    /// A user's name and password to tokens.
+    pub(super) async fn login(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        if incoming.method == Method::GET {
+            prompted(&incoming.headers)?;
+        }
+        let pair = incoming.pair("username", "password").map_err(|why| why.or(Rejection::LoginFailed))?;
+        let pair = match (pair, &incoming.method) {
+            (Some(pair), _) => pair,
+            (None, &Method::GET) => return Err(Rejection::UnsupportedScheme),
+            (None, _) => return Err(incoming.members.missing("username")),
+        };
+        let account = self.prove(SubjectKind::User, pair).await.map_err(|why| why.or(Rejection::LoginFailed))?;
+        self.logged_in(&account).await
+    }
+
+    /// A client's id and secret to tokens.
+    pub(super) async fn client_login(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let pair = incoming.pair("client_id", "client_secret").map_err(|why| why.or(Rejection::InvalidClient))?;
+        let pair = pair.ok_or_else(|| incoming.members.missing("client_id"))?;
+        let account = self.prove_client(pair).await.map_err(|why| why.or(Rejection::InvalidClient))?;
+        self.logged_in(&account).await
+    }
+
+    async fn logged_in(&self, account: &Account) -> Result<Response<Body>, Rejection> {
+        self.happened("login", Some(&account.subject), &[]);
+        let reply = self.reply(Reply::of_tokens);
+        let grant = Grant::of(account);
+        let tokens = self.issue(&grant, reply.issues()).await?;
+        Ok(self.answer(StatusCode::OK, reply.render(&tokens.values(&grant.principal))))
+    }
+}
+
+impl Grant {
+    /// All that an account may have, for itself.
+    pub(super) fn of(account: &Account) -> Self {
+        Self {
+            principal: principal(account, Arc::clone(&account.scopes)),
+            refresh_scopes: Arc::clone(&account.scopes),
+            session_version: account.session_version,
+            client_id: None,
+            family: None,
+        }
+    }
+}
+
+/// Whether a GET brings something to log in with. Credentials have no other place in a GET than `Authorization`: a browser
+/// is told to ask for them, and a program that it used the wrong method.
+fn prompted(headers: &HeaderMap) -> Result<(), Rejection> {
+    if headers.contains_key(AUTHORIZATION) {
+        return Ok(());
+    }
+    let by_browser =
+        headers.get(ACCEPT).is_some_and(|accept| memchr::memmem::find(accept.as_bytes(), b"text/html").is_some());
+    Err(if by_browser {
+        Rejection::MissingCredentials
+    } else {
+        Rejection::MethodNotAllowed(HeaderValue::from_static("POST"))
+    })
+}

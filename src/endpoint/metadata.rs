@@ -1,1 +1,124 @@
-//! stub
+//! `jwks` and `metadata`: what others need to know to verify our tokens (RFC 7517) and to find our endpoints (RFC 8414).
+
+use http::Response;
+use http::header::HOST;
+use serde_json::{Map, Value, json};
+
+use super::{Action, Call, Endpoint, Incoming};
+use crate::wire::body::Body;
+
+/// A minute: a new key is found soon, and nobody needs to ask with each token.
+pub(super) const PUBLIC: &str = "public, max-age=60";
+
+impl Call<'_> {
+    /// The public keys (RFC 7517 5).
+    pub(super) fn jwks(&self, incoming: &Incoming<'_>) -> Response<Body> {
+        let keys = self.service.keys.ring(&self.asked.auth.jwt).jwks();
+        self.public(incoming, "application/jwk-set+json", &keys)
+    }
+
+    /// Where our endpoints are (RFC 8414 2).
+    pub(super) fn metadata(&self, incoming: &Incoming<'_>) -> Response<Body> {
+        let scheme = if self.asked.https { "https" } else { "http" };
+        let field = incoming.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = incoming.host.as_deref().or(field).unwrap_or("localhost");
+        let issuer = &self.asked.auth.jwt.issuer;
+        let document = document(issuer, &format!("{scheme}://{host}"), self.asked.endpoints.values().map(|e| &**e));
+        self.public(incoming, "application/json", &document)
+    }
+}
+
+fn document<'a>(issuer: &str, origin: &str, endpoints: impl Iterator<Item = &'a Endpoint> + Clone) -> Value {
+    let mut document = Map::new();
+    document.insert("issuer".into(), issuer.into());
+    let token = first(endpoints.clone(), Action::OauthToken, None);
+    let beside = token.map(|token| folder(&token.path));
+    let methods = json!(["client_secret_basic", "client_secret_post"]);
+    for (name, action, authenticated) in [
+        ("token_endpoint", Action::OauthToken, true),
+        ("revocation_endpoint", Action::Revoke, true),
+        ("introspection_endpoint", Action::Introspect, true),
+        ("jwks_uri", Action::Jwks, false),
+    ] {
+        let Some(endpoint) = first(endpoints.clone(), action, beside) else { continue };
+        document.insert(name.into(), format!("{origin}{}", endpoint.path).into());
+        if authenticated {
+            document.insert(format!("{name}_auth_methods_supported"), methods.clone());
+        }
+    }
+    let mut grants = Vec::new();
+    if let Some(token) = token {
+        grants.extend(["client_credentials", "refresh_token"]);
+        grants.extend(token.password_grant.then_some("password"));
+    }
+    document.insert("grant_types_supported".into(), grants.into());
+    // required, and none: there is no authorization endpoint
+    document.insert("response_types_supported".into(), json!([]));
+    Value::Object(document)
+}
+
+/// The endpoint that stands for an action where there are several: one beside the token endpoint, then by path, so that
+/// the answer does not depend on the order of a map.
+fn first<'a>(
+    endpoints: impl Iterator<Item = &'a Endpoint>,
+    action: Action,
+    beside: Option<&str>,
+) -> Option<&'a Endpoint> {
+    endpoints
+        .filter(|endpoint| endpoint.action == action)
+        .min_by_key(|endpoint| (Some(folder(&endpoint.path)) != beside, &*endpoint.path))
+}
+
+fn folder(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::rejection::Texts;
+
+    fn endpoint(path: &str, action: Action) -> Endpoint {
+        Endpoint {
+            path: path.into(),
+            action,
+            fields: HashMap::new(),
+            reply: None,
+            status: None,
+            texts: Arc::new(Texts::default()),
+            password_grant: false,
+        }
+    }
+
+    #[test]
+    fn the_document_names_what_there_is() {
+        let endpoints = [
+            endpoint("/auth/logout", Action::Revoke),
+            endpoint("/oauth/revoke", Action::Revoke),
+            endpoint("/oauth/token", Action::OauthToken),
+            endpoint("/.well-known/jwks.json", Action::Jwks),
+        ];
+        let found = document("https://issuer", "https://api:8443", endpoints.iter());
+        assert_eq!(found["issuer"], "https://issuer");
+        assert_eq!(found["token_endpoint"], "https://api:8443/oauth/token");
+        assert_eq!(found["revocation_endpoint"], "https://api:8443/oauth/revoke");
+        assert_eq!(found["jwks_uri"], "https://api:8443/.well-known/jwks.json");
+        assert_eq!(found["response_types_supported"], json!([]));
+        assert_eq!(found["grant_types_supported"], json!(["client_credentials", "refresh_token"]));
+        assert!(found.get("introspection_endpoint").is_none());
+        assert_eq!(
+            found["token_endpoint_auth_methods_supported"],
+            json!(["client_secret_basic", "client_secret_post"])
+        );
+    }
+
+    #[test]
+    fn without_a_token_endpoint_there_are_no_grants() {
+        let found = document("i", "http://h", [endpoint("/out", Action::Revoke)].iter());
+        assert_eq!(found["grant_types_supported"], json!([]));
+        assert_eq!(found["revocation_endpoint"], "http://h/out");
+    }
+}

@@ -1,8 +1,15 @@
 //! What the gateway answers itself: action to handler, members, templates.
+//!
+//! Every action is a method of [`Call`], in a file of its own. Before any of them runs, the caller's address has paid for
+//! the request, its method is known to fit, and its body was read within bounds. Whatever an answer says was issued or
+//! revoked is in the store, and noted for this process, before the answer is sent.
 
 pub mod members;
 pub mod template;
+pub mod credentials;
+pub mod found;
 pub mod issue;
+pub mod replay;
 pub mod login;
 pub mod oauth;
 pub mod refresh;
@@ -11,15 +18,33 @@ pub mod introspect;
 pub mod register;
 pub mod password;
 pub mod metadata;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::{Map, Value};
 
-use crate::principal::Role;
-use crate::rejection::Texts;
+use crate::authenticate::keys::Keys;
+use crate::authenticate::password::PasswordPool;
+use crate::authenticate::{self, Authenticator};
+use crate::clock::Clock;
+use crate::limit::Limits;
+use crate::principal::{Role, Subject};
+use crate::record::audit::{Audit, Event};
+use crate::record::metrics::{Metrics, WorkerMetrics};
+use crate::rejection::{Rejection, Texts};
+use crate::store::changes::Changes;
+use crate::store::{Change, Store};
+use crate::wire::body::Body;
+
+use members::Members;
+use template::Reply;
 
 /// What an endpoint does (contract 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,4 +123,174 @@ pub enum RefreshFormat {
     Opaque,
     /// A JWT.
     Jwt,
+}
+
+/// What answering needs and outlives any request; shared by all workers.
+pub struct Service {
+    /// Accounts and tokens.
+    pub store: Arc<dyn Store>,
+    /// Makes hashes of new passwords.
+    pub passwords: Arc<PasswordPool>,
+    /// Budgets.
+    pub limits: Arc<Limits>,
+    /// Where own changes are noted.
+    pub changes: Arc<Changes>,
+    /// Verifies passwords and JWTs.
+    pub authenticator: Arc<Authenticator>,
+    /// Signing keys.
+    pub keys: Arc<Keys>,
+    /// Time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What happened.
+    pub audit: Arc<Audit>,
+}
+
+/// The surroundings of one request to an endpoint.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The section `auth`.
+    pub auth: &'a authenticate::Settings,
+    /// The sections `tokens` and `passwords`.
+    pub tokens: &'a Settings,
+    /// All endpoints, for the metadata.
+    pub endpoints: &'a Endpoints,
+    /// The caller's.
+    pub address: IpAddr,
+    /// The request's.
+    pub request_id: &'a str,
+    /// Whether the caller came by https, for the metadata.
+    pub https: bool,
+    /// The counters of this worker.
+    pub metrics: &'a WorkerMetrics,
+}
+
+/// One request to one endpoint.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    service: &'a Service,
+    endpoint: &'a Endpoint,
+    asked: Asked<'a>,
+}
+
+/// What the request says.
+struct Incoming<'a> {
+    method: Method,
+    host: Option<String>,
+    headers: HeaderMap,
+    members: Members<'a>,
+}
+
+impl Service {
+    /// Answers a request to `endpoint`.
+    ///
+    /// # Errors
+    /// Every refusal of contract 5; the texts for it are the endpoint's.
+    pub async fn answer(
+        &self,
+        endpoint: &Endpoint,
+        asked: Asked<'_>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Rejection> {
+        self.limits.address(asked.address).map_err(Rejection::RateLimited)?;
+        let (head, body) = request.into_parts();
+        if !endpoint.action.methods().contains(&head.method) {
+            return Err(Rejection::MethodNotAllowed(endpoint.action.allow()));
+        }
+        let members = if head.method == Method::POST {
+            Members::read(&endpoint.fields, &head.headers, body).await?
+        } else {
+            Members::none(&endpoint.fields)
+        };
+        let host = head.uri.authority().map(ToString::to_string);
+        let incoming = Incoming { method: head.method, host, headers: head.headers, members };
+        let call = Call { service: self, endpoint, asked };
+        match endpoint.action {
+            Action::Login => call.login(&incoming).await,
+            Action::ClientLogin => call.client_login(&incoming).await,
+            Action::Refresh => call.refresh(&incoming).await,
+            Action::OauthToken => call.oauth_token(&incoming).await,
+            Action::Revoke => call.revoke(&incoming).await,
+            Action::Introspect => call.introspect(&incoming).await,
+            Action::Register => call.register(&incoming).await,
+            Action::ChangePassword => call.change_password(&incoming).await,
+            Action::Jwks => Ok(call.jwks(&incoming)),
+            Action::Metadata => Ok(call.metadata(&incoming)),
+        }
+    }
+}
+
+impl Action {
+    const fn methods(self) -> &'static [Method] {
+        match self {
+            // GET for a login by `Authorization: Basic`, as browsers ask for
+            Self::Login => &[Method::GET, Method::POST],
+            Self::Jwks | Self::Metadata => &[Method::GET, Method::HEAD],
+            Self::ClientLogin
+            | Self::Refresh
+            | Self::OauthToken
+            | Self::Revoke
+            | Self::Introspect
+            | Self::Register
+            | Self::ChangePassword => &[Method::POST],
+        }
+    }
+
+    const fn allow(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Login => "GET, POST",
+            Self::Jwks | Self::Metadata => "GET, HEAD",
+            Self::ClientLogin
+            | Self::Refresh
+            | Self::OauthToken
+            | Self::Revoke
+            | Self::Introspect
+            | Self::Register
+            | Self::ChangePassword => "POST",
+        })
+    }
+}
+
+impl Call<'_> {
+    /// The configured reply, or the action's own.
+    fn reply(&self, default: fn() -> Reply) -> Reply {
+        self.endpoint.reply.clone().unwrap_or_else(default)
+    }
+
+    /// An answer that nobody may keep (RFC 6749 5.1).
+    fn answer(&self, status: StatusCode, members: Map<String, Value>) -> Response<Body> {
+        let mut response = Response::new(Body::full(Value::Object(members).to_string()));
+        *response.status_mut() = self.endpoint.status.unwrap_or(status);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+        response
+    }
+
+    /// An answer that is the same for everybody.
+    fn public(&self, incoming: &Incoming<'_>, media_type: &'static str, document: &Value) -> Response<Body> {
+        let text = document.to_string();
+        let length = HeaderValue::from(text.len());
+        let body = if incoming.method == Method::HEAD { Body::empty() } else { Body::full(text) };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.endpoint.status.unwrap_or(StatusCode::OK);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(metadata::PUBLIC));
+        headers.insert(CONTENT_LENGTH, length);
+        response
+    }
+
+    /// Tells the audit log.
+    fn happened(&self, kind: &'static str, subject: Option<&Subject>, details: &[(&'static str, &str)]) {
+        let Asked { address, request_id, .. } = self.asked;
+        self.service.audit.event(&Event { kind, subject, address: Some(address), request_id, details });
+    }
+
+    /// Makes what this process remembers of a changed thing invalid.
+    fn note(&self, change: &Change) {
+        self.service.changes.note(change);
+    }
 }

@@ -1,1 +1,158 @@
-//! stub
+//! `oauth_token`: the token endpoint of RFC 6749 3.2.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use serde_json::{Map, Value};
+
+use super::credentials::{Pair, principal};
+use super::issue::{Grant, Tokens, scope_text};
+use super::refresh::{Redemption, Unredeemed};
+use super::template::What;
+use super::{Call, Incoming};
+use crate::principal::{Principal, Scope, SubjectKind};
+use crate::rejection::{CredentialsFault, OAuthError, Rejection};
+use crate::secret::Secret;
+use crate::store::Account;
+use crate::wire::body::Body;
+
+const INVALID_GRANT: Rejection = Rejection::OAuth(OAuthError::InvalidGrant, "Invalid or expired grant");
+const INVALID_SCOPE: Rejection = Rejection::OAuth(OAuthError::InvalidScope, "Scope is unknown or exceeds the grant");
+
+impl Call<'_> {
+    /// A grant to tokens.
+    pub(super) async fn oauth_token(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let members = &incoming.members;
+        match members.filled("grant_type")?.ok_or_else(|| members.missing("grant_type"))? {
+            "client_credentials" => self.client_credentials(incoming).await,
+            "password" if self.endpoint.password_grant => self.password_grant(incoming).await,
+            "refresh_token" => self.refresh_grant(incoming).await,
+            _ => Err(Rejection::OAuth(OAuthError::UnsupportedGrantType, "Grant type is not offered")),
+        }
+    }
+
+    /// RFC 6749 4.4, without a refresh token (4.4.3) unless a configured reply names one.
+    async fn client_credentials(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let client = self.client(incoming).await?.ok_or(Rejection::InvalidClient(CredentialsFault::Malformed))?;
+        let scopes = granted(&client.scopes, asked_scopes(incoming)?)?;
+        let grant =
+            Grant { principal: principal(&client, Arc::clone(&scopes)), refresh_scopes: scopes, ..Grant::of(&client) };
+        let tokens = self.issue(&grant, self.named(false)).await?;
+        Ok(self.granted(&tokens, &grant.principal, &scope_text(&grant.principal.scopes)))
+    }
+
+    /// RFC 6749 4.3. Scopes are what a client may have; a user without a client has none.
+    async fn password_grant(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let client = self.client(incoming).await?;
+        let members = &incoming.members;
+        let pair = Pair {
+            name: members.required("username")?.to_owned(),
+            secret: Secret::new(members.required("password")?.to_owned()),
+            by_basic: false,
+        };
+        let user = self.prove(SubjectKind::User, pair).await.map_err(|why| why.or(|_| INVALID_GRANT))?;
+        let scopes = match &client {
+            Some(client) => granted(&client.scopes, asked_scopes(incoming)?)?,
+            None => granted(&[], asked_scopes(incoming)?)?,
+        };
+        let grant = Grant {
+            principal: principal(&user, Arc::clone(&scopes)),
+            refresh_scopes: scopes,
+            client_id: client.map(|client| client.subject.name),
+            ..Grant::of(&user)
+        };
+        let tokens = self.issue(&grant, self.named(true)).await?;
+        Ok(self.granted(&tokens, &grant.principal, &scope_text(&grant.principal.scopes)))
+    }
+
+    /// RFC 6749 6. A token that was issued to no client needs none to come with it.
+    async fn refresh_grant(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let client = self.client(incoming).await?;
+        let members = &incoming.members;
+        let text = members.filled("refresh_token")?.ok_or_else(|| members.missing("refresh_token"))?;
+        let redemption = Redemption {
+            text: Secret::new(text.to_owned()),
+            client: client.as_ref(),
+            scopes: asked_scopes(incoming)?,
+            what: self.named(true),
+        };
+        let redeemed = self.redeem(redemption).await.map_err(|why| match why {
+            Unredeemed::Refused(fault) => {
+                tracing::debug!(reason = fault.name(), "refresh token refused");
+                INVALID_GRANT
+            }
+            Unredeemed::Scope => INVALID_SCOPE,
+            Unredeemed::Otherwise(rejection) => rejection,
+        })?;
+        Ok(self.granted(&redeemed.tokens, &redeemed.principal, &redeemed.scope))
+    }
+
+    /// The client that authenticates with the request (RFC 6749 2.3); `None` where none tries to.
+    pub(super) async fn client(&self, incoming: &Incoming<'_>) -> Result<Option<Account>, Rejection> {
+        let members = &incoming.members;
+        // all our clients have a secret: an id alone authenticates nobody
+        let bare = members.text("client_id")?.is_some() && members.text("client_secret")?.is_none();
+        if bare && !incoming.has_basic() {
+            return Err(Rejection::InvalidClient(CredentialsFault::Malformed));
+        }
+        let pair = incoming.pair("client_id", "client_secret").map_err(|why| why.or(Rejection::InvalidClient))?;
+        match pair {
+            None => Ok(None),
+            Some(pair) => self.prove_client(pair).await.map(Some).map_err(|why| why.or(Rejection::InvalidClient)),
+        }
+    }
+
+    /// What the reply names: a configured one decides, else an access token, with a refresh token where that is `usual`.
+    fn named(&self, usual: bool) -> What {
+        self.endpoint.reply.as_ref().map_or(What { access: true, refresh: usual, token: false }, super::Reply::issues)
+    }
+
+    /// The reply of RFC 6749 5.1, or the configured one.
+    fn granted(&self, tokens: &Tokens, principal: &Principal, scope: &str) -> Response<Body> {
+        let members = match &self.endpoint.reply {
+            Some(reply) => reply.render(&tokens.values(principal)),
+            None => standard(tokens, scope),
+        };
+        self.answer(StatusCode::OK, members)
+    }
+}
+
+fn standard(tokens: &Tokens, scope: &str) -> Map<String, Value> {
+    let mut members = Map::new();
+    members.insert("access_token".into(), tokens.access.as_ref().map(|token| token.expose().as_str()).into());
+    members.insert("token_type".into(), "Bearer".into());
+    members.insert("expires_in".into(), tokens.expires_in.into());
+    if let Some(refresh) = &tokens.refresh {
+        members.insert("refresh_token".into(), refresh.expose().as_str().into());
+    }
+    if !scope.is_empty() {
+        members.insert("scope".into(), scope.into());
+    }
+    members
+}
+
+/// The scopes that the request asks for, each once; `None` where it asks for none in particular (RFC 6749 3.3).
+fn asked_scopes(incoming: &Incoming<'_>) -> Result<Option<Vec<Scope>>, Rejection> {
+    let Some(text) = incoming.members.filled("scope")? else { return Ok(None) };
+    let mut scopes: Vec<Scope> = Vec::new();
+    for scope in text.split(' ') {
+        let well_formed = !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+        if !well_formed {
+            return Err(INVALID_SCOPE);
+        }
+        let scope = Scope::from(scope);
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    Ok(Some(scopes))
+}
+
+/// The scopes that are asked for, all of which must be allowed; all that are allowed where none are asked for.
+fn granted(allowed: &[Scope], asked: Option<Vec<Scope>>) -> Result<Arc<[Scope]>, Rejection> {
+    match asked {
+        None => Ok(allowed.into()),
+        Some(asked) if asked.iter().all(|scope| allowed.contains(scope)) => Ok(asked.into()),
+        Some(_) => Err(INVALID_SCOPE),
+    }
+}

@@ -1,1 +1,44 @@
-//! stub
+//! `change_password`: a user who proves who they are, and the old password once more, gets a new one; all their sessions
+//! end.
+
+use http::{Response, StatusCode};
+
+use super::credentials::{Pair, unavailable};
+use super::register::check_password;
+use super::template::{Reply, Values};
+use super::{Call, Incoming};
+use crate::principal::{Scheme, SubjectKind};
+use crate::rejection::{CredentialsFault, Rejection};
+use crate::secret::Secret;
+use crate::store::Change;
+use crate::wire::body::Body;
+
+impl Call<'_> {
+    /// A user's new password. The old one is asked for even from a caller with a token: one who found the token must not
+    /// be able to keep the account.
+    pub(super) async fn change_password(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let schemes = [Scheme::Basic, Scheme::Bearer].into_iter().collect();
+        let asked = &self.asked;
+        let authenticator = &self.service.authenticator;
+        let identity =
+            authenticator.identify(asked.auth, schemes, &incoming.headers, asked.address, asked.metrics).await?;
+        let subject = identity.principal.subject.clone();
+        if subject.kind != SubjectKind::User {
+            return Err(Rejection::InsufficientPermissions(Some(identity.scheme)));
+        }
+        let members = &incoming.members;
+        let (old, new) = (members.required("password")?, members.required("new_password")?);
+        check_password(asked.tokens, members.spelt("new_password"), new)?;
+        let pair = Pair { name: subject.name.to_string(), secret: Secret::new(old.to_owned()), by_basic: false };
+        self.prove(SubjectKind::User, pair).await.map_err(|why| why.or(Rejection::InvalidCredentials))?;
+        let hash = self.hashed(new).await?;
+        if !self.service.store.set_password(subject.clone(), hash).await.map_err(unavailable)? {
+            return Err(Rejection::InvalidCredentials(CredentialsFault::UnknownSubject));
+        }
+        self.note(&Change::Subject(subject.clone()));
+        self.happened("password_changed", Some(&subject), &[]);
+        let reply = self.reply(|| Reply::of_message("Password changed successfully"));
+        let values = Values { principal: Some(&identity.principal), ..Values::none() };
+        Ok(self.answer(StatusCode::OK, reply.render(&values)))
+    }
+}

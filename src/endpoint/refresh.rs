@@ -1,1 +1,327 @@
-//! stub
+//! Refresh tokens to new tokens (contract 5, RFC 9700 4.14.2).
+//!
+//! Where the reply gives a new refresh token, the old one is used up, in the same transaction that keeps its successor.
+//! Within a grace a second use gets the same answer, since it is most likely a retry; after it, a second use means that
+//! two parties hold the token, and its whole family ends. Where the reply gives none, the token stays as it is.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+
+use super::credentials::{principal, unavailable};
+use super::found::is_jwt;
+use super::issue::{Grant, Made, Tokens, scope_text, seconds};
+use super::template::{Reply, What};
+use super::{Call, Incoming, replay};
+use crate::authenticate::bearer::JwtKind;
+use crate::authenticate::claims::Claims;
+use crate::authenticate::{Failure, Fault};
+use crate::clock::UnixSeconds;
+use crate::principal::{Principal, Scheme, Scope, Subject};
+use crate::rejection::{Rejection, TokenFault};
+use crate::secret::Secret;
+use crate::store::{Account, Change, RefreshStanding, RefreshToken, Rotation, StoreError, TokenDigest};
+use crate::wire::authorization::{self, Credential, CredentialError};
+use crate::wire::body::Body;
+use crate::wire::opaque::{self, OpaqueKind};
+
+/// How long after its use a refresh token gets the same answer again, in milliseconds; the last one included.
+const GRACE_MS: i64 = 10_000;
+
+/// Why a refresh token gave nothing.
+pub(super) enum Unredeemed {
+    /// It is no good.
+    Refused(TokenFault),
+    /// More scopes are asked for than it has.
+    Scope,
+    /// It could not be looked at.
+    Otherwise(Rejection),
+}
+
+impl From<TokenFault> for Unredeemed {
+    fn from(fault: TokenFault) -> Self {
+        Self::Refused(fault)
+    }
+}
+
+impl From<Rejection> for Unredeemed {
+    fn from(rejection: Rejection) -> Self {
+        Self::Otherwise(rejection)
+    }
+}
+
+impl From<StoreError> for Unredeemed {
+    fn from(error: StoreError) -> Self {
+        Self::Otherwise(unavailable(error))
+    }
+}
+
+/// A refresh token and what is asked of it.
+pub(super) struct Redemption<'a> {
+    /// The token.
+    pub(super) text: Secret<String>,
+    /// The client that authenticated, if one did.
+    pub(super) client: Option<&'a Account>,
+    /// The scopes that are asked for; all of the token's where `None`.
+    pub(super) scopes: Option<Vec<Scope>>,
+    /// What the reply names.
+    pub(super) what: What,
+}
+
+/// New tokens, and for whom.
+pub(super) struct Redeemed {
+    pub(super) tokens: Tokens,
+    pub(super) principal: Principal,
+    pub(super) scope: String,
+}
+
+impl Call<'_> {
+    /// A refresh token to new tokens.
+    pub(super) async fn refresh(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let reply = self.reply(Reply::of_tokens);
+        let redemption = Redemption { text: presented(incoming)?, client: None, scopes: None, what: reply.issues() };
+        let redeemed = self.redeem(redemption).await.map_err(|why| match why {
+            Unredeemed::Refused(fault) => Rejection::RefreshFailed(fault),
+            // no scopes were asked for
+            Unredeemed::Scope => Rejection::Internal,
+            Unredeemed::Otherwise(rejection) => rejection,
+        })?;
+        Ok(self.answer(StatusCode::OK, reply.render(&redeemed.tokens.values(&redeemed.principal))))
+    }
+
+    /// New tokens for a refresh token.
+    pub(super) async fn redeem(&self, redemption: Redemption<'_>) -> Result<Redeemed, Unredeemed> {
+        let now_ms = self.service.clock.unix_ms();
+        let digest = opaque::digest(redemption.text.expose());
+        let standing = self.standing(&redemption.text, digest).await?;
+        let token = self.usable(&standing, now_ms).await?;
+        let account = self.holder(token, redemption.client).await?;
+        let scopes = narrowed(token, &account, redemption.client, redemption.scopes.as_deref())?;
+        let principal = principal(&account, scopes);
+        if let RefreshStanding::Used { replay, .. } = &standing {
+            return self.replayed(token, &redemption, replay.as_deref(), principal);
+        }
+        let grant = Grant {
+            principal,
+            refresh_scopes: Arc::clone(&token.scopes),
+            session_version: token.session_version,
+            client_id: token.client_id.clone(),
+            family: Some(Arc::clone(&token.family)),
+        };
+        let tokens = if redemption.what.refresh {
+            let made = self.make(&grant, redemption.what)?;
+            match self.rotate(&redemption, digest, made, &grant).await? {
+                Ok(tokens) => tokens,
+                // somebody was faster: a retry, or the other holder of a stolen token
+                Err(standing) => {
+                    let token = self.usable(&standing, now_ms).await?;
+                    let RefreshStanding::Used { replay, .. } = &standing else {
+                        return Err(TokenFault::Revoked.into());
+                    };
+                    return self.replayed(token, &redemption, replay.as_deref(), grant.principal);
+                }
+            }
+        } else {
+            let made = self.make(&grant, redemption.what)?;
+            if made.token.is_some() {
+                self.service.store.issue(made.token, None).await?;
+            }
+            made.tokens
+        };
+        self.issued(&tokens, &grant, "token_refreshed");
+        let scope = scope_text(&grant.principal.scopes);
+        Ok(Redeemed { tokens, principal: grant.principal, scope })
+    }
+
+    /// Where the token stands; one that the replaced system wrote is taken into the store first.
+    async fn standing(&self, text: &Secret<String>, digest: TokenDigest) -> Result<RefreshStanding, Unredeemed> {
+        let store = &self.service.store;
+        if !is_jwt(text.expose()) {
+            if !opaque::plausible(OpaqueKind::Refresh, text.expose()) {
+                return Err(TokenFault::Malformed.into());
+            }
+            return Ok(store.refresh_token(digest).await?);
+        }
+        let settings = &self.asked.auth.jwt;
+        let claims = self.service.authenticator.read_jwt(settings, text.expose(), JwtKind::Refresh)?;
+        let standing = store.refresh_token(digest).await?;
+        // what bears `sv` is ours, and known as long as it lives
+        if !matches!(standing, RefreshStanding::Unknown) || claims.session_version.is_some() {
+            return Ok(standing);
+        }
+        let foreign = self.foreign(&claims).await?;
+        match store.issue(None, Some((digest, foreign))).await {
+            Ok(()) => Ok(store.refresh_token(digest).await?),
+            // two first uses at once: the other one has put it in
+            Err(error) => match store.refresh_token(digest).await? {
+                RefreshStanding::Unknown => Err(error.into()),
+                known @ (RefreshStanding::Live(_) | RefreshStanding::Used { .. } | RefreshStanding::Revoked(_)) => {
+                    Ok(known)
+                }
+            },
+        }
+    }
+
+    /// A refresh JWT of the replaced system, as we would have stored it.
+    async fn foreign(&self, claims: &Claims) -> Result<RefreshToken, Unredeemed> {
+        // without a leeway: a row of the store ends with its token, and must not be made anew
+        let expires_at = claims.expires_at.ok_or(TokenFault::MissingClaim)?;
+        if expires_at <= self.service.clock.unix() {
+            return Err(TokenFault::Expired.into());
+        }
+        let authenticator = &self.service.authenticator;
+        authenticator.standing(&self.asked.auth.jwt, claims).await.map_err(|failure| match failure {
+            Failure::Refused(Fault::Token(_, fault)) => Unredeemed::Refused(fault),
+            other => Unredeemed::Otherwise(other.into()),
+        })?;
+        let account = self.service.store.account(claims.subject.clone()).await?;
+        let account = account.ok_or(TokenFault::UnknownSubject)?;
+        let family = match claims.session.as_ref().or(claims.id.as_ref()) {
+            Some(id) => Arc::clone(id),
+            None => super::issue::random_id()?.into(),
+        };
+        Ok(RefreshToken {
+            owner: account.subject.clone(),
+            client_id: None,
+            scopes: Arc::clone(&account.scopes),
+            family,
+            expires_at,
+            session_version: account.session_version,
+        })
+    }
+
+    /// The token, where it is live or was used within the grace. A later use ends its family, whoever it is that asks.
+    pub(super) async fn usable<'s>(
+        &self,
+        standing: &'s RefreshStanding,
+        now_ms: i64,
+    ) -> Result<&'s RefreshToken, Unredeemed> {
+        match standing {
+            RefreshStanding::Unknown => Err(TokenFault::Unknown.into()),
+            RefreshStanding::Revoked(_) => Err(TokenFault::Revoked.into()),
+            RefreshStanding::Live(token) | RefreshStanding::Used { token, .. }
+                if token.expires_at.saturating_mul(1_000) <= now_ms =>
+            {
+                Err(TokenFault::Expired.into())
+            }
+            RefreshStanding::Used { token, used_at_ms, .. } if now_ms.saturating_sub(*used_at_ms) > GRACE_MS => {
+                self.service.metrics.refresh_reuse.inc();
+                self.happened("refresh_reused", Some(&token.owner), &[]);
+                self.end_family(&token.family, token.expires_at).await?;
+                Err(TokenFault::Revoked.into())
+            }
+            RefreshStanding::Live(token) | RefreshStanding::Used { token, .. } => Ok(token),
+        }
+    }
+
+    /// The account of the token's owner, where it may still use it.
+    async fn holder(&self, token: &RefreshToken, client: Option<&Account>) -> Result<Account, Unredeemed> {
+        // a token that a client got is that client's alone (RFC 6749 6), and a client comes with no token of others
+        let theirs = match (&token.client_id, client) {
+            (Some(id), Some(client)) => client.subject == Subject::client(Arc::clone(id)),
+            (None, Some(client)) => client.subject == token.owner,
+            (Some(_), None) => false,
+            (None, None) => true,
+        };
+        if !theirs {
+            return Err(TokenFault::WrongClient.into());
+        }
+        let account = self.service.store.account(token.owner.clone()).await?;
+        let account = account.filter(|account| !account.disabled).ok_or(TokenFault::UnknownSubject)?;
+        if account.session_version != token.session_version {
+            return Err(TokenFault::Revoked.into());
+        }
+        Ok(account)
+    }
+
+    /// Uses the token up; where it was used or revoked meanwhile, says how it stands.
+    async fn rotate(
+        &self,
+        redemption: &Redemption<'_>,
+        used: TokenDigest,
+        made: Made,
+        grant: &Grant,
+    ) -> Result<Result<Tokens, RefreshStanding>, Rejection> {
+        let (successor, row) = made.refresh.ok_or(Rejection::Internal)?;
+        let scope = scope_text(&grant.principal.scopes);
+        let replay = replay::seal(&redemption.text, &made.tokens, &scope).ok_or(Rejection::Internal)?;
+        let rotation = Rotation {
+            used,
+            used_at_ms: self.service.clock.unix_ms(),
+            replay,
+            successor,
+            successor_expires_at: row.expires_at,
+            scopes: row.scopes,
+            token: made.token,
+        };
+        Ok(match self.service.store.rotate(rotation).await.map_err(unavailable)? {
+            RefreshStanding::Live(_) => Ok(made.tokens),
+            other @ (RefreshStanding::Used { .. } | RefreshStanding::Revoked(_) | RefreshStanding::Unknown) => {
+                Err(other)
+            }
+        })
+    }
+
+    /// The same tokens again. An answer that cannot be opened, or lacks what this reply names, is none.
+    fn replayed(
+        &self,
+        token: &RefreshToken,
+        redemption: &Redemption<'_>,
+        kept: Option<&[u8]>,
+        principal: Principal,
+    ) -> Result<Redeemed, Unredeemed> {
+        let opened = kept.and_then(|kept| replay::open(&redemption.text, kept));
+        let (tokens, scope) = opened.ok_or(TokenFault::Revoked)?;
+        let what = redemption.what;
+        let lacks = what.access && tokens.access.is_none()
+            || what.refresh && tokens.refresh.is_none()
+            || what.token && tokens.token.is_none();
+        if lacks {
+            return Err(TokenFault::Revoked.into());
+        }
+        self.happened("refresh_repeated", Some(&token.owner), &[]);
+        Ok(Redeemed { tokens, principal, scope })
+    }
+
+    /// Ends a family: its refresh tokens, its opaque tokens, and its JWTs. `latest` is when one of them is known to end.
+    pub(super) async fn end_family(&self, family: &Arc<str>, latest: UnixSeconds) -> Result<(), Rejection> {
+        let settings = self.asked.tokens;
+        let longest = settings.access_ttl.max(settings.refresh_ttl).max(settings.opaque_ttl);
+        let leeway = seconds(self.asked.auth.jwt.leeway);
+        let until = latest.max(self.service.clock.unix() + seconds(longest)) + leeway + 1;
+        self.service.store.revoke_family(Arc::clone(family), until).await.map_err(unavailable)?;
+        self.note(&Change::Session(Arc::clone(family)));
+        Ok(())
+    }
+}
+
+/// The refresh token of a request: the member, or else `Authorization: Bearer`. The member goes first, since clients send
+/// their access token with every request.
+fn presented(incoming: &Incoming<'_>) -> Result<Secret<String>, Rejection> {
+    if let Some(text) = incoming.members.text("refresh_token")? {
+        return Ok(Secret::new(text.to_owned()));
+    }
+    match authorization::credential(&incoming.headers) {
+        Ok(Some(Credential::Bearer(token))) => Ok(token),
+        Err(repeated @ CredentialError::Repeated) => Err(repeated.into()),
+        Err(CredentialError::Malformed(Scheme::Bearer)) => Err(Rejection::RefreshFailed(TokenFault::Malformed)),
+        _ if incoming.members.came() => Err(incoming.members.missing("refresh_token")),
+        Ok(None) => Err(Rejection::MissingCredentials),
+        Ok(Some(Credential::Basic { .. } | Credential::Token(_)))
+        | Err(CredentialError::UnsupportedScheme | CredentialError::Malformed(_)) => Err(Rejection::UnsupportedScheme),
+    }
+}
+
+/// The scopes that are asked for, or all, of those that the grant has and its client still has.
+fn narrowed(
+    token: &RefreshToken,
+    owner: &Account,
+    client: Option<&Account>,
+    asked: Option<&[Scope]>,
+) -> Result<Arc<[Scope]>, Unredeemed> {
+    let granting = client.unwrap_or(owner);
+    let granted = token.scopes.iter().filter(|scope| granting.scopes.contains(scope));
+    let Some(asked) = asked else { return Ok(granted.cloned().collect()) };
+    let granted: Vec<_> = granted.collect();
+    if asked.iter().all(|scope| granted.contains(&scope)) { Ok(asked.into()) } else { Err(Unredeemed::Scope) }
+}

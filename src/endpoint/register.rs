@@ -1,1 +1,128 @@
-//! stub
+//! `register`: a new user, with the role that the configuration gives, whatever else the body says.
+
+use http::{Response, StatusCode};
+
+use super::credentials::unavailable;
+use super::issue::Grant;
+use super::template::{Reply, Values};
+use super::{Call, Incoming, Settings};
+use crate::authenticate::password::{HashError, QueueFull};
+use crate::principal::Subject;
+use crate::rejection::Rejection;
+use crate::secret::Secret;
+use crate::store::{Added, Change};
+use crate::wire::body::Body;
+
+/// The longest name of a new user, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+impl Call<'_> {
+    /// A new user.
+    pub(super) async fn register(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let members = &incoming.members;
+        let (name, password) = (members.required("username")?, members.required("password")?);
+        check_name(members.spelt("username"), name)?;
+        check_password(self.asked.tokens, members.spelt("password"), password)?;
+        let subject = Subject::user(name);
+        // asked first, so that a taken name costs no hash; what is added meanwhile is found by the store
+        if self.service.store.account(subject.clone()).await.map_err(unavailable)?.is_some() {
+            return Err(Rejection::UsernameTaken);
+        }
+        let hash = self.hashed(password).await?;
+        let roles = vec![self.asked.tokens.default_role.clone()];
+        let added =
+            self.service.store.add_account(subject.clone(), hash, roles, Vec::new()).await.map_err(unavailable)?;
+        if added == Added::Taken {
+            return Err(Rejection::UsernameTaken);
+        }
+        self.note(&Change::Subject(subject.clone()));
+        self.happened("registered", Some(&subject), &[]);
+        self.registered(subject).await
+    }
+
+    async fn registered(&self, subject: Subject) -> Result<Response<Body>, Rejection> {
+        let Some(reply) = &self.endpoint.reply else {
+            let reply = Reply::of_message("User registered successfully");
+            return Ok(self.answer(StatusCode::CREATED, reply.render(&Values::none())));
+        };
+        let account = self.service.store.account(subject).await.map_err(unavailable)?.ok_or(Rejection::Internal)?;
+        let grant = Grant::of(&account);
+        let tokens = self.issue(&grant, reply.issues()).await?;
+        Ok(self.answer(StatusCode::CREATED, reply.render(&tokens.values(&grant.principal))))
+    }
+
+    /// The hash of a new password that [`check_password`] let pass.
+    pub(super) async fn hashed(&self, password: &str) -> Result<Secret<String>, Rejection> {
+        match self.service.passwords.hash(Secret::new(password.to_owned())).await {
+            Ok(Ok(hash)) => Ok(hash),
+            Ok(Err(HashError::Unusable)) => Err(Rejection::InvalidRequest("the new password cannot be used".into())),
+            Ok(Err(error @ HashError::System)) => {
+                tracing::error!(%error, "password not hashed");
+                Err(Rejection::Internal)
+            }
+            Err(QueueFull) => Err(Rejection::PasswordQueueFull),
+        }
+    }
+}
+
+/// A colon would end the name in Basic (RFC 7617 2), and control characters have no place in it.
+fn check_name(member: &str, name: &str) -> Result<(), Rejection> {
+    let wrong = if name.is_empty() {
+        "must not be empty".to_owned()
+    } else if name.len() > NAME_BYTES_MAX {
+        format!("must have at most {NAME_BYTES_MAX} bytes")
+    } else if name.contains(':') {
+        "must not have a colon".to_owned()
+    } else if name.chars().any(char::is_control) {
+        "must not have control characters".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Rejection::InvalidRequest(format!("`{member}` {wrong}").into()))
+}
+
+/// Control characters cannot be sent in Basic, and some hashes take a NUL for the end.
+pub(super) fn check_password(settings: &Settings, member: &str, password: &str) -> Result<(), Rejection> {
+    let Settings { password_bytes_min: min, password_bytes_max: max, .. } = settings;
+    let wrong = if password.len() < *min {
+        format!("must have at least {min} bytes")
+    } else if password.len() > *max {
+        format!("must have at most {max} bytes")
+    } else if password.chars().any(char::is_control) {
+        "must not have control characters".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Rejection::InvalidRequest(format!("`{member}` {wrong}").into()))
+}
+
+impl Values<'_> {
+    /// For a reply that is about nobody.
+    pub(super) const fn none() -> Self {
+        Self { access: None, refresh: None, token: None, expires_in: 0, principal: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_cannot_be_used_everywhere_are_refused() {
+        for (name, text, good) in [
+            ("an address", "ann@example.com", true),
+            ("beyond ASCII", "jürgen", true),
+            ("a space", "ann b", true),
+            ("the longest", &"a".repeat(NAME_BYTES_MAX), true),
+            ("one byte longer", &"a".repeat(NAME_BYTES_MAX + 1), false),
+            ("bytes count, not characters", &"ü".repeat(128), false),
+            ("nothing", "", false),
+            ("a colon", "a:b", false),
+            ("a NUL", "a\0", false),
+            ("a line's end", "a\n", false),
+            ("a control character of C1", "a\u{85}", false),
+        ] {
+            assert_eq!(check_name("username", text).is_ok(), good, "{name}");
+        }
+    }
+}

@@ -1,1 +1,104 @@
-//! stub
+//! `revoke`: a token ends (RFC 7009), or the session of the token that a request is sent with (log-out).
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+
+use super::credentials::unavailable;
+use super::found::Found;
+use super::issue::seconds;
+use super::template::{Reply, Values};
+use super::{Call, Incoming};
+use crate::authenticate::bearer::JwtKind;
+use crate::authenticate::claims::Claims;
+use crate::clock::UnixSeconds;
+use crate::principal::Subject;
+use crate::rejection::{OAuthError, Rejection};
+use crate::secret::Secret;
+use crate::store::{Account, Change};
+use crate::wire::authorization::{self, Credential, CredentialError};
+use crate::wire::body::Body;
+
+/// Until when a revocation is remembered of a token that does not end: the last second of the year 9999.
+const FOREVER: UnixSeconds = 253_402_300_799;
+
+/// How much ends with a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// The token; of a refresh token, its family (RFC 7009 2.1).
+    Token,
+    /// All that was issued in the same session.
+    Session,
+}
+
+impl Call<'_> {
+    /// A token ends. Holding it is enough to end it, also where it was issued to a client: who stole it can do nothing
+    /// better than this. A client that does authenticate must be the right one. A token that is not known, or not any
+    /// more, has ended: that is no error (RFC 7009 2.2).
+    pub(super) async fn revoke(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let client = self.client(incoming).await?;
+        let (text, extent) = match incoming.members.filled("token")? {
+            Some(text) => (Secret::new(text.to_owned()), Extent::Token),
+            None => match authorization::credential(&incoming.headers) {
+                Ok(Some(Credential::Token(token) | Credential::Bearer(token))) => (token, Extent::Session),
+                Err(repeated @ CredentialError::Repeated) => return Err(repeated.into()),
+                Ok(Some(Credential::Basic { .. }) | None) | Err(_) => return Err(incoming.members.missing("token")),
+            },
+        };
+        match self.find(&text).await? {
+            Found::Nothing => {}
+            Found::Opaque(digest, token) => {
+                if let (Extent::Session, Some(family)) = (extent, &token.session) {
+                    self.end_family(family, token.expires_at.unwrap_or(FOREVER)).await?;
+                }
+                self.service.store.revoke_token(digest).await.map_err(unavailable)?;
+                self.note(&Change::Token(digest));
+                self.revoked("token", &token.owner.subject);
+            }
+            Found::Refresh { token, .. } => {
+                of_client(token.client_id.as_deref(), client.as_ref())?;
+                self.end_family(&token.family, token.expires_at).await?;
+                self.revoked("refresh", &token.owner);
+            }
+            Found::Jwt(claims, kind) => {
+                of_client(claims.all.get("client_id").and_then(|id| id.as_str()), client.as_ref())?;
+                self.end_jwt(&claims, extent).await?;
+                self.revoked(if kind == JwtKind::Access { "access" } else { "refresh" }, &claims.subject);
+            }
+        }
+        let reply = self.reply(Reply::of_nothing);
+        Ok(self.answer(StatusCode::OK, reply.render(&Values::none())))
+    }
+
+    async fn end_jwt(&self, claims: &Claims, extent: Extent) -> Result<(), Rejection> {
+        let leeway = seconds(self.asked.auth.jwt.leeway);
+        let until = claims.expires_at.map_or(FOREVER, |exp| exp.saturating_add(leeway).saturating_add(1));
+        let session = claims.session.as_ref().filter(|_| extent == Extent::Session);
+        if let Some(family) = session {
+            self.end_family(family, until).await?;
+        }
+        if let Some(id) = &claims.id {
+            self.service.store.revoke_jwt(Arc::clone(id), until).await.map_err(unavailable)?;
+            self.note(&Change::Session(Arc::clone(id)));
+        } else if session.is_none() {
+            // to say 200 would be to say that it has ended
+            return Err(Rejection::InvalidRequest("a token without `jti` cannot be revoked".into()));
+        }
+        Ok(())
+    }
+
+    fn revoked(&self, kind: &'static str, owner: &Subject) {
+        self.service.metrics.tokens_revoked.with_label_values(&[kind]).inc();
+        self.happened("token_revoked", Some(owner), &[("tokens", kind)]);
+    }
+}
+
+/// RFC 7009 2.1: a client that authenticates ends its own tokens only.
+fn of_client(issued_to: Option<&str>, client: Option<&Account>) -> Result<(), Rejection> {
+    match (issued_to, client) {
+        (Some(id), Some(client)) if *client.subject.name != *id => {
+            Err(Rejection::OAuth(OAuthError::InvalidGrant, "Token was issued to another client"))
+        }
+        (Some(_) | None, Some(_) | None) => Ok(()),
+    }
+}

@@ -1,0 +1,182 @@
+//! Names and passwords to accounts: where credentials are in a request, and whether they hold.
+//!
+//! An attempt is spent before a password is looked at and given back where it was right, so that guesses in parallel count
+//! like guesses in a row. Nothing that a caller sees, the time included, tells an unknown name from a wrong password.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::members::form_text;
+use super::{Call, Incoming};
+use crate::authenticate::{Failure, Fault};
+use crate::limit::Attempt;
+use crate::principal::{Principal, Scheme, Scope, Subject, SubjectKind};
+use crate::rejection::{CredentialsFault, Rejection};
+use crate::secret::Secret;
+use crate::store::{Account, StoreError};
+use crate::wire::authorization::{self, Credential, CredentialError};
+
+/// The longest name that is looked up, in bytes.
+const NAME_BYTES_MAX: usize = 4 * 1024;
+
+/// A name and what is to prove it.
+pub(super) struct Pair {
+    pub(super) name: String,
+    pub(super) secret: Secret<String>,
+    /// Whether it came in `Authorization`.
+    pub(super) by_basic: bool,
+}
+
+/// Why credentials prove nothing.
+#[derive(Debug)]
+pub(super) enum Unproven {
+    /// They are no good; each action has its own words for that.
+    Refused(CredentialsFault),
+    /// They were not looked at, or could not be.
+    Otherwise(Rejection),
+}
+
+impl From<Rejection> for Unproven {
+    fn from(rejection: Rejection) -> Self {
+        Self::Otherwise(rejection)
+    }
+}
+
+impl Unproven {
+    /// The refusal, in the words of the action.
+    pub(super) fn or(self, refused: impl FnOnce(CredentialsFault) -> Rejection) -> Rejection {
+        match self {
+            Self::Refused(fault) => refused(fault),
+            Self::Otherwise(rejection) => rejection,
+        }
+    }
+}
+
+impl Incoming<'_> {
+    /// The credentials of a request: two members, or `Authorization: Basic`. Another scheme is not for us here: a client may
+    /// send its stale token with every request.
+    ///
+    /// # Errors
+    /// A malformed `Basic`, one member without the other, and credentials that come by both ways and differ (RFC 6749 2.3).
+    pub(super) fn pair(&self, name: &str, secret: &str) -> Result<Option<Pair>, Unproven> {
+        let (named, proof) = (self.members.text(name)?, self.members.text(secret)?);
+        if let Some(basic) = basic(&self.headers)? {
+            let differs = named.is_some_and(|named| named != basic.name)
+                || proof.is_some_and(|proof| !basic.secret.matches(proof.as_bytes()));
+            if differs {
+                return Err(Rejection::InvalidRequest("credentials came twice, and differ".into()).into());
+            }
+            return Ok(Some(basic));
+        }
+        match (named, proof) {
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(self.members.missing(secret).into()),
+            (None, Some(_)) => Err(self.members.missing(name).into()),
+            (Some(named), Some(proof)) => {
+                Ok(Some(Pair { name: named.to_owned(), secret: Secret::new(proof.to_owned()), by_basic: false }))
+            }
+        }
+    }
+}
+
+impl Incoming<'_> {
+    /// Whether the request comes with one `Authorization: Basic`.
+    pub(super) fn has_basic(&self) -> bool {
+        matches!(authorization::presented(&self.headers), Ok(Some(presented)) if presented.scheme == Scheme::Basic)
+    }
+}
+
+fn basic(headers: &HeaderMap) -> Result<Option<Pair>, Unproven> {
+    match authorization::presented(headers) {
+        Ok(Some(presented)) if presented.scheme == Scheme::Basic => match presented.read() {
+            Ok(Credential::Basic { user, password }) => Ok(Some(Pair { name: user, secret: password, by_basic: true })),
+            Ok(Credential::Token(_) | Credential::Bearer(_)) | Err(_) => {
+                Err(Unproven::Refused(CredentialsFault::Malformed))
+            }
+        },
+        Err(repeated @ CredentialError::Repeated) => Err(Unproven::Otherwise(repeated.into())),
+        Err(CredentialError::Malformed(Scheme::Basic)) => Err(Unproven::Refused(CredentialsFault::Malformed)),
+        Ok(_) | Err(CredentialError::UnsupportedScheme | CredentialError::Malformed(_)) => Ok(None),
+    }
+}
+
+impl Pair {
+    /// As RFC 6749 2.3.1 wants a client to write its id and secret into Basic: form-encoded. `None` where that makes no
+    /// difference.
+    fn form_decoded(&self) -> Option<Self> {
+        if !self.by_basic {
+            return None;
+        }
+        let (name, secret) = (form_text(self.name.as_bytes())?, form_text(self.secret.expose().as_bytes())?);
+        let same = name == self.name && secret == *self.secret.expose();
+        (!same).then(|| Self { name, secret: Secret::new(secret), by_basic: true })
+    }
+
+    /// Whether it could be anybody's. A NUL is refused everywhere: some hashes cannot tell it from the end.
+    fn is_plausible(&self) -> bool {
+        !self.name.is_empty()
+            && self.name.len() <= NAME_BYTES_MAX
+            && !self.name.chars().any(char::is_control)
+            && !self.secret.expose().contains('\0')
+    }
+}
+
+impl Call<'_> {
+    /// The account that `pair` proves.
+    pub(super) async fn prove(&self, kind: SubjectKind, pair: Pair) -> Result<Account, Unproven> {
+        self.prove_any(kind, vec![pair]).await
+    }
+
+    /// The client that `pair` proves, be it written plainly into Basic, as most do, or form-encoded.
+    pub(super) async fn prove_client(&self, pair: Pair) -> Result<Account, Unproven> {
+        let decoded = pair.form_decoded();
+        self.prove_any(SubjectKind::Client, std::iter::once(pair).chain(decoded).collect()).await
+    }
+
+    /// The account that one of a few readings of the same credentials proves: one attempt for each name among them.
+    async fn prove_any(&self, kind: SubjectKind, readings: Vec<Pair>) -> Result<Account, Unproven> {
+        let mut attempts: Vec<(Subject, Attempt)> = Vec::with_capacity(readings.len());
+        let mut refused = CredentialsFault::Malformed;
+        for pair in readings {
+            if !pair.is_plausible() {
+                continue;
+            }
+            let subject = Subject { kind, name: pair.name.into() };
+            if attempts.iter().all(|(known, _)| *known != subject) {
+                let attempt = self.service.limits.attempt(&subject, self.asked.address);
+                let attempt = attempt.map_err(Rejection::RateLimited)?;
+                attempts.push((subject.clone(), attempt));
+            }
+            match self.service.authenticator.verify_password(subject, pair.secret).await {
+                Ok(account) => {
+                    attempts.into_iter().for_each(|(_, attempt)| attempt.succeeded());
+                    return Ok(account);
+                }
+                Err(Failure::Refused(Fault::Credentials(fault))) => refused = fault,
+                Err(failure) => {
+                    attempts.into_iter().for_each(|(_, attempt)| attempt.abandoned());
+                    return Err(Unproven::Otherwise(failure.into()));
+                }
+            }
+        }
+        let claimed = attempts.first().map(|(subject, _)| subject);
+        self.happened("login_failed", claimed, &[("reason", refused.name())]);
+        Err(Unproven::Refused(refused))
+    }
+}
+
+/// The store's failure as a refusal; what it was goes to our log.
+pub(super) fn unavailable(error: StoreError) -> Rejection {
+    Failure::from(error).into()
+}
+
+/// The principal of an account, limited to `scopes`.
+pub(super) fn principal(account: &Account, scopes: Arc<[Scope]>) -> Principal {
+    Principal {
+        subject: account.subject.clone(),
+        user_id: Some(Arc::clone(&account.id)),
+        roles: Arc::clone(&account.roles),
+        scopes,
+    }
+}

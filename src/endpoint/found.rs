@@ -1,0 +1,67 @@
+//! Any token of ours to what it is, for those that are told to end or to describe it.
+
+use super::Call;
+use super::credentials::unavailable;
+use crate::authenticate::bearer::JwtKind;
+use crate::authenticate::claims::Claims;
+use crate::rejection::{Rejection, TokenFault};
+use crate::secret::Secret;
+use crate::store::{OpaqueToken, RefreshStanding, RefreshToken, TokenDigest};
+use crate::wire::opaque::{self, OpaqueKind};
+
+/// What a token is.
+pub(super) enum Found {
+    /// For the scheme `Token`.
+    Opaque(TokenDigest, OpaqueToken),
+    /// A refresh token that the store knows, in either format; whether it is neither used nor revoked.
+    Refresh { token: RefreshToken, live: bool },
+    /// A JWT that is good as far as it can tell itself; a refresh token only where the store does not know it.
+    Jwt(Claims, JwtKind),
+    /// Nothing of ours, or not any more.
+    Nothing,
+}
+
+/// Whether a text has the form of a JWT rather than of an opaque token.
+pub(super) fn is_jwt(text: &str) -> bool {
+    memchr::memchr_iter(b'.', text.as_bytes()).count() == 2
+}
+
+impl Call<'_> {
+    /// What `text` is.
+    pub(super) async fn find(&self, text: &Secret<String>) -> Result<Found, Rejection> {
+        let (text, digest) = (text.expose().as_str(), opaque::digest(text.expose()));
+        let (store, settings) = (&self.service.store, &self.asked.auth.jwt);
+        if is_jwt(text) {
+            let authenticator = &self.service.authenticator;
+            match authenticator.read_jwt(settings, text, JwtKind::Access) {
+                Ok(claims) => return Ok(Found::Jwt(claims, JwtKind::Access)),
+                Err(TokenFault::WrongType) => {
+                    if let Ok(claims) = authenticator.read_jwt(settings, text, JwtKind::Refresh) {
+                        let known = self.find_refresh(digest).await?;
+                        return Ok(known.unwrap_or(Found::Jwt(claims, JwtKind::Refresh)));
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        if text.starts_with(OpaqueKind::Refresh.prefix()) {
+            return Ok(self.find_refresh(digest).await?.unwrap_or(Found::Nothing));
+        }
+        if !opaque::plausible(OpaqueKind::Token, text) {
+            return Ok(Found::Nothing);
+        }
+        let token = store.token(digest, self.service.clock.unix()).await.map_err(unavailable)?;
+        Ok(token.map_or(Found::Nothing, |token| Found::Opaque(digest, token)))
+    }
+
+    async fn find_refresh(&self, digest: TokenDigest) -> Result<Option<Found>, Rejection> {
+        let now = self.service.clock.unix();
+        Ok(match self.service.store.refresh_token(digest).await.map_err(unavailable)? {
+            RefreshStanding::Unknown => None,
+            RefreshStanding::Live(token) => Some(Found::Refresh { live: token.expires_at > now, token }),
+            RefreshStanding::Used { token, .. } | RefreshStanding::Revoked(token) => {
+                Some(Found::Refresh { token, live: false })
+            }
+        })
+    }
+}
