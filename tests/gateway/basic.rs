@@ -1,0 +1,111 @@
+//! `Authorization: Basic` (RFC 7617).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::support::client::basic;
+use crate::support::{Gateway, USERS, Upstream, get, routes};
+
+fn encoded(text: &[u8]) -> String {
+    format!("Basic {}", STANDARD.encode(text))
+}
+
+#[test]
+fn good_credentials_pass_in_every_spelling_that_the_rfcs_allow() {
+    let upstream = Upstream::hello();
+    let users = "
+bootstrap:
+  users:
+    - { name: colon, password: 'pa:ss:word', roles: [user] }
+    - { name: jürgen, password: pässwörd-€, roles: [user] }
+";
+    let gateway = Gateway::start(&format!("{users}{}", routes(&upstream)));
+    let simple = basic("colon", "pa:ss:word");
+    let code = simple.strip_prefix("Basic ").unwrap();
+    for (name, value) in [
+        ("all after the first colon is the password", simple.clone()),
+        ("UTF-8 in both", basic("jürgen", "pässwörd-€")),
+        ("the scheme in lower case", format!("basic {code}")),
+        ("the scheme in upper case", format!("BASIC {code}")),
+        ("several spaces", format!("Basic    {code}")),
+    ] {
+        let response = gateway.send(&get("/user/x").authorization(&value));
+        assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_good_is_refused_and_never_reaches_the_upstream() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let good = basic("user", "userpassword");
+    for (name, value) in [
+        ("a wrong password", basic("user", "nope")),
+        ("an unknown user", basic("nobody", "userpassword")),
+        ("an empty password", basic("user", "")),
+        ("an empty name", basic("", "userpassword")),
+        ("another's case", basic("User", "userpassword")),
+        ("a blank behind the name", basic("user ", "userpassword")),
+        ("a NUL behind the password", encoded(b"user:userpassword\0")),
+        ("a control character in the name", encoded(b"us\x07er:userpassword")),
+        ("no colon", encoded(b"useruserpassword")),
+        ("no UTF-8", encoded(b"us\xffer:userpassword")),
+        ("no base64", "Basic !!!".to_owned()),
+        ("base64 cut short", good[..good.len() - 1].to_owned()),
+        ("base64 with something behind", format!("{good} more")),
+        ("a hash instead of the password", basic("user", "$argon2id$v=19$m=19456,t=2,p=1$")),
+    ] {
+        let response = gateway.send(&get("/user/x").authorization(&value)).refused(401, "invalid_credentials");
+        assert_eq!(response.member("message"), "Invalid credentials", "{name}");
+        assert_eq!(response.all("WWW-Authenticate"), [r#"Basic realm="api", charset="UTF-8""#], "{name}");
+    }
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
+fn the_word_alone_is_refused() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    for value in ["Basic", "Basic "] {
+        let response = gateway.send(&get("/user/x").authorization(value)).expect(401);
+        assert!(response.header("WWW-Authenticate").is_some(), "{value:?}");
+    }
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
+fn an_unknown_user_and_a_wrong_password_are_told_the_same_however_often() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        for (user, password) in [("user", "nope"), ("nobody", "nope")] {
+            let mut response = gateway.send(&get("/user/x").basic(user, password)).expect(401);
+            let id = response.member("request_id");
+            response.headers.retain(|(name, _)| !["x-request-id", "date"].contains(&name.to_lowercase().as_str()));
+            seen.push((response.headers.clone(), response.text().replace(&id, "ID")));
+        }
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:#?}");
+}
+
+#[test]
+fn a_role_decides_after_the_credentials_hold() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    for (user, path, status) in [
+        ("admin", "/admin/x", 200),
+        ("user", "/admin/x", 403),
+        ("guest", "/admin/x", 403),
+        ("admin", "/user/x", 200),
+        ("user", "/user/x", 200),
+        ("guest", "/user/x", 403),
+        ("guest", "/any/x", 200),
+    ] {
+        let response = gateway.send(&get(path).basic(user, &format!("{user}password")));
+        assert_eq!(response.status, status, "{user} on {path}");
+    }
+    // the wrong password of one who would be forbidden is told as a wrong password
+    gateway.send(&get("/admin/x").basic("guest", "nope")).refused(401, "invalid_credentials");
+    assert_eq!(upstream.received().len(), 4);
+}

@@ -1,0 +1,186 @@
+//! The commands on the store, with their exit codes (contract 7).
+
+use serde_json::Value;
+
+use crate::support::{Gateway, Setup, Upstream, get, routes};
+
+fn setup() -> (Setup, Upstream) {
+    let upstream = Upstream::hello();
+    (Setup::new(&routes(&upstream)), upstream)
+}
+
+fn names(list: &Value, member: &str) -> Vec<String> {
+    let list = list.as_array().unwrap();
+    let mut names: Vec<String> = list.iter().map(|row| row[member].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn users_are_added_shown_changed_and_removed_without_a_gateway() {
+    let (setup, _upstream) = setup();
+    setup.cli(&["user", "add", "ann", "--role", "admin", "--role", "user", "--password-stdin"], "ann-password\n").expect(0);
+    setup.cli(&["user", "add", "bob", "--password-stdin"], "bob-password").expect(0);
+    setup.cli(&["user", "add", "ann", "--password-stdin"], "ann-password\n").expect(1);
+    let list = setup.cli(&["user", "list", "--json"], "").expect(0).json();
+    assert_eq!(names(&list, "name"), ["ann", "bob"]);
+    let shown = setup.cli(&["user", "show", "ann", "--json"], "").expect(0).json();
+    assert_eq!(shown["roles"], serde_json::json!(["admin", "user"]));
+    assert_eq!(shown["disabled"], false);
+    setup.cli(&["user", "roles", "ann", "guest"], "").expect(0);
+    setup.cli(&["user", "disable", "ann"], "").expect(0);
+    let shown = setup.cli(&["user", "show", "ann", "--json"], "").expect(0).json();
+    assert_eq!((&shown["roles"], &shown["disabled"]), (&serde_json::json!(["guest"]), &Value::Bool(true)));
+    setup.cli(&["user", "enable", "ann"], "").expect(0);
+    setup.cli(&["user", "password", "ann", "--password-stdin"], "new-password-1\n").expect(0);
+    let gateway = setup.start();
+    gateway.send(&get("/any/x").basic("ann", "new-password-1")).expect(200);
+    gateway.send(&get("/any/x").basic("bob", "bob-password")).expect(200);
+    setup.cli(&["user", "remove", "bob"], "").expect(0);
+    for command in [
+        &["user", "show", "bob"][..],
+        &["user", "roles", "bob", "x"],
+        &["user", "disable", "bob"],
+        &["user", "enable", "bob"],
+        &["user", "remove", "bob"],
+        &["user", "password", "bob", "--password-stdin"],
+        &["token", "issue", "bob"],
+        &["client", "rotate", "bob"],
+        &["client", "remove", "bob"],
+        &["token", "revoke", "--id", "4711"],
+    ] {
+        let end = setup.cli(command, "some-password\n").expect(1);
+        assert!(!end.stderr.trim().is_empty(), "{command:?} says why");
+    }
+}
+
+#[test]
+fn where_no_terminal_asks_a_password_is_generated_and_printed() {
+    let (setup, _upstream) = setup();
+    let added = setup.cli(&["user", "add", "ann", "--role", "user"], "").expect(0);
+    let password = added.stdout.split_whitespace().last().unwrap().to_owned();
+    assert!(password.len() >= 16, "{}", added.stdout);
+    let gateway = setup.start();
+    gateway.send(&get("/user/x").basic("ann", &password)).expect(200);
+}
+
+#[test]
+fn new_passwords_and_names_are_held_to_the_rules() {
+    let (setup, _upstream) = setup();
+    for (name, password) in [("ann", "short"), ("a:b", "long-enough-1"), ("", "long-enough-1"), ("a\u{7}b", "long-enough-1")] {
+        let end = setup.cli(&["user", "add", name, "--password-stdin"], password);
+        assert!([Some(1), Some(2)].contains(&end.code), "{name:?} {password:?}: {end:?}");
+    }
+    assert_eq!(setup.cli(&["user", "list", "--json"], "").expect(0).json(), serde_json::json!([]));
+}
+
+#[test]
+fn clients_get_secrets_that_work() {
+    let (setup, _upstream) = setup();
+    let added = setup.cli(&["client", "add", "robot", "--role", "user", "--scope", "orders:read"], "").expect(0);
+    let secret = added.stdout.split_whitespace().last().unwrap().to_owned();
+    setup.cli(&["client", "add", "told", "--secret-stdin"], "told-secret-1\n").expect(0);
+    assert_eq!(names(&setup.cli(&["client", "list", "--json"], "").expect(0).json(), "id"), ["robot", "told"]);
+    let gateway = setup.start();
+    let ask = |id: &str, secret: &str| {
+        let form = crate::support::post("/oauth/token").form("grant_type=client_credentials");
+        gateway.send(&form.basic(id, secret)).status
+    };
+    assert_eq!((ask("robot", &secret), ask("told", "told-secret-1"), ask("told", "x")), (200, 200, 401));
+    setup.cli(&["client", "disable", "told"], "").expect(0);
+    setup.cli(&["client", "enable", "told"], "").expect(0);
+    setup.cli(&["client", "remove", "told"], "").expect(0);
+    setup.cli(&["client", "remove", "told"], "").expect(1);
+}
+
+#[test]
+fn tokens_are_issued_listed_and_never_shown_again() {
+    let (setup, _upstream) = setup();
+    setup.cli(&["user", "add", "ann", "--role", "user", "--password-stdin"], "ann-password\n").expect(0);
+    let token = setup.cli(&["token", "issue", "ann", "--ttl", "1h"], "").expect(0).stdout.trim().to_owned();
+    assert!(token.starts_with("pct_") && !token.contains(char::is_whitespace), "{token}");
+    let list = setup.cli(&["token", "list", "--json"], "").expect(0);
+    let rows = list.json();
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert!(!list.stdout.contains(&token[4..30]), "{}", list.stdout);
+    assert_eq!(setup.cli(&["token", "list", "--user", "bob", "--json"], "").json(), serde_json::json!([]));
+    let gateway = setup.start();
+    gateway.send(&get("/user/x").token(&token)).expect(200);
+    setup.cli(&["token", "issue", "ann", "--ttl", "soon"], "").expect(2);
+}
+
+#[test]
+fn an_htpasswd_file_is_imported() {
+    let (setup, _upstream) = setup();
+    // bcrypt of `password-1`, apr1 and SHA-1 of the same, as htpasswd writes them
+    let hashes: Value = serde_json::from_slice(&std::fs::read(crate::support::gateway::project().join("tests/data/hashes.json")).unwrap()).unwrap();
+    let good = |prefix: &str| {
+        let rows = hashes["hashes"].as_array().or(hashes.as_array()).unwrap();
+        let row = rows.iter().find(|row| {
+            let plain = row["password"].as_str().unwrap_or("");
+            row["hash"].as_str().is_some_and(|hash| hash.starts_with(prefix))
+                && row["matches"] == true
+                && !plain.is_empty()
+                && !plain.chars().any(|c| c.is_control())
+        });
+        let row = row.unwrap_or_else(|| panic!("no {prefix}"));
+        (row["hash"].as_str().unwrap().to_owned(), row["password"].as_str().unwrap().to_owned())
+    };
+    let users: Vec<(String, (String, String))> =
+        ["$2y$", "$apr1$", "{SHA}"].iter().map(|prefix| (format!("u{}", prefix.len()), good(prefix))).collect();
+    let text: String = users.iter().map(|(name, (hash, _))| format!("{name}:{hash}\n")).collect();
+    setup.write("htpasswd", format!("# a comment\n\n{text}"));
+    setup.cli(&["import", "htpasswd", "htpasswd"], "").expect(0);
+    let gateway = setup.start();
+    for (name, (_, password)) in &users {
+        gateway.send(&get("/any/x").basic(name, password)).expect(200);
+        gateway.send(&get("/any/x").basic(name, "nope")).refused(401, "invalid_credentials");
+    }
+    setup.cli(&["import", "htpasswd", "missing"], "").expect(2);
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_help_with_0() {
+    let (setup, _upstream) = setup();
+    for arguments in [
+        &["bogus"][..],
+        &["user"],
+        &["user", "add"],
+        &["user", "bogus"],
+        &["token", "revoke"],
+        &["--bogus"],
+        &["user", "add", "ann", "--password", "in-the-argument"],
+        &["check"],
+        &["check", "missing.yaml"],
+        &["user", "list", "--config", "missing.yaml"],
+        &["run", "--config", "missing.yaml"],
+    ] {
+        let end = setup.cli_plain(arguments, "").expect(2);
+        assert!(!end.stderr.trim().is_empty(), "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["user", "--help"], &["explain", "--help"]] {
+        assert!(!setup.cli_plain(arguments, "").expect(0).stdout.is_empty());
+    }
+}
+
+#[test]
+fn bootstrap_makes_what_is_absent_and_changes_nothing_later() {
+    let upstream = Upstream::hello();
+    let yaml = |password: &str| {
+        format!(
+            "bootstrap: {{ users: [{{ name: ann, password: {password}, roles: [user] }}, {{ name: gen, roles: [user] }}] }}\n{}",
+            routes(&upstream)
+        )
+    };
+    let gateway = Gateway::start(&yaml("first-password"));
+    let printed = format!("{}{}", gateway.stdout(), gateway.stderr());
+    assert!(printed.contains("gen") && !printed.contains("first-password"), "{printed}");
+    let setup = gateway.setup.beside();
+    drop(gateway);
+    setup.configure(&yaml("second-password"));
+    let gateway = setup.start();
+    gateway.send(&get("/user/x").basic("ann", "first-password")).expect(200);
+    gateway.send(&get("/user/x").basic("ann", "second-password")).expect(401);
+    let again = format!("{}{}", gateway.stdout(), gateway.stderr());
+    assert!(!again.contains("gen "), "a generated password is printed once: {again}");
+}

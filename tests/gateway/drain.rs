@@ -1,0 +1,135 @@
+//! SIGTERM and SIGINT: what is under way is finished, nothing is lost (contract 7, 8).
+
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::{Connection, Gate, Gateway, Reply, Upstream, eventually, get};
+
+fn yaml(upstream: &Upstream, rest: &str) -> String {
+    format!(
+        "{rest}upstreams: {{ api: {{ servers: ['{}'] }} }}\nroutes: [{{ path: /**, allow: anyone, to: api }}]\n",
+        upstream.url()
+    )
+}
+
+/// An upstream that answers when the gate is opened.
+fn held(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::start(move |_| {
+        gate.wait();
+        Reply::text("finished")
+    })
+}
+
+#[test]
+fn a_request_under_way_is_finished_before_the_process_ends() {
+    for signal in ["TERM", "INT"] {
+        let gate = Gate::default();
+        let upstream = held(&gate);
+        let gateway = Gateway::start(&yaml(&upstream, ""));
+        let mut connection = gateway.connect();
+        let mut idle = gateway.connect();
+        connection.write(&get("/x").to_bytes()).unwrap();
+        upstream.first();
+        gateway.signal(signal);
+        eventually("readiness ends", || {
+            let mut probe = Connection::plain(gateway.admin);
+            probe.write(&get("/readyz").to_bytes()).unwrap();
+            match probe.response("GET") {
+                Ok(response) if response.status == 200 => Err("ready"),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        });
+        assert_eq!(gateway.ended(), None, "{signal}: it waits for the request");
+        // a connection without a request is closed, a new one is not taken
+        assert!(idle.rest().unwrap().is_empty());
+        eventually("the listener is closed", || match TcpStream::connect(gateway.address()) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        gate.open();
+        let response = connection.response("GET").unwrap();
+        assert_eq!((response.status, response.text().as_str()), (200, "finished"), "{signal}");
+        assert_eq!(gateway.wait().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_request_that_never_ends_does_not_hold_the_process_for_ever() {
+    let gate = Gate::default();
+    let upstream = held(&gate);
+    let gateway = Gateway::start(&yaml(&upstream, "timeouts: { drain: 500ms }\n"));
+    let mut connection = gateway.connect();
+    connection.write(&get("/x").to_bytes()).unwrap();
+    upstream.first();
+    gateway.signal("TERM");
+    gateway.wait();
+    gate.open();
+}
+
+#[test]
+fn nothing_is_lost_under_load() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, ""));
+    let served = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    // a connection that is refused was never promised anything
+                    let Ok(socket) = TcpStream::connect(gateway.address()) else { return };
+                    drop(socket);
+                    if !accepted(&gateway, &served) {
+                        return;
+                    }
+                }
+            });
+        }
+        eventually("some load", || if served.load(Ordering::SeqCst) > 50 { Ok(()) } else { Err("little") });
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait().code(), Some(0));
+    });
+    let got = upstream.received().len();
+    // each request that reached the upstream was answered to its caller
+    assert_eq!(got, served.load(Ordering::SeqCst));
+}
+
+/// Sends on one connection until it ends; whether it is worth to connect again.
+fn accepted(gateway: &Gateway, served: &AtomicUsize) -> bool {
+    let Ok(socket) = TcpStream::connect(gateway.address()) else { return false };
+    let mut socket = std::io::BufReader::new(socket);
+    loop {
+        use std::io::{Read, Write};
+        if socket.get_mut().write_all(&get("/x").to_bytes()).is_err() {
+            return false;
+        }
+        let mut answer = Vec::new();
+        let mut byte = [0; 1];
+        while !answer.ends_with(b"hello") {
+            match socket.read(&mut byte) {
+                Ok(1) => answer.push(byte[0]),
+                // closed between two requests: nothing of the second one was answered, so nothing of it may have passed
+                _ if answer.is_empty() => return false,
+                end => panic!("{end:?} after {:?}", String::from_utf8_lossy(&answer)),
+            }
+        }
+        served.fetch_add(1, Ordering::SeqCst);
+        if String::from_utf8_lossy(&answer).to_lowercase().contains("connection: close") {
+            return false;
+        }
+    }
+}
+
+#[test]
+fn after_a_kill_it_starts_again_on_its_store() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{}{}", crate::support::USERS, yaml(&upstream, "")));
+    let tokens = gateway.login("user", "userpassword");
+    gateway.signal("KILL");
+    gateway.wait();
+    let again = gateway.setup.start();
+    again.login("user", "userpassword");
+    let body = serde_json::json!({ "refresh_token": tokens["refresh_token"] });
+    again.send(&crate::support::post("/auth/refresh").json(&body)).expect(200);
+}

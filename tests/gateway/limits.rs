@@ -1,0 +1,174 @@
+//! Both sides of every limit (contract 2 `limits`, 4).
+
+use serde_json::json;
+
+use crate::support::{Gateway, Response, USERS, Upstream, eventually, get, post, routes};
+
+/// Limits that are off but for `rest`.
+fn limits(token_endpoints: &str, rest: &str) -> String {
+    format!("limits:\n  token_endpoints: {{ {token_endpoints} }}\n  {rest}\n")
+}
+
+fn rate_limited(response: Response) {
+    let response = response.refused(429, "rate_limited");
+    assert_eq!(response.member("message"), "Too many requests");
+    let wait: u64 = response.header("Retry-After").unwrap().parse().unwrap();
+    assert!(wait >= 1, "{response:?}");
+    assert!(response.header("RateLimit").is_some() && response.header("RateLimit-Policy").is_some(), "{response:?}");
+}
+
+#[test]
+fn token_endpoints_are_limited_by_address() {
+    let upstream = Upstream::hello();
+    let limits =
+        limits("per_address: { rate: 1/h, burst: 3 }, per_account: off, per_account_anywhere: off", "unauthenticated: off");
+    let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
+    let login = post("/auth/login").json(&json!({ "username": "user", "password": "userpassword" }));
+    for _ in 0..3 {
+        gateway.send(&login).expect(200);
+    }
+    rate_limited(gateway.send(&login));
+    assert!(gateway.metric("portcullis_rate_limited_total", &[("limit", "per_address")]) >= 1.0);
+    // the routes are another matter
+    gateway.send(&get("/user/x").basic("user", "userpassword")).expect(200);
+}
+
+#[test]
+fn an_account_is_limited_by_its_failures_alone() {
+    let upstream = Upstream::hello();
+    for limit in ["per_account", "per_account_anywhere"] {
+        let other = if limit == "per_account" { "per_account_anywhere" } else { "per_account" };
+        let limits =
+            limits(&format!("per_address: off, {limit}: {{ rate: 1/h, burst: 3 }}, {other}: off"), "unauthenticated: off");
+        let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
+        let login =
+            |user: &str, password: &str| gateway.send(&post("/auth/login").json(&json!({ "username": user, "password": password })));
+        for _ in 0..5 {
+            login("user", "userpassword").expect(200);
+        }
+        for _ in 0..3 {
+            login("user", "nope").expect(401);
+        }
+        rate_limited(login("user", "nope"));
+        rate_limited(login("user", "userpassword"));
+        // an unknown account is limited alike, or it could be told apart
+        for _ in 0..3 {
+            login("nobody", "nope").expect(401);
+        }
+        rate_limited(login("nobody", "nope"));
+        login("admin", "adminpassword").expect(200);
+    }
+}
+
+#[test]
+fn failed_credentials_on_routes_are_limited_by_address() {
+    let upstream = Upstream::hello();
+    let limits = limits(
+        "per_address: off, per_account: off, per_account_anywhere: off",
+        "unauthenticated: { rate: 1/h, burst: 4 }",
+    );
+    let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
+    for value in ["Basic eDp5", "Token x", "Bearer x", "Basic dXNlcjpub3Bl"] {
+        gateway.send(&get("/user/x").authorization(value)).expect(401);
+    }
+    rate_limited(gateway.send(&get("/user/x").authorization("Token y")));
+    assert!(upstream.received().is_empty());
+    // no credential is no failed credential
+    gateway.send(&get("/open/x")).expect(200);
+}
+
+#[test]
+fn a_route_has_a_budget_by_principal_or_address() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "{USERS}
+upstreams: {{ api: {{ servers: ['{}'] }} }}
+routes:
+  - {{ path: /by-principal, allow: authenticated, rate: {{ rate: 1/h, burst: 2, by: principal }}, to: api }}
+  - {{ path: /by-address, allow: anyone, rate: {{ rate: 1/h, burst: 2, by: address }}, to: api }}
+  - {{ path: /refilled, allow: anyone, rate: {{ rate: 2/s, burst: 1, by: address }}, to: api }}
+",
+        upstream.url()
+    ));
+    for user in ["user", "admin"] {
+        let request = get("/by-principal").basic(user, &format!("{user}password"));
+        gateway.send(&request).expect(200);
+        gateway.send(&request).expect(200);
+        rate_limited(gateway.send(&request));
+    }
+    gateway.send(&get("/by-address")).expect(200);
+    gateway.send(&get("/by-address")).expect(200);
+    rate_limited(gateway.send(&get("/by-address")));
+    assert_eq!(upstream.received().len(), 6);
+
+    gateway.send(&get("/refilled"));
+    eventually("the budget refills", || match gateway.send(&get("/refilled")).status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+}
+
+#[test]
+fn a_body_is_capped_where_it_is_told_and_where_it_only_comes() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "limits: {{ body_bytes: 10 }}
+upstreams: {{ api: {{ servers: ['{}'] }} }}
+routes:
+  - {{ path: /small, allow: anyone, to: api }}
+  - {{ path: /large, allow: anyone, body_bytes: 1KiB, to: api }}
+",
+        upstream.url()
+    ));
+    let chunked = |path: &str, size: usize| {
+        let body = format!("{size:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(size));
+        post(path).header("Transfer-Encoding", "chunked").body(body)
+    };
+    for (request, status) in [
+        (post("/small").body("x".repeat(10)), 200),
+        (post("/small").body("x".repeat(11)), 413),
+        (post("/large").body("x".repeat(1024)), 200),
+        (post("/large").body("x".repeat(1025)), 413),
+        (chunked("/small", 10), 200),
+        (chunked("/small", 11), 413),
+    ] {
+        let response = gateway.send(&request);
+        assert_eq!(response.status, status, "{} {:?}: {}", request.target, request.headers, response.text());
+        if status == 413 {
+            response.refused(413, "body_too_large");
+        }
+    }
+    for received in upstream.received() {
+        assert!(received.body.len() == 10 || received.body.len() == 1024, "{}", received.body.len());
+    }
+}
+
+#[test]
+fn a_head_is_capped_in_bytes_and_in_fields() {
+    let upstream = Upstream::hello();
+    let limits = "limits: { header_bytes: 4KiB, headers: 20 }\n";
+    let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
+    let padded = |size: usize| get("/open/x").header("X-Pad", &"x".repeat(size));
+    gateway.send(&padded(3500)).expect(200);
+    assert_eq!(gateway.send(&padded(5000)).status, 431);
+    let many = |count: usize| (0..count).fold(get("/open/x"), |request, n| request.header(&format!("X-{n}"), "1"));
+    gateway.send(&many(19)).expect(200);
+    assert_eq!(gateway.send(&many(20)).status, 431);
+    assert_eq!(upstream.received().len(), 2);
+}
+
+#[test]
+fn a_caller_that_dawdles_is_cut_off() {
+    let upstream = Upstream::hello();
+    let timeouts = "timeouts: { request_header: 300ms, idle: 400ms }\n";
+    let gateway = Gateway::start(&format!("{timeouts}{}{USERS}", routes(&upstream)));
+    for begun in ["", "GET /open/x HTTP/1.1\r\nHost: a\r\nX-Slow"] {
+        let mut connection = gateway.connect();
+        connection.write(begun.as_bytes()).unwrap();
+        let rest = String::from_utf8(connection.rest().unwrap()).unwrap();
+        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408 "), "{rest}");
+    }
+    let mut connection = gateway.connect();
+    connection.send(&get("/open/x")).expect(200);
+    assert!(connection.rest().unwrap().is_empty());
+}

@@ -1,0 +1,39 @@
+//! The gateway as its users meet it: the built program over real sockets, asked what its documentation promises.
+//!
+//! One file a capability. `tests/run.sh` installs the outside programs that some of them use.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking; the lints' exemption for tests does not reach its helpers"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests wait in real time and read their own environment")]
+#![allow(unreachable_pub, missing_docs, reason = "nobody imports a test binary")]
+#![allow(clippy::needless_pass_by_value, clippy::missing_panics_doc, reason = "helpers read better so")]
+
+mod support;
+
+mod basic;
+mod bearer;
+mod token;
+mod routes;
+mod paths;
+mod errors;
+mod identity;
+mod limits;
+mod endpoints;
+mod oauth;
+mod revocation;
+mod forwarding;
+mod upgrade;
+mod tls;
+mod reload;
+mod drain;
+mod cli;
+mod rules;
+mod metrics;
+mod smuggling;
+mod bad_environment;
+mod outside;

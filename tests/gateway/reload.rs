@@ -1,0 +1,119 @@
+//! A new configuration is checked whole and then swapped; a bad one leaves the old one in place (contract 7).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::support::{Gateway, Upstream, eventually, get};
+
+fn yaml(upstream: &Upstream, path: &str) -> String {
+    format!(
+        "upstreams: {{ api: {{ servers: ['{}'] }} }}\nroutes: [{{ path: {path}, allow: anyone, to: api }}]\n",
+        upstream.url()
+    )
+}
+
+#[test]
+fn sighup_swaps_the_rules_and_connections_live_on() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/old"));
+    let mut kept = gateway.connect();
+    kept.send(&get("/old")).expect(200);
+    gateway.reload(&yaml(&upstream, "/new"));
+    kept.send(&get("/new")).expect(200);
+    kept.send(&get("/old")).refused(404, "no_route");
+    gateway.send(&get("/new")).expect(200);
+}
+
+#[test]
+fn a_changed_file_is_noticed_without_a_signal() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/old"));
+    gateway.setup.configure(&yaml(&upstream, "/new"));
+    eventually("the new rules", || match gateway.send(&get("/new")).status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+}
+
+#[test]
+fn a_bad_file_is_reported_and_the_old_rules_stay() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/old"));
+    for (bad, named) in [
+        ("routes: [", "gateway.yaml:"),
+        (yaml(&upstream, "/new, alow: anyone").as_str(), "alow"),
+        (yaml(&upstream, "/new").replace("to: api", "to: apo").as_str(), "apo"),
+        ("", "gateway.yaml"),
+        (
+            format!("{}expect: [{{ request: GET /new, as: anyone, is: 401 }}]\n", yaml(&upstream, "/new")).as_str(),
+            "GET /new",
+        ),
+    ] {
+        gateway.reload(bad);
+        assert!(gateway.stderr().contains(named), "{named}: {}", gateway.stderr());
+        gateway.send(&get("/old")).expect(200);
+        gateway.send(&get("/new")).refused(404, "no_route");
+    }
+    gateway.reload(&yaml(&upstream, "/new"));
+    gateway.send(&get("/new")).expect(200);
+}
+
+#[test]
+fn a_file_that_vanishes_leaves_the_old_rules() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/old"));
+    std::fs::remove_file(gateway.setup.path("gateway.yaml")).unwrap();
+    let before = gateway.reloads();
+    gateway.signal("HUP");
+    eventually("the failed reload", || if gateway.reloads() > before { Ok(()) } else { Err(gateway.stderr()) });
+    gateway.send(&get("/old")).expect(200);
+    assert_eq!(gateway.ended(), None);
+}
+
+#[test]
+fn no_request_fails_while_rules_are_swapped() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/{always}"));
+    let done = AtomicBool::new(false);
+    let served = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut served, mut connection) = (0, gateway.connect());
+                    while !done.load(Ordering::SeqCst) {
+                        let response = connection.send(&get("/x"));
+                        assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        for n in 0..10 {
+            let path = if n % 2 == 0 { "/**" } else { "/{always}" };
+            gateway.reload(&yaml(&upstream, path));
+        }
+        done.store(true, Ordering::SeqCst);
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum::<u32>()
+    });
+    assert!(served > 10, "{served}");
+}
+
+#[test]
+fn budgets_outlive_a_reload_that_does_not_change_them() {
+    let upstream = Upstream::hello();
+    let yaml = |more: &str| {
+        format!(
+            "upstreams: {{ api: {{ servers: ['{}'] }} }}
+routes:
+  - {{ path: /x, allow: anyone, rate: {{ rate: 1/h, burst: 1, by: address }}, to: api }}
+{more}",
+            upstream.url()
+        )
+    };
+    let gateway = Gateway::start(&yaml(""));
+    gateway.send(&get("/x")).expect(200);
+    gateway.send(&get("/x")).refused(429, "rate_limited");
+    gateway.reload(&yaml("  - { path: /y, allow: anyone, to: api }\n"));
+    gateway.send(&get("/y")).expect(200);
+    gateway.send(&get("/x")).refused(429, "rate_limited");
+}

@@ -1,0 +1,53 @@
+//! The harness: a real gateway, a recording upstream, a small client, keys made on the spot.
+//!
+//! It has no opinions about behaviour; the tests have. Nothing here uses a fixed port, a network or a sleep.
+
+pub mod client;
+pub mod gateway;
+pub mod keys;
+pub mod outside;
+pub mod upstream;
+pub mod wait;
+
+pub use client::{Connection, Request, Response, delete, get, post, put};
+pub use gateway::{Cli, Gateway, Setup};
+pub use keys::{Certificate, Signer};
+pub use upstream::{Received, Reply, Upstream};
+pub use wait::{DEADLINE, Gate, eventually, unix_now};
+
+/// Users whose passwords are their names and `password`, as most tests need them.
+pub const USERS: &str = "
+bootstrap:
+  users:
+    - { name: admin, password: adminpassword, roles: [admin] }
+    - { name: user, password: userpassword, roles: [user] }
+    - { name: guest, password: guestpassword, roles: [guest] }
+  clients:
+    - { id: robot, secret: robot-secret-1, roles: [user], scopes: ['orders:read', 'orders:write'] }
+";
+
+/// The secret of [`HS256`].
+pub const SECRET: &str = "an-hmac-secret-of-more-than-32-bytes";
+
+/// A signing key that tests share with the gateway.
+pub const HS256: &str = "
+auth:
+  jwt:
+    keys: [{ id: k1, algorithm: HS256, secret: an-hmac-secret-of-more-than-32-bytes }]
+";
+
+/// Three routes, one a role, and an open one, all to `api`.
+pub fn routes(upstream: &Upstream) -> String {
+    format!(
+        "
+upstreams:
+  api: {{ servers: ['{}'] }}
+routes:
+  - {{ path: /open/**, allow: anyone, to: api }}
+  - {{ path: /any/**, allow: authenticated, to: api }}
+  - {{ path: /user/**, allow: [user, admin], to: api }}
+  - {{ path: /admin/**, allow: [admin], to: api }}
+",
+        upstream.url()
+    )
+}
