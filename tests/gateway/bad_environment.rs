@@ -1,0 +1,127 @@
+//! Where the gateway cannot start, it says why in one clear line and ends with 2; where it loses something, it fails closed.
+
+use std::net::TcpListener;
+
+use crate::support::{Setup, USERS, Upstream, eventually, get, routes};
+
+/// How a start fails that must.
+fn refused(setup: &Setup) -> String {
+    let end = setup.try_start().err().expect("it does not start");
+    assert_eq!(end.code, Some(2), "{end:?}");
+    assert!(!end.stderr.contains("panicked") && !end.stderr.contains("stack backtrace"), "{}", end.stderr);
+    end.stderr
+}
+
+#[test]
+fn a_port_in_use() {
+    let upstream = Upstream::hello();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let holder = TcpListener::bind(taken).unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    for yaml in [format!("listeners: [{{ address: '{address}' }}]\n"), format!("admin: {{ address: '{address}' }}\n")] {
+        let text = refused(&Setup::new(&format!("{yaml}{}", routes(&upstream))));
+        assert!(text.contains(&address), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_or_broken_certificate() {
+    let upstream = Upstream::hello();
+    let tls = "listeners: [{ address: '127.0.0.1:0', tls: { certificates: [{ cert: a.pem, key: a.key }] } }]\n";
+    let setup = Setup::new(&format!("{tls}{}", routes(&upstream)));
+    assert!(refused(&setup).contains("a.pem"));
+    let (one, two) = (crate::support::Certificate::of(&["a"]), crate::support::Certificate::of(&["a"]));
+    setup.write("a.pem", &one.cert);
+    setup.write("a.key", &two.key);
+    let text = refused(&setup);
+    assert!(text.contains("a.key") || text.contains("a.pem"), "{text}");
+    setup.write("a.pem", "garbage");
+    assert!(refused(&setup).contains("a.pem"));
+}
+
+#[test]
+fn garbage_as_a_configuration() {
+    for yaml in ["routes: [", "\u{7}", "just text", "routes: 7\nupstreams: 7\n"] {
+        let text = refused(&Setup::new(yaml));
+        assert!(text.contains("gateway.yaml:"), "{yaml:?}: {text}");
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_used() {
+    let upstream = Upstream::hello();
+    let setup = Setup::new(&format!("store: sqlite:foreign.db\n{}", routes(&upstream)));
+    setup.write("foreign.db", "this is no database, whatever its name says".repeat(100));
+    assert!(refused(&setup).contains("foreign.db"));
+    let setup = Setup::new(&format!("store: sqlite:missing/folder/x.db\n{}", routes(&upstream)));
+    assert!(refused(&setup).contains("x.db"));
+    let setup = Setup::new(&format!("store: sqlite:folder\n{}", routes(&upstream)));
+    std::fs::create_dir(setup.path("folder")).unwrap();
+    assert!(refused(&setup).contains("folder"));
+}
+
+#[test]
+fn a_read_only_place_for_the_store() {
+    // root may write anywhere; /proc lets nobody
+    let upstream = Upstream::hello();
+    let setup = Setup::new(&format!("store: sqlite:/proc/portcullis.db\n{}", routes(&upstream)));
+    assert!(refused(&setup).contains("portcullis.db"));
+}
+
+#[test]
+fn a_locked_store_fails_closed_and_heals() {
+    let upstream = Upstream::hello();
+    let cache = "auth: { cache: { ttl: 1s, negative_ttl: 1s, stale_if_store_down: 0s } }\n";
+    let gateway = Setup::new(&format!("{USERS}{cache}{}", routes(&upstream))).start();
+    let request = get("/user/x").basic("user", "userpassword");
+    gateway.send(&request).expect(200);
+    let token = gateway.opaque("user");
+    let path = gateway.setup.path("portcullis.db");
+    // an exclusive lock of another process, until it is told to end
+    let mut holder = crate::support::outside::python()
+        .args(["-c", "
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+db.execute('pragma journal_mode')
+db.execute('pragma locking_mode = exclusive')
+db.execute('begin exclusive')
+print('locked', flush=True)
+sys.stdin.read()
+"])
+        .arg(&path)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.as_mut().unwrap()), &mut line).unwrap();
+    assert_eq!(line, "locked\n");
+    // readers of a write-ahead log may go on; whatever it is, nothing is opened and nothing panics
+    let login = crate::support::post("/auth/token").json(&serde_json::json!({ "username": "user", "password": "userpassword" }));
+    let refused = gateway.send(&login);
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.header("Retry-After").is_some());
+    refused.refused(503, "store_unavailable");
+    let seen = gateway.send(&get("/user/x").token(&token)).status;
+    assert!([200, 503].contains(&seen), "{seen}");
+    gateway.send(&get("/user/x").token("pct_x")).expect(401);
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    eventually("the store is used again", || match gateway.send(&login).status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+}
+
+#[test]
+fn an_unset_variable_and_a_missing_secret() {
+    let upstream = Upstream::hello();
+    let key = |secret: &str| format!("auth: {{ jwt: {{ keys: [{{ id: k1, algorithm: HS256, secret: {secret} }}] }} }}\n{}", routes(&upstream));
+    assert!(refused(&Setup::new(&key("'${NO_SUCH_SECRET}'"))).contains("NO_SUCH_SECRET"));
+    assert!(refused(&Setup::new(&key("{ file: no-such-file }"))).contains("no-such-file"));
+    // an empty secret would let anybody sign
+    let setup = Setup::new(&key("'${EMPTY}'")).variable("EMPTY", "");
+    refused(&setup);
+    let short = refused(&Setup::new(&key("short")));
+    assert!(short.contains("gateway.yaml:") && !short.contains("short }"), "{short}");
+}

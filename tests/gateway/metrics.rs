@@ -1,0 +1,283 @@
+//! Metrics, the access log, health: what is said of requests, and what never is (contract 8).
+
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, HS256, Request, SECRET, Signer, USERS, Upstream, eventually, get, post, routes};
+
+/// Every metric of contract 8, but those of `process_*`.
+const NAMES: [&str; 25] = [
+    "portcullis_requests_total",
+    "portcullis_request_duration_seconds",
+    "portcullis_upstream_duration_seconds",
+    "portcullis_auth_total",
+    "portcullis_decisions_total",
+    "portcullis_auth_cache_total",
+    "portcullis_auth_cache_entries",
+    "portcullis_store_duration_seconds",
+    "portcullis_password_queue",
+    "portcullis_rate_limited_total",
+    "portcullis_tokens_issued_total",
+    "portcullis_tokens_revoked_total",
+    "portcullis_refresh_reuse_total",
+    "portcullis_requests_in_flight",
+    "portcullis_open_streams",
+    "portcullis_connections",
+    "portcullis_tls_handshakes_total",
+    "portcullis_certificate_expiry_seconds",
+    "portcullis_upstream_healthy",
+    "portcullis_upstream_requests_total",
+    "portcullis_config_reloads_total",
+    "portcullis_config_loaded_timestamp_seconds",
+    "portcullis_build_info",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+];
+
+/// What a capability's name would be in a list of labels.
+fn labels(name: &str) -> &'static [&'static str] {
+    match name {
+        "portcullis_requests_total" => &["route", "method", "status"],
+        "portcullis_request_duration_seconds_count" => &["route"],
+        "portcullis_upstream_duration_seconds_count" => &["upstream"],
+        "portcullis_auth_total" => &["scheme", "outcome"],
+        "portcullis_decisions_total" => &["route", "outcome", "reason"],
+        "portcullis_auth_cache_total" => &["result"],
+        "portcullis_store_duration_seconds_count" => &["operation"],
+        "portcullis_rate_limited_total" => &["limit"],
+        "portcullis_tokens_issued_total" | "portcullis_tokens_revoked_total" | "portcullis_open_streams" => &["kind"],
+        "portcullis_connections" => &["listener"],
+        "portcullis_tls_handshakes_total" => &["listener", "version", "result"],
+        "portcullis_certificate_expiry_seconds" => &["name"],
+        "portcullis_upstream_healthy" => &["upstream", "server"],
+        "portcullis_upstream_requests_total" => &["upstream", "server", "outcome"],
+        "portcullis_config_reloads_total" => &["result"],
+        _ => &[],
+    }
+}
+
+/// A gateway with TLS beside the plain listener, a budget, health checks: something for each metric to count.
+fn busy() -> (Gateway, Upstream) {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "
+listeners:
+  - {{ address: '127.0.0.1:0' }}
+  - {{ address: '127.0.0.1:0', tls: {{ self_signed: [localhost] }} }}
+{USERS}{HS256}
+upstreams: {{ api: {{ servers: ['{}'], health: {{ path: /health }} }} }}
+routes:
+  - {{ path: /open/**, allow: anyone, to: api }}
+  - {{ path: /user/**, allow: [user], to: api }}
+  - {{ path: /tight, allow: anyone, rate: {{ rate: 1/h, burst: 1, by: address }}, to: api }}
+",
+        upstream.url()
+    ));
+    gateway.send(&get("/open/x")).expect(200);
+    gateway.send(&get("/user/x").basic("user", "userpassword")).expect(200);
+    gateway.send(&get("/user/x").basic("user", "userpassword")).expect(200);
+    gateway.send(&get("/user/x").basic("user", "nope")).expect(401);
+    gateway.send(&get("/user/x").basic("guest", "guestpassword")).expect(403);
+    gateway.send(&get("/user/x").bearer(&Signer::hs256(SECRET).good("user"))).expect(200);
+    let token = gateway.opaque("user");
+    gateway.send(&get("/user/x").token(&token)).expect(200);
+    gateway.send(&post("/auth/logout").token(&token)).expect(200);
+    gateway.access("user");
+    gateway.send(&get("/tight")).expect(200);
+    gateway.send(&get("/tight")).expect(429);
+    gateway.send(&get("/nowhere")).expect(404);
+    crate::support::outside::curl(&["--insecure", &format!("https://{}/open/x", gateway.listeners[1].1)]);
+    gateway.signal("HUP");
+    eventually("a reload is counted", || if gateway.reloads() > 0 { Ok(()) } else { Err(gateway.stderr()) });
+    (gateway, upstream)
+}
+
+#[test]
+fn every_metric_is_there_with_its_labels_after_traffic() {
+    let (gateway, _upstream) = busy();
+    let response = gateway.admin("/metrics").expect(200);
+    assert!(response.header("Content-Type").unwrap().starts_with("text/plain"));
+    let text = response.text();
+    for name in NAMES {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name} has no type");
+        let mut series = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
+        assert!(series.next().is_some(), "{name} has no value");
+    }
+    for line in text.lines().filter(|line| line.starts_with("portcullis_")) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let expected = labels(name);
+        if expected.is_empty() {
+            continue;
+        }
+        for label in expected {
+            assert!(line.contains(&format!("{label}=\"")), "{label} is not in {line}");
+        }
+        assert_eq!(line.matches("=\"").count(), expected.len(), "{line}");
+    }
+    for (name, labels, least) in [
+        ("portcullis_requests_total", &[("route", "/user/**"), ("method", "GET"), ("status", "200")][..], 4.0),
+        ("portcullis_requests_total", &[("route", "/user/**"), ("method", "GET"), ("status", "401")], 1.0),
+        ("portcullis_requests_total", &[("route", "-"), ("method", "GET"), ("status", "404")], 1.0),
+        ("portcullis_requests_total", &[("route", "/auth/login"), ("method", "POST"), ("status", "200")], 1.0),
+        ("portcullis_auth_total", &[("scheme", "basic"), ("outcome", "accepted")], 2.0),
+        ("portcullis_auth_total", &[("scheme", "basic"), ("outcome", "refused")], 1.0),
+        ("portcullis_auth_total", &[("scheme", "bearer"), ("outcome", "accepted")], 1.0),
+        ("portcullis_auth_total", &[("scheme", "token"), ("outcome", "accepted")], 1.0),
+        ("portcullis_auth_cache_total", &[("result", "hit")], 1.0),
+        ("portcullis_auth_cache_total", &[("result", "miss")], 1.0),
+        ("portcullis_tokens_issued_total", &[("kind", "access")], 1.0),
+        ("portcullis_tokens_issued_total", &[("kind", "refresh")], 1.0),
+        ("portcullis_rate_limited_total", &[("limit", "route")], 1.0),
+    ] {
+        let seen = gateway.metric(name, labels);
+        assert!(seen >= least, "{name} {labels:?}: {seen}\n{text}");
+    }
+}
+
+#[test]
+fn what_callers_send_makes_no_new_series() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let series = || gateway.admin("/metrics").text().lines().filter(|line| line.starts_with("portcullis_")).count();
+    let ask = |n: usize| {
+        gateway.send(&get(&format!("/open/{n}?q={n}")));
+        gateway.send(&get(&format!("/nowhere/{n}")));
+        gateway.send(&Request::new(&format!("BREW{n}"), "/open/x"));
+        gateway.send(&get("/user/x").basic(&format!("nobody{n}"), "x"));
+        gateway.send(&get("/open/x").header("Host", &format!("host{n}.example.com")));
+    };
+    ask(0);
+    let before = series();
+    for n in 1..30 {
+        ask(n);
+    }
+    assert_eq!(series(), before);
+    let text = gateway.admin("/metrics").text();
+    assert!(text.contains("method=\"other\"") && !text.contains("BREW") && !text.contains("nobody"), "{text}");
+}
+
+#[test]
+fn a_line_of_the_access_log_says_what_happened() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}log: {{ access: json }}\n{}", routes(&upstream)));
+    let passed = gateway.send(&get("/user/logged?secret=in-the-query").basic("user", "userpassword")).expect(200);
+    let refused = gateway.send(&get("/admin/logged").basic("user", "userpassword")).expect(403);
+    let line = |path: &str| {
+        eventually("the line", || gateway.access_log(path).first().cloned().ok_or_else(|| gateway.stdout()))
+    };
+    let seen = line("/user/logged");
+    for member in ["time", "request_id", "address", "method", "path", "route", "status", "duration", "bytes", "scheme", "user", "upstream"] {
+        let found = seen.as_object().unwrap().keys().any(|key| key.starts_with(member));
+        assert!(found, "{member} is not in {seen}");
+    }
+    assert_eq!(Some(seen["request_id"].as_str().unwrap()), passed.header("X-Request-Id"));
+    assert_eq!(
+        (&seen["method"], &seen["route"], &seen["status"], &seen["scheme"], &seen["user"], &seen["address"]),
+        (&json!("GET"), &json!("/user/**"), &json!(200), &json!("basic"), &json!("user"), &json!("127.0.0.1"))
+    );
+    let seen = line("/admin/logged");
+    assert_eq!(Some(seen["request_id"].as_str().unwrap()), refused.header("X-Request-Id"));
+    assert_eq!(seen["status"], 403);
+    assert!(seen.to_string().contains("insufficient_permissions"), "{seen}");
+    assert!(!gateway.stdout().contains("in-the-query"));
+}
+
+#[test]
+fn a_line_cannot_be_forged() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    gateway.send(&get("/open/%22,%22user%22:%22admin").header("User-Agent", "a\",\"x\":\"\u{1b}[31m"));
+    gateway.send(&get("/user/x").basic("a\",\"b", "x"));
+    eventually("two lines", || {
+        let text = gateway.stdout();
+        let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let requests = lines.iter().filter(|line| line.get("status").is_some()).count();
+        if requests >= 2 { Ok(()) } else { Err(text) }
+    });
+    let text = gateway.stdout();
+    for line in text.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
+        assert!(!line.contains('\u{1b}'), "{line}");
+    }
+}
+
+#[test]
+fn the_access_log_can_be_off() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("log: {{ access: off, audit: off }}\n{}", routes(&upstream)));
+    gateway.send(&get("/open/x")).expect(200);
+    gateway.signal("TERM");
+    gateway.wait();
+    assert_eq!(gateway.stdout(), "");
+}
+
+#[test]
+fn no_credential_is_in_any_log_or_metric() {
+    let canary = "c4n4ry";
+    let upstream = Upstream::hello();
+    let users = format!(
+        "bootstrap:\n  users: [{{ name: user, password: {canary}-password, roles: [user] }}]\n  clients: [{{ id: robot, secret: {canary}-secret, roles: [user] }}]\n"
+    );
+    let gateway = Gateway::start(&format!("{users}log: {{ access: json, audit: json, level: debug }}\n{}", routes(&upstream)));
+    let tokens = gateway.login("user", &format!("{canary}-password"));
+    let (access, refresh) = (tokens["access_token"].as_str().unwrap(), tokens["refresh_token"].as_str().unwrap());
+    let opaque = gateway.opaque("user");
+    for request in [
+        get(&format!("/user/x?token={canary}-query")).basic("user", &format!("{canary}-password")),
+        get("/user/x").basic("user", &format!("{canary}-wrong")),
+        get("/user/x").bearer(access),
+        get("/user/x").bearer(&format!("{canary}.{canary}.{canary}")),
+        get("/user/x").token(&opaque),
+        get("/user/x").token(&format!("pct_{canary}")),
+        get("/user/x").authorization(&format!("Digest {canary}")),
+        get("/user/x").header("Cookie", &format!("session={canary}-cookie")),
+        post("/open/x").body(format!("{canary}-body")),
+        post("/auth/login").json(&json!({ "username": "user", "password": format!("{canary}-no") })),
+        post("/auth/login").header("Content-Type", "application/json").body(format!("{{\"{canary}")),
+        post("/auth/refresh").json(&json!({ "refresh_token": refresh })),
+        post("/auth/refresh").json(&json!({ "refresh_token": format!("pcr_{canary}") })),
+        post("/oauth/token").form(&format!("grant_type=client_credentials&client_id=robot&client_secret={canary}-secret")),
+        post("/oauth/revoke").form(&format!("token={canary}-token")).basic("robot", &format!("{canary}-secret")),
+        post("/auth/change-password").basic("user", &format!("{canary}-password")).json(&json!({ "password": format!("{canary}-password"), "new_password": format!("{canary}-new-password") })),
+    ] {
+        gateway.send(&request);
+    }
+    let metrics = gateway.admin("/metrics").text();
+    gateway.signal("TERM");
+    gateway.wait();
+    let signature = access.rsplit('.').next().unwrap();
+    for (place, text) in [("stdout", gateway.stdout()), ("stderr", gateway.stderr()), ("metrics", metrics)] {
+        for secret in [canary, signature, &refresh[4..], &opaque[4..], "dXNlcjpjNG40cnk"] {
+            let found = text.lines().find(|line| line.contains(secret));
+            assert_eq!(found, None, "{secret} in {place}");
+        }
+    }
+    assert!(!gateway.stdout().is_empty());
+}
+
+#[test]
+fn health_is_told_on_the_admin_address_alone() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    assert_eq!((gateway.admin("/healthz").status, gateway.admin("/readyz").status), (200, 200));
+    assert_eq!(gateway.admin("/nothing").status, 404);
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        gateway.send(&get(path)).refused(404, "no_route");
+    }
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
+fn the_audit_log_tells_of_logins_failures_and_reloads() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}log: {{ access: off, audit: json }}\n{}", routes(&upstream)));
+    gateway.access("user");
+    gateway.send(&post("/auth/login").json(&json!({ "username": "guest", "password": "nope" }))).expect(401);
+    gateway.signal("HUP");
+    eventually("three events", || {
+        let text = gateway.stdout();
+        let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let tells = |word: &str| lines.iter().any(|line| line.to_string().contains(word));
+        if tells("\"user\"") && tells("guest") && tells("reload") { Ok(()) } else { Err(text) }
+    });
+}
