@@ -199,10 +199,6 @@ impl Connection {
         Ok(Self { stream: Box::new(rustls::StreamOwned::new(session, socket)), socket: kept, buffer: Vec::new() })
     }
 
-    pub fn local(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
-    }
-
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)?;
         self.stream.flush()

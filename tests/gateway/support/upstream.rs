@@ -19,8 +19,6 @@ pub struct Received {
     pub trailers: Vec<(String, String)>,
     /// The head as it came over the wire.
     pub head: String,
-    /// Which connection it came on, from 0.
-    pub connection: usize,
 }
 
 impl Received {
@@ -80,7 +78,7 @@ pub struct Upstream {
 impl Upstream {
     /// Answers each request with `answer`, after its body was read.
     pub fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self::serve(move |socket, connection, received| serve(socket, connection, received, &answer))
+        Self::serve(move |socket, received| serve(socket, received, &answer))
     }
 
     /// Answers `200` with the text `hello`.
@@ -90,10 +88,10 @@ impl Upstream {
 
     /// Hands each connection to `session`, unread.
     pub fn sessions(session: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        Self::serve(move |socket, _, _| session(socket))
+        Self::serve(move |socket, _| session(socket))
     }
 
-    fn serve(session: impl Fn(TcpStream, usize, &Mutex<Vec<Received>>) + Send + Sync + 'static) -> Self {
+    fn serve(session: impl Fn(TcpStream, &Mutex<Vec<Received>>) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = Self {
             address: listener.local_addr().unwrap(),
@@ -111,9 +109,9 @@ impl Upstream {
                 let socket = socket.unwrap();
                 socket.set_nodelay(true).unwrap();
                 socket.set_read_timeout(Some(DEADLINE * 3)).unwrap();
-                let connection = connections.fetch_add(1, Ordering::SeqCst);
+                connections.fetch_add(1, Ordering::SeqCst);
                 let (session, received) = (session.clone(), received.clone());
-                std::thread::spawn(move || session(socket, connection, &received));
+                std::thread::spawn(move || session(socket, &received));
             }
         });
         upstream
@@ -145,18 +143,6 @@ impl Upstream {
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
-
-    /// Refuses connections from now on.
-    pub fn stop(&self) {
-        if !self.stopped.swap(true, Ordering::SeqCst) {
-            // wakes the accepting thread, which then drops its socket
-            drop(TcpStream::connect(self.address));
-            eventually("a refused connection", || match TcpStream::connect(self.address) {
-                Ok(_) => Err("accepted"),
-                Err(_) => Ok(()),
-            });
-        }
-    }
 }
 
 impl Drop for Upstream {
@@ -173,12 +159,11 @@ pub fn nobody() -> SocketAddr {
 
 fn serve(
     mut socket: TcpStream,
-    connection: usize,
     received: &Mutex<Vec<Received>>,
     answer: &impl Fn(&Received) -> Reply,
 ) {
     let mut buffer = Vec::new();
-    while let Some(request) = request(&mut socket, &mut buffer, connection) {
+    while let Some(request) = request(&mut socket, &mut buffer) {
         received.lock().unwrap().push(request.clone());
         let keep = match answer(&request) {
             Reply::Bytes { bytes, keep } => socket.write_all(&bytes).is_ok() && keep,
@@ -195,7 +180,7 @@ fn serve(
 }
 
 /// Reads one request; `None` at the end of the connection.
-pub fn request(socket: &mut TcpStream, buffer: &mut Vec<u8>, connection: usize) -> Option<Received> {
+fn request(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> {
     let head = until(socket, buffer, b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&head).into_owned();
     let mut lines = head.trim_end().split("\r\n");
@@ -205,7 +190,6 @@ pub fn request(socket: &mut TcpStream, buffer: &mut Vec<u8>, connection: usize) 
         target: words.next()?.to_owned(),
         headers: fields(lines),
         head: head.clone(),
-        connection,
         ..Received::default()
     };
     if request.header("Expect").is_some() {

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every test, on a machine that has Rust and nothing else: first installs what tests use and is missing.
+# Arguments go to `cargo test`, such as `tests/run.sh --test gateway basic`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# A command that is missing, and the Debian package that has it.
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need gcc gcc
+need make make
+need curl curl
+need python3 python3
+# Debian has venv and the pip in it as a package of their own
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+if ! curl --version 2>/dev/null | grep -q HTTP2; then missing+=(curl); fi
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "tests/run.sh: installing ${missing[*]}" >&2
+    as_root=()
+    if [ "$(id -u)" -ne 0 ]; then as_root=(sudo); fi
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" libc6-dev
+fi
+
+venv=target/test-venv
+if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+    cp tests/requirements.txt "$venv/installed.txt"
+fi
+export PORTCULLIS_TEST_PYTHON="$PWD/$venv/bin/python"
+
+exec cargo test --locked "$@"
