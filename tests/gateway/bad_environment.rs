@@ -79,7 +79,9 @@ fn a_locked_store_fails_closed_and_heals() {
     let path = gateway.setup.path("portcullis.db");
     // an exclusive lock of another process, until it is told to end
     let mut holder = crate::support::outside::python()
-        .args(["-c", "
+        .args([
+            "-c",
+            "
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
 db.execute('pragma journal_mode')
@@ -87,7 +89,8 @@ db.execute('pragma locking_mode = exclusive')
 db.execute('begin exclusive')
 print('locked', flush=True)
 sys.stdin.read()
-"])
+",
+        ])
         .arg(&path)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
@@ -97,7 +100,8 @@ sys.stdin.read()
     std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.as_mut().unwrap()), &mut line).unwrap();
     assert_eq!(line, "locked\n");
     // readers of a write-ahead log may go on; whatever it is, nothing is opened and nothing panics
-    let login = crate::support::post("/auth/token").json(&serde_json::json!({ "username": "user", "password": "userpassword" }));
+    let login = crate::support::post("/auth/token")
+        .json(&serde_json::json!({ "username": "user", "password": "userpassword" }));
     let refused = gateway.send(&login);
     assert_eq!(refused.status, 503, "{}", refused.text());
     assert!(refused.header("Retry-After").is_some());
@@ -116,7 +120,12 @@ sys.stdin.read()
 #[test]
 fn an_unset_variable_and_a_missing_secret() {
     let upstream = Upstream::hello();
-    let key = |secret: &str| format!("auth: {{ jwt: {{ keys: [{{ id: k1, algorithm: HS256, secret: {secret} }}] }} }}\n{}", routes(&upstream));
+    let key = |secret: &str| {
+        format!(
+            "auth: {{ jwt: {{ keys: [{{ id: k1, algorithm: HS256, secret: {secret} }}] }} }}\n{}",
+            routes(&upstream)
+        )
+    };
     assert!(refused(&Setup::new(&key("'${NO_SUCH_SECRET}'"))).contains("NO_SUCH_SECRET"));
     assert!(refused(&Setup::new(&key("{ file: no-such-file }"))).contains("no-such-file"));
     // an empty secret would let anybody sign

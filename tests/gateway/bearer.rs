@@ -25,7 +25,8 @@ fn a_token_of_a_shared_secret_opens_what_its_subject_may() {
         let response = gateway.send(&get(path).bearer(&signer.good(subject)));
         assert_eq!(response.status, status, "{subject} on {path}");
     }
-    let forbidden = gateway.send(&get("/admin/x").bearer(&signer.good("user"))).refused(403, "insufficient_permissions");
+    let forbidden =
+        gateway.send(&get("/admin/x").bearer(&signer.good("user"))).refused(403, "insufficient_permissions");
     assert!(forbidden.header("WWW-Authenticate").unwrap().contains(r#"error="insufficient_scope""#));
     assert_eq!(upstream.last().header("X-Auth-User"), Some("admin"));
     assert_eq!(upstream.last().header("X-Auth-Roles"), Some("admin"));
@@ -131,7 +132,9 @@ fn the_spelling_of_the_field_is_as_the_rfcs_have_it() {
     }
     // nowhere but in the field
     gateway.send(&get(&format!("/user/x?access_token={token}"))).refused(401, "missing_credentials");
-    gateway.send(&get("/user/x").header("Cookie", &format!("access_token={token}"))).refused(401, "missing_credentials");
+    gateway
+        .send(&get("/user/x").header("Cookie", &format!("access_token={token}")))
+        .refused(401, "missing_credentials");
 }
 
 #[test]

@@ -19,7 +19,9 @@ fn names(list: &Value, member: &str) -> Vec<String> {
 #[test]
 fn users_are_added_shown_changed_and_removed_without_a_gateway() {
     let (setup, _upstream) = setup();
-    setup.cli(&["user", "add", "ann", "--role", "admin", "--role", "user", "--password-stdin"], "ann-password\n").expect(0);
+    setup
+        .cli(&["user", "add", "ann", "--role", "admin", "--role", "user", "--password-stdin"], "ann-password\n")
+        .expect(0);
     setup.cli(&["user", "add", "bob", "--password-stdin"], "bob-password").expect(0);
     setup.cli(&["user", "add", "ann", "--password-stdin"], "ann-password\n").expect(1);
     let list = setup.cli(&["user", "list", "--json"], "").expect(0).json();
@@ -67,7 +69,9 @@ fn where_no_terminal_asks_a_password_is_generated_and_printed() {
 #[test]
 fn new_passwords_and_names_are_held_to_the_rules() {
     let (setup, _upstream) = setup();
-    for (name, password) in [("ann", "short"), ("a:b", "long-enough-1"), ("", "long-enough-1"), ("a\u{7}b", "long-enough-1")] {
+    for (name, password) in
+        [("ann", "short"), ("a:b", "long-enough-1"), ("", "long-enough-1"), ("a\u{7}b", "long-enough-1")]
+    {
         let end = setup.cli(&["user", "add", name, "--password-stdin"], password);
         assert!([Some(1), Some(2)].contains(&end.code), "{name:?} {password:?}: {end:?}");
     }
@@ -113,7 +117,10 @@ fn tokens_are_issued_listed_and_never_shown_again() {
 fn an_htpasswd_file_is_imported() {
     let (setup, _upstream) = setup();
     // bcrypt of `password-1`, apr1 and SHA-1 of the same, as htpasswd writes them
-    let hashes: Value = serde_json::from_slice(&std::fs::read(crate::support::gateway::project().join("tests/data/hashes.json")).unwrap()).unwrap();
+    let hashes: Value = serde_json::from_slice(
+        &std::fs::read(crate::support::gateway::project().join("tests/data/hashes.json")).unwrap(),
+    )
+    .unwrap();
     let good = |prefix: &str| {
         let rows = hashes["hashes"].as_array().unwrap();
         let row = rows.iter().find(|row| {
@@ -121,7 +128,7 @@ fn an_htpasswd_file_is_imported() {
             row["hash"].as_str().is_some_and(|hash| hash.starts_with(prefix))
                 && row["good"] == true
                 && !plain.is_empty()
-                && !plain.chars().any(|c| c.is_control())
+                && !plain.chars().any(char::is_control)
         });
         let row = row.unwrap_or_else(|| panic!("no {prefix}"));
         (row["hash"].as_str().unwrap().to_owned(), row["password"].as_str().unwrap().to_owned())

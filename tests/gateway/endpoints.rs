@@ -71,7 +71,10 @@ fn what_login_refuses() {
     gateway.send(&plain).refused(415, "unsupported_media_type");
     let allow = gateway.send(&get("/auth/login")).refused(405, "method_not_allowed");
     assert!(allow.header("Allow").unwrap().contains("POST"));
-    let charset = Request { headers: vec![("Content-Type".into(), "application/json; charset=utf-8".into())], ..login("user", "userpassword") };
+    let charset = Request {
+        headers: vec![("Content-Type".into(), "application/json; charset=utf-8".into())],
+        ..login("user", "userpassword")
+    };
     gateway.send(&charset).expect(200);
     let huge = post("/auth/login").json(&json!({ "username": "user", "password": "x".repeat(3 << 20) }));
     let huge = gateway.send(&huge).status;
@@ -91,7 +94,9 @@ fn a_client_logs_in_by_its_secret() {
         gateway.send(&get("/user/x").bearer(&access)).expect(200);
         assert_eq!(upstream.last().header("X-Auth-User"), Some("robot"));
     }
-    for request in [ask("robot", "nope"), ask("nobody", "robot-secret-1"), ask("user", "userpassword"), ask("robot", "")] {
+    for request in
+        [ask("robot", "nope"), ask("nobody", "robot-secret-1"), ask("user", "userpassword"), ask("robot", "")]
+    {
         let response = gateway.send(&request).refused(401, "invalid_client");
         assert_eq!(text(&response, "message"), "Invalid client credentials");
     }
@@ -243,8 +248,10 @@ endpoints:
   - { path: /register, action: register }
   - { path: /auth/login, action: login }
 ";
-    let (gateway, _upstream) = gateway(endpoints);
-    let ask = |name: &str, password: &str| post("/register").json(&json!({ "username": name, "password": password, "role": "admin", "roles": ["admin"] }));
+    let (gateway, upstream) = gateway(endpoints);
+    let ask = |name: &str, password: &str| {
+        post("/register").json(&json!({ "username": name, "password": password, "role": "admin", "roles": ["admin"] }))
+    };
     let made = gateway.send(&ask("fresh", "Secret-1!")).expect(201);
     assert_eq!(made.json(), json!({ "message": "User registered successfully" }));
     let access = text(&gateway.send(&login("fresh", "Secret-1!")).expect(200), "access_token");
@@ -270,7 +277,7 @@ endpoints:
         assert_eq!(response.status, status, "{name}: {}", response.text());
     }
     // off unless asked for
-    let standard = Gateway::start(&format!("{USERS}{}", routes(&_upstream)));
+    let standard = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
     for path in ["/register", "/auth/register"] {
         standard.send(&post(path).json(&json!({ "username": "x", "password": "12345678" }))).refused(404, "no_route");
     }
@@ -312,7 +319,10 @@ fn the_keys_are_published_without_their_secrets() {
     let own = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
     let set = own.send(&get("/.well-known/jwks.json")).expect(200).json();
     let key = &set["keys"][0];
-    assert_eq!((&key["kty"], &key["crv"], &key["alg"], &key["use"]), (&json!("OKP"), &json!("Ed25519"), &json!("EdDSA"), &json!("sig")));
+    assert_eq!(
+        (&key["kty"], &key["crv"], &key["alg"], &key["use"]),
+        (&json!("OKP"), &json!("Ed25519"), &json!("EdDSA"), &json!("sig"))
+    );
     assert_eq!(key["kid"], header_of(&own.access("user"))["kid"]);
     assert!(key.get("d").is_none(), "{key}");
 

@@ -158,7 +158,10 @@ errors:
     for (authorization, message) in [
         (None, "Missing Authorization Header"),
         (Some(format!("Bearer {}", signer.token(&expired))), "Token has expired"),
-        (Some(format!("Bearer {}", Signer::hs256("x".repeat(40).as_str()).good("user"))), "Signature verification failed"),
+        (
+            Some(format!("Bearer {}", Signer::hs256("x".repeat(40).as_str()).good("user"))),
+            "Signature verification failed",
+        ),
         (Some("Bearer abc".to_owned()), "Token is invalid"),
     ] {
         let mut request = get("/user/x");

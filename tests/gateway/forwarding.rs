@@ -28,7 +28,8 @@ fn a_request_and_its_response_pass_whole() {
     let told = body.clone();
     let upstream = Upstream::start(move |_| {
         let mut bytes =
-            format!("HTTP/1.1 201 Made\r\nX-Answer: a\r\nX-Answer: b\r\nContent-Length: {}\r\n\r\n", told.len()).into_bytes();
+            format!("HTTP/1.1 201 Made\r\nX-Answer: a\r\nX-Answer: b\r\nContent-Length: {}\r\n\r\n", told.len())
+                .into_bytes();
         bytes.extend_from_slice(&told);
         Reply::Bytes { bytes, keep: true }
     });
@@ -36,9 +37,10 @@ fn a_request_and_its_response_pass_whole() {
     for (request, framing) in [
         (put("/x?a=b").header("X-Ask", "1").body(body.clone()), "length"),
         (
-            put("/x?a=b").header("X-Ask", "1").header("Transfer-Encoding", "chunked").body(
-                [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat(),
-            ),
+            put("/x?a=b")
+                .header("X-Ask", "1")
+                .header("Transfer-Encoding", "chunked")
+                .body([format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat()),
             "chunked",
         ),
     ] {
@@ -56,7 +58,10 @@ fn a_request_and_its_response_pass_whole() {
 fn statuses_and_methods_pass_as_they_are() {
     let upstream = Upstream::start(|request| match request.target.as_str() {
         "/204" => Reply::Bytes { bytes: b"HTTP/1.1 204 Nothing\r\n\r\n".to_vec(), keep: true },
-        "/304" => Reply::Bytes { bytes: b"HTTP/1.1 304 Same\r\nETag: \"a\"\r\nContent-Length: 7\r\n\r\n".to_vec(), keep: true },
+        "/304" => Reply::Bytes {
+            bytes: b"HTTP/1.1 304 Same\r\nETag: \"a\"\r\nContent-Length: 7\r\n\r\n".to_vec(),
+            keep: true,
+        },
         "/close" => Reply::raw("HTTP/1.1 200 OK\r\n\r\nuntil the end"),
         target => Reply::new(target.trim_start_matches('/').parse().unwrap(), &[("Location", "/there")], "body"),
     });
@@ -110,7 +115,9 @@ fn server_sent_events_come_one_by_one() {
     let upstream = Upstream::start(move |_| {
         let turns = turns.lock().unwrap().clone();
         Reply::script(move |socket| {
-            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .unwrap();
             for gate in turns {
                 gate.wait();
                 socket.write_all(b"9\r\ndata: x\n\n\r\n").unwrap();
@@ -183,7 +190,13 @@ fn a_refusal_is_not_preceded_by_100() {
 #[test]
 fn hop_by_hop_fields_stay_on_their_hop() {
     let upstream = Upstream::start(|_| {
-        let fields = [("Connection", "X-Own"), ("X-Own", "1"), ("Keep-Alive", "timeout=9"), ("Proxy-Authenticate", "x"), ("X-End", "1")];
+        let fields = [
+            ("Connection", "X-Own"),
+            ("X-Own", "1"),
+            ("Keep-Alive", "timeout=9"),
+            ("Proxy-Authenticate", "x"),
+            ("X-End", "1"),
+        ];
         Reply::new(200, &fields, "x")
     });
     let gateway = open(&[upstream.url()]);

@@ -7,9 +7,25 @@ fn a_callers_own_identity_fields_never_pass_in_any_spelling() {
     let upstream = Upstream::hello();
     let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
     for name in [
-        "X-Auth-User", "x-auth-user", "X-AUTH-ROLES", "X-Auth-Scheme", "X_Auth_User", "x-auth_user", "X.Auth.User",
-        "X-Auth.Roles", "X!Auth-User", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port",
-        "X-Forwarded-Prefix", "Forwarded", "X-Real-IP", "X-Original-URL", "X-Rewrite-URL", "X_Forwarded_For",
+        "X-Auth-User",
+        "x-auth-user",
+        "X-AUTH-ROLES",
+        "X-Auth-Scheme",
+        "X_Auth_User",
+        "x-auth_user",
+        "X.Auth.User",
+        "X-Auth.Roles",
+        "X!Auth-User",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "X-Forwarded-Port",
+        "X-Forwarded-Prefix",
+        "Forwarded",
+        "X-Real-IP",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X_Forwarded_For",
     ] {
         for path in ["/open/x", "/user/x"] {
             let request = get(path).basic("user", "userpassword").header(name, "admin-evil");

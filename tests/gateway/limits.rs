@@ -20,8 +20,10 @@ fn rate_limited(response: Response) {
 #[test]
 fn token_endpoints_are_limited_by_address() {
     let upstream = Upstream::hello();
-    let limits =
-        limits("per_address: { rate: 1/h, burst: 3 }, per_account: off, per_account_anywhere: off", "unauthenticated: off");
+    let limits = limits(
+        "per_address: { rate: 1/h, burst: 3 }, per_account: off, per_account_anywhere: off",
+        "unauthenticated: off",
+    );
     let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
     let login = post("/auth/login").json(&json!({ "username": "user", "password": "userpassword" }));
     for _ in 0..3 {
@@ -38,11 +40,14 @@ fn an_account_is_limited_by_its_failures_alone() {
     let upstream = Upstream::hello();
     for limit in ["per_account", "per_account_anywhere"] {
         let other = if limit == "per_account" { "per_account_anywhere" } else { "per_account" };
-        let limits =
-            limits(&format!("per_address: off, {limit}: {{ rate: 1/h, burst: 3 }}, {other}: off"), "unauthenticated: off");
+        let limits = limits(
+            &format!("per_address: off, {limit}: {{ rate: 1/h, burst: 3 }}, {other}: off"),
+            "unauthenticated: off",
+        );
         let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
-        let login =
-            |user: &str, password: &str| gateway.send(&post("/auth/login").json(&json!({ "username": user, "password": password })));
+        let login = |user: &str, password: &str| {
+            gateway.send(&post("/auth/login").json(&json!({ "username": user, "password": password })))
+        };
         for _ in 0..5 {
             login("user", "userpassword").expect(200);
         }

@@ -11,7 +11,13 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests wait in real time and read their own environment")]
 #![allow(unreachable_pub, missing_docs, reason = "nobody imports a test binary")]
-#![allow(clippy::needless_pass_by_value, clippy::missing_panics_doc, reason = "helpers read better so")]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::format_collect,
+    clippy::similar_names,
+    reason = "tests read better so"
+)]
+#![allow(clippy::too_many_lines, reason = "a table of cases is as long as its cases")]
 
 mod support;
 

@@ -41,7 +41,7 @@ fn labels(name: &str) -> &'static [&'static str] {
         "portcullis_upstream_duration_seconds_count" => &["upstream"],
         "portcullis_auth_total" => &["scheme", "outcome"],
         "portcullis_decisions_total" => &["route", "outcome", "reason"],
-        "portcullis_auth_cache_total" => &["result"],
+        "portcullis_auth_cache_total" | "portcullis_config_reloads_total" => &["result"],
         "portcullis_store_duration_seconds_count" => &["operation"],
         "portcullis_rate_limited_total" => &["limit"],
         "portcullis_tokens_issued_total" | "portcullis_tokens_revoked_total" | "portcullis_open_streams" => &["kind"],
@@ -50,7 +50,6 @@ fn labels(name: &str) -> &'static [&'static str] {
         "portcullis_certificate_expiry_seconds" => &["name"],
         "portcullis_upstream_healthy" => &["upstream", "server"],
         "portcullis_upstream_requests_total" => &["upstream", "server", "outcome"],
-        "portcullis_config_reloads_total" => &["result"],
         _ => &[],
     }
 }
@@ -166,7 +165,20 @@ fn a_line_of_the_access_log_says_what_happened() {
         eventually("the line", || gateway.access_log(path).first().cloned().ok_or_else(|| gateway.stdout()))
     };
     let seen = line("/user/logged");
-    for member in ["time", "request_id", "address", "method", "path", "route", "status", "duration", "bytes", "scheme", "user", "upstream"] {
+    for member in [
+        "time",
+        "request_id",
+        "address",
+        "method",
+        "path",
+        "route",
+        "status",
+        "duration",
+        "bytes",
+        "scheme",
+        "user",
+        "upstream",
+    ] {
         let found = seen.as_object().unwrap().keys().any(|key| key.starts_with(member));
         assert!(found, "{member} is not in {seen}");
     }
@@ -218,7 +230,8 @@ fn no_credential_is_in_any_log_or_metric() {
     let users = format!(
         "bootstrap:\n  users: [{{ name: user, password: {canary}-password, roles: [user] }}]\n  clients: [{{ id: robot, secret: {canary}-secret, roles: [user] }}]\n"
     );
-    let gateway = Gateway::start(&format!("{users}log: {{ access: json, audit: json, level: debug }}\n{}", routes(&upstream)));
+    let gateway =
+        Gateway::start(&format!("{users}log: {{ access: json, audit: json, level: debug }}\n{}", routes(&upstream)));
     let tokens = gateway.login("user", &format!("{canary}-password"));
     let (access, refresh) = (tokens["access_token"].as_str().unwrap(), tokens["refresh_token"].as_str().unwrap());
     let opaque = gateway.opaque("user");
@@ -236,9 +249,12 @@ fn no_credential_is_in_any_log_or_metric() {
         post("/auth/login").header("Content-Type", "application/json").body(format!("{{\"{canary}")),
         post("/auth/refresh").json(&json!({ "refresh_token": refresh })),
         post("/auth/refresh").json(&json!({ "refresh_token": format!("pcr_{canary}") })),
-        post("/oauth/token").form(&format!("grant_type=client_credentials&client_id=robot&client_secret={canary}-secret")),
+        post("/oauth/token")
+            .form(&format!("grant_type=client_credentials&client_id=robot&client_secret={canary}-secret")),
         post("/oauth/revoke").form(&format!("token={canary}-token")).basic("robot", &format!("{canary}-secret")),
-        post("/auth/change-password").basic("user", &format!("{canary}-password")).json(&json!({ "password": format!("{canary}-password"), "new_password": format!("{canary}-new-password") })),
+        post("/auth/change-password").basic("user", &format!("{canary}-password")).json(
+            &json!({ "password": format!("{canary}-password"), "new_password": format!("{canary}-new-password") }),
+        ),
     ] {
         gateway.send(&request);
     }

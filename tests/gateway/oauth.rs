@@ -35,7 +35,9 @@ fn a_client_gets_a_token_for_its_secret() {
 #[test]
 fn scopes_are_at_most_those_of_the_client() {
     let (gateway, _upstream) = gateway("");
-    let ask = |scope: &str| gateway.send(&token(&format!("grant_type=client_credentials&scope={scope}")).basic(ROBOT.0, ROBOT.1));
+    let ask = |scope: &str| {
+        gateway.send(&token(&format!("grant_type=client_credentials&scope={scope}")).basic(ROBOT.0, ROBOT.1))
+    };
     let narrow = ask("orders:read").expect(200).json();
     assert_eq!(crate::support::keys::claims_of(narrow["access_token"].as_str().unwrap())["scope"], "orders:read");
     assert_eq!(ask("orders:read+admin").refused(400, "invalid_scope").header("Cache-Control"), Some("no-store"));
@@ -88,14 +90,19 @@ fn errors_are_those_of_the_rfc() {
 
 #[test]
 fn the_password_grant_works_where_it_is_asked_for() {
-    let (gateway, _upstream) = gateway("endpoints:\n  - { path: /oauth/token, action: oauth_token, password_grant: true }\n");
-    let ask = |password: &str| gateway.send(&token(&format!("grant_type=password&username=user&password={password}")).basic(ROBOT.0, ROBOT.1));
+    let (gateway, _upstream) =
+        gateway("endpoints:\n  - { path: /oauth/token, action: oauth_token, password_grant: true }\n");
+    let ask = |password: &str| {
+        gateway.send(&token(&format!("grant_type=password&username=user&password={password}")).basic(ROBOT.0, ROBOT.1))
+    };
     let body = ask("userpassword").expect(200).json();
     gateway.send(&get("/user/x").bearer(body["access_token"].as_str().unwrap())).expect(200);
     ask("nope").refused(400, "invalid_grant");
 
     let old = body["refresh_token"].as_str().unwrap();
-    let refresh = |client: (&str, &str)| gateway.send(&token(&format!("grant_type=refresh_token&refresh_token={old}")).basic(client.0, client.1));
+    let refresh = |client: (&str, &str)| {
+        gateway.send(&token(&format!("grant_type=refresh_token&refresh_token={old}")).basic(client.0, client.1))
+    };
     gateway.cli(&["client", "add", "other", "--secret-stdin"], "other-secret-1\n").expect(0);
     refresh(("other", "other-secret-1")).refused(400, "invalid_grant");
     let renewed = refresh(ROBOT).expect(200).json();
@@ -111,7 +118,8 @@ fn revocation_answers_200_and_holds() {
     gateway.send(&get("/user/x").token(&opaque)).expect(200);
     gateway.send(&get("/user/x").bearer(access)).expect(200);
 
-    let revoke = |token: &str| gateway.send(&post("/oauth/revoke").form(&format!("token={token}")).basic(ROBOT.0, ROBOT.1));
+    let revoke =
+        |token: &str| gateway.send(&post("/oauth/revoke").form(&format!("token={token}")).basic(ROBOT.0, ROBOT.1));
     revoke("unknown").expect(200);
     gateway.send(&post("/auth/logout").token(&opaque)).expect(200);
     gateway.send(&get("/user/x").token(&opaque)).refused(401, "invalid_token");
@@ -125,7 +133,9 @@ fn revocation_answers_200_and_holds() {
 #[test]
 fn introspection_is_for_clients_with_the_role() {
     let (gateway, _upstream) = gateway("");
-    gateway.cli(&["client", "add", "inspector", "--role", "introspect", "--secret-stdin"], "inspector-secret\n").expect(0);
+    gateway
+        .cli(&["client", "add", "inspector", "--role", "introspect", "--secret-stdin"], "inspector-secret\n")
+        .expect(0);
     let ask = |client: (&str, &str), token: &str| {
         gateway.send(&post("/oauth/introspect").form(&format!("token={token}")).basic(client.0, client.1))
     };

@@ -1,4 +1,4 @@
-//! Clients and servers that others wrote: curl, PyJWT, grpcio.
+//! Clients and servers that others wrote: curl, `PyJWT`, grpcio.
 
 use crate::support::outside::{curl, python, run_python};
 use crate::support::{Gateway, HS256, SECRET, USERS, Upstream, get, routes};

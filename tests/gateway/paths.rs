@@ -19,11 +19,55 @@ fn ambiguous_paths_are_refused() {
     let upstream = Upstream::hello();
     let gateway = open("", &upstream);
     for path in [
-        "/a/../admin/x", "/a/./b", "/..", "/.", "/a/..", "/a/.", "/%2e%2e/admin", "/a/%2E%2e/x", "/a/.%2e/x",
-        "/a/%2E/x", "//admin/x", "/a//b", "/a//", "//", "/a\\b", "/a%5cb", "/a%5Cb", "/a%2fb", "/a%2Fb", "/a;b",
-        "/a;x=1/b", "/a%3bb", "/a%00b", "/a%0ab", "/a%0d%0ab", "/a%7fb", "/a%1fb", "/a%3fb", "/a%23b", "/a#b", "/a%",
-        "/a%2", "/a%zz", "/a%u0041", "/a%c0%afb", "/a%c0%ae", "/a%e0%80%af", "/a%ff", "/a%ed%a0%80", "/a%c3", "/a<b",
-        "/a>b", "/a\"b", "/a^b", "/a`b", "/a{b", "/a}b", "/a|b", "/%252e%252e%2f",
+        "/a/../admin/x",
+        "/a/./b",
+        "/..",
+        "/.",
+        "/a/..",
+        "/a/.",
+        "/%2e%2e/admin",
+        "/a/%2E%2e/x",
+        "/a/.%2e/x",
+        "/a/%2E/x",
+        "//admin/x",
+        "/a//b",
+        "/a//",
+        "//",
+        "/a\\b",
+        "/a%5cb",
+        "/a%5Cb",
+        "/a%2fb",
+        "/a%2Fb",
+        "/a;b",
+        "/a;x=1/b",
+        "/a%3bb",
+        "/a%00b",
+        "/a%0ab",
+        "/a%0d%0ab",
+        "/a%7fb",
+        "/a%1fb",
+        "/a%3fb",
+        "/a%23b",
+        "/a#b",
+        "/a%",
+        "/a%2",
+        "/a%zz",
+        "/a%u0041",
+        "/a%c0%afb",
+        "/a%c0%ae",
+        "/a%e0%80%af",
+        "/a%ff",
+        "/a%ed%a0%80",
+        "/a%c3",
+        "/a<b",
+        "/a>b",
+        "/a\"b",
+        "/a^b",
+        "/a`b",
+        "/a{b",
+        "/a}b",
+        "/a|b",
+        "/%252e%252e%2f",
     ] {
         let response = gateway.send(&get(path));
         assert_eq!(response.status, 400, "{path}: {}", response.text());
@@ -70,7 +114,9 @@ fn no_spelling_of_a_guarded_path_goes_around_the_guard() {
     for path in ["/admin", "/admin/", "/admin/x", "/%61dmin/x", "/%61%64%6D%69%6E", "/adm%69n/x"] {
         gateway.send(&get(path)).refused(401, "missing_credentials");
     }
-    for path in ["/./admin", "//admin", "/x/../admin", "/x/%2e%2e/admin", "/admin;x", "/admin%2f", "/admin%00", "/.;/admin"] {
+    for path in
+        ["/./admin", "//admin", "/x/../admin", "/x/%2e%2e/admin", "/admin;x", "/admin%2f", "/admin%00", "/.;/admin"]
+    {
         gateway.send(&get(path)).refused(400, "bad_request");
     }
     assert!(upstream.received().is_empty());

@@ -13,7 +13,7 @@ fn the_most_specific_route_decides_whatever_the_order_in_the_file() {
         ["rest", "segment", "literal", "deep", "host", "method"].map(|name| (name, named(name))).into();
     let servers: String =
         upstreams.iter().map(|(name, upstream)| format!("  {name}: {{ servers: ['{}'] }}\n", upstream.url())).collect();
-    let mut routes = vec![
+    let mut routes = [
         "{ path: /a/**, allow: anyone, to: rest }",
         "{ path: '/a/{id}', allow: anyone, to: segment }",
         "{ path: /a/b, allow: anyone, to: literal }",
@@ -199,8 +199,7 @@ routes:
 #[test]
 fn ten_thousand_routes_are_as_good_as_ten() {
     let upstream = Upstream::hello();
-    let routes: String =
-        (0..10_000).map(|n| format!("  - {{ path: /r{n}/**, allow: anyone, to: api }}\n")).collect();
+    let routes: String = (0..10_000).map(|n| format!("  - {{ path: /r{n}/**, allow: anyone, to: api }}\n")).collect();
     let gateway =
         Gateway::start(&format!("upstreams: {{ api: {{ servers: ['{}'] }} }}\nroutes:\n{routes}", upstream.url()));
     gateway.send(&get("/r9999/x")).expect(200);

@@ -34,19 +34,51 @@ fn explain_says_what_a_request_would_get() {
     for (arguments, code, outcome, status, error, path) in [
         (&["GET", "/orders/7", "--role", "user"][..], 0, "forwarded", Value::Null, Value::Null, json!("/orders/**")),
         (&["HEAD", "/orders/7", "--role", "user"], 0, "forwarded", Value::Null, Value::Null, json!("/orders/**")),
-        (&["GET", "/orders/7", "--role", "guest"], 1, "refused", json!(403), json!("insufficient_permissions"), json!("/orders/**")),
-        (&["GET", "/orders/7", "--anyone"], 1, "refused", json!(401), json!("missing_credentials"), json!("/orders/**")),
-        (&["POST", "/orders/7/refund", "--role", "admin"], 0, "forwarded", Value::Null, Value::Null, json!("/orders/{id}/refund")),
+        (
+            &["GET", "/orders/7", "--role", "guest"],
+            1,
+            "refused",
+            json!(403),
+            json!("insufficient_permissions"),
+            json!("/orders/**"),
+        ),
+        (
+            &["GET", "/orders/7", "--anyone"],
+            1,
+            "refused",
+            json!(401),
+            json!("missing_credentials"),
+            json!("/orders/**"),
+        ),
+        (
+            &["POST", "/orders/7/refund", "--role", "admin"],
+            0,
+            "forwarded",
+            Value::Null,
+            Value::Null,
+            json!("/orders/{id}/refund"),
+        ),
         (&["GET", "/health", "--anyone"], 0, "forwarded", Value::Null, Value::Null, json!("/health")),
         (&["GET", "/me", "--role", "whoever"], 0, "forwarded", Value::Null, Value::Null, json!("/me")),
         (&["GET", "/nowhere", "--anyone"], 1, "refused", json!(404), json!("no_route"), Value::Null),
         (&["GET", "/orders//x", "--role", "user"], 1, "refused", json!(400), json!("bad_request"), Value::Null),
-        (&["DELETE", "/orders/7", "--role", "admin"], 1, "refused", json!(405), json!("method_not_allowed"), Value::Null),
+        (
+            &["DELETE", "/orders/7", "--role", "admin"],
+            1,
+            "refused",
+            json!(405),
+            json!("method_not_allowed"),
+            Value::Null,
+        ),
     ] {
         let mut all = arguments.to_vec();
         all.push("--json");
         let answer = explain(&setup, &all).expect(code).json();
-        assert_eq!((&answer["outcome"], &answer["status"], &answer["error"]), (&json!(outcome), &status, &error), "{arguments:?}");
+        assert_eq!(
+            (&answer["outcome"], &answer["status"], &answer["error"]),
+            (&json!(outcome), &status, &error),
+            "{arguments:?}"
+        );
         assert_eq!(answer["route"].get("path").unwrap_or(&Value::Null), &path, "{arguments:?}");
         if status == json!(405) {
             assert!(answer["methods"].to_string().contains("GET"), "{answer}");
@@ -72,9 +104,18 @@ fn explain_agrees_with_the_gateway() {
     let yaml = RULES.replace("http://127.0.0.1:9", &upstream.url());
     let gateway = Gateway::start(&yaml);
     for (method, path) in [
-        ("GET", "/orders/7"), ("POST", "/orders/7"), ("POST", "/orders/7/refund"), ("GET", "/orders/7/refund"),
-        ("GET", "/health"), ("GET", "/me"), ("GET", "/x"), ("GET", "/orders/%2e%2e/me"), ("HEAD", "/orders"),
-        ("GET", "/%6frders/7"), ("DELETE", "/me"), ("GET", "/orders;x"),
+        ("GET", "/orders/7"),
+        ("POST", "/orders/7"),
+        ("POST", "/orders/7/refund"),
+        ("GET", "/orders/7/refund"),
+        ("GET", "/health"),
+        ("GET", "/me"),
+        ("GET", "/x"),
+        ("GET", "/orders/%2e%2e/me"),
+        ("HEAD", "/orders"),
+        ("GET", "/%6frders/7"),
+        ("DELETE", "/me"),
+        ("GET", "/orders;x"),
     ] {
         for user in [true, false] {
             let who = if user { &["--user", "user"][..] } else { &["--anyone"] };
@@ -143,7 +184,17 @@ ${UNSET_NAME}: x
     let end = setup.cli_plain(&["check", "bad.yaml"], "");
     assert!([Some(1), Some(2)].contains(&end.code), "{end:?}");
     let text = format!("{}{}", end.stdout, end.stderr);
-    for part in ["bad.yaml:5:5", "allow", "bad.yaml:9:9", "`orders`", "bad.yaml:10", "bad.yaml:11", "bad.yaml:13", "bad.yaml:14", "^"] {
+    for part in [
+        "bad.yaml:5:5",
+        "allow",
+        "bad.yaml:9:9",
+        "`orders`",
+        "bad.yaml:10",
+        "bad.yaml:11",
+        "bad.yaml:13",
+        "bad.yaml:14",
+        "^",
+    ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     for (name, yaml) in [

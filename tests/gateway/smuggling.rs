@@ -34,7 +34,10 @@ fn heads_that_two_readers_could_read_differently_are_refused() {
         ("an unknown coding", format!("{post}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n")),
         ("chunked not last", format!("{post}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n")),
         ("chunked twice", format!("{post}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n")),
-        ("chunked in two fields", format!("{post}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n")),
+        (
+            "chunked in two fields",
+            format!("{post}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"),
+        ),
         ("a vertical tab", format!("{post}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n")),
         ("quoted", format!("{post}Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n")),
         ("identity", format!("{post}Transfer-Encoding: identity\r\nContent-Length: 0\r\n\r\n")),
@@ -52,12 +55,18 @@ fn heads_that_two_readers_could_read_differently_are_refused() {
         ("a major version of nobody", "POST /open/x HTTP/3.0\r\nHost: a\r\n\r\n".to_owned()),
         ("two blanks in the line", "POST  /open/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
         ("a tab in the line", "POST\t/open/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
-        ("chunked in HTTP/1.0", "POST /open/x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned()),
+        (
+            "chunked in HTTP/1.0",
+            "POST /open/x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        ),
         ("HTTP/0.9", "GET /open/x\r\n\r\n".to_owned()),
     ] {
         let answer = gateway.raw(format!("{head}{SMUGGLED}").as_bytes());
         let seen = statuses(&answer);
-        assert!(seen.len() <= 1 && seen.iter().all(|status| ["400", "501", "505", "431"].contains(&status.as_str())), "{name}: {seen:?}");
+        assert!(
+            seen.len() <= 1 && seen.iter().all(|status| ["400", "501", "505", "431"].contains(&status.as_str())),
+            "{name}: {seen:?}"
+        );
         let received = upstream.received();
         assert!(received.is_empty(), "{name}: {received:?}");
     }
@@ -111,18 +120,31 @@ fn what_stands_behind_a_request_is_judged_by_itself() {
         assert!(upstream.received().iter().all(|received| received.target == "/open/x"), "{first}");
     }
     // a body of a request that says that there is none
-    let answer = gateway.raw(b"GET /user/x HTTP/1.1\r\nHost: a\r\nAuthorization: Basic eDp5\r\n\r\nGET /open/y HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = gateway.raw(
+        b"GET /user/x HTTP/1.1\r\nHost: a\r\nAuthorization: Basic eDp5\r\n\r\nGET /open/y HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
     assert_eq!(statuses(&answer), ["401", "200"]);
 }
 
 #[test]
 fn names_that_upstreams_fold_into_framing_do_not_pass() {
     let (gateway, upstream) = gateway();
-    for line in ["Content_Length: 44", "Transfer_Encoding: chunked", "Transfer.Encoding: chunked", "Content-Length\u{0}: 44", "\u{e9}: x"] {
-        let answer = gateway.raw(format!("GET /open/x HTTP/1.1\r\nHost: a\r\n{line}\r\nConnection: close\r\n\r\n").as_bytes());
+    for line in [
+        "Content_Length: 44",
+        "Transfer_Encoding: chunked",
+        "Transfer.Encoding: chunked",
+        "Content-Length\u{0}: 44",
+        "\u{e9}: x",
+    ] {
+        let answer =
+            gateway.raw(format!("GET /open/x HTTP/1.1\r\nHost: a\r\n{line}\r\nConnection: close\r\n\r\n").as_bytes());
         assert!(statuses(&answer).len() == 1, "{line}");
         for received in upstream.received() {
-            assert!(!received.head.contains("44") && !received.head.to_lowercase().contains("chunked"), "{}", received.head);
+            assert!(
+                !received.head.contains("44") && !received.head.to_lowercase().contains("chunked"),
+                "{}",
+                received.head
+            );
         }
     }
 }
@@ -154,7 +176,15 @@ fn bytes_beyond_a_response_do_not_become_the_next_callers() {
     use crate::support::{Reply, get};
     let upstream = Upstream::start(|request| {
         let extra = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
-        Reply::Bytes { bytes: format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}{extra}", request.target.len(), request.target).into_bytes(), keep: true }
+        Reply::Bytes {
+            bytes: format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}{extra}",
+                request.target.len(),
+                request.target
+            )
+            .into_bytes(),
+            keep: true,
+        }
     });
     let gateway = Gateway::start(&format!("workers: 1\n{}", routes(&upstream)));
     for n in 0..10 {
@@ -171,14 +201,27 @@ fn http2_cannot_say_what_http1_may_not() {
     let url = gateway.url("/user/x");
     for header in ["transfer-encoding: chunked", "connection: x", "upgrade: h2c", "x-auth-user: admin", "te: gzip"] {
         let output = std::process::Command::new("curl")
-            .args(["--silent", "--max-time", "10", "--http2-prior-knowledge", "--output", "/dev/null", "--write-out", "%{http_code}", "--header", header, &url])
+            .args([
+                "--silent",
+                "--max-time",
+                "10",
+                "--http2-prior-knowledge",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{http_code}",
+                "--header",
+                header,
+                &url,
+            ])
             .output()
             .unwrap();
         let status = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(["400", "401", "000"].contains(&status.as_str()), "{header}: {status}");
     }
     assert!(upstream.received().is_empty());
-    let (response, version) = curl(&["--http2-prior-knowledge", "--user", "user:userpassword", "--header", "x-auth-user: admin", &url]);
+    let (response, version) =
+        curl(&["--http2-prior-knowledge", "--user", "user:userpassword", "--header", "x-auth-user: admin", &url]);
     assert_eq!((response.status, version.as_str()), (200, "2"));
     assert_eq!(upstream.last().all("X-Auth-User"), ["user"]);
 }

@@ -100,7 +100,9 @@ fn plain_text_on_a_tls_listener_and_garbage_are_answered_by_the_end() {
     eventually("failed handshakes are counted", || {
         let text = gateway.admin("/metrics").text();
         let failed = text.lines().any(|line| {
-            line.starts_with("portcullis_tls_handshakes_total{") && !line.contains("result=\"ok\"") && !line.ends_with(" 0")
+            line.starts_with("portcullis_tls_handshakes_total{")
+                && !line.contains("result=\"ok\"")
+                && !line.ends_with(" 0")
         });
         if failed { Ok(()) } else { Err(text) }
     });
@@ -176,7 +178,8 @@ fn an_upstream_over_tls_is_verified() {
         use rustls::pki_types::pem::PemObject;
         let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).unwrap();
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         std::sync::Arc::new(builder.with_no_client_auth().with_single_cert(vec![certificate.der()], key).unwrap())
     };
     let upstream = Upstream::sessions(move |socket| {

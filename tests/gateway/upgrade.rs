@@ -12,6 +12,7 @@ fn echo() -> (Upstream, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
     let heads = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let kept = heads.clone();
     let upstream = Upstream::sessions(move |socket: TcpStream| {
+        #[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
         let note = |request: &tungstenite::handshake::server::Request, response| {
             kept.lock().unwrap().push(format!("{:?}", request.headers()).to_lowercase());
             Ok(response)
@@ -61,9 +62,11 @@ fn a_websocket_passes_both_ways_once_its_handshake_was_authorized() {
     }
     let head = heads.lock().unwrap()[0].clone();
     assert!(head.contains("x-auth-user") && !head.contains("authorization"), "{head}");
-    eventually("an open stream is counted", || match gateway.metric("portcullis_open_streams", &[("kind", "websocket")]) {
-        open if (open - 1.0).abs() < 0.1 => Ok(()),
-        open => Err(open),
+    eventually("an open stream is counted", || {
+        match gateway.metric("portcullis_open_streams", &[("kind", "websocket")]) {
+            open if (open - 1.0).abs() < 0.1 => Ok(()),
+            open => Err(open),
+        }
     });
     session.close(None).unwrap();
     while session.read().is_ok() {}
@@ -93,7 +96,8 @@ fn a_handshake_without_the_right_is_refused_as_any_request() {
 fn an_upgrade_that_the_upstream_declines_is_an_ordinary_response() {
     let upstream = Upstream::hello();
     let gateway = gateway(&upstream);
-    let request = get("/ws").basic("user", "userpassword").header("Connection", "Upgrade").header("Upgrade", "websocket");
+    let request =
+        get("/ws").basic("user", "userpassword").header("Connection", "Upgrade").header("Upgrade", "websocket");
     let mut connection = gateway.connect();
     let response = connection.send(&request).expect(200);
     assert_eq!(response.text(), "hello");

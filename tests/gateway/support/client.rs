@@ -286,15 +286,13 @@ impl Connection {
     /// Everything until the other end closes.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = std::mem::take(&mut self.buffer);
-        let mut part = [0; 65536];
+        let mut part = [0; 16_384];
         loop {
             match self.stream.read(&mut part) {
                 Ok(0) => return Ok(rest),
                 Ok(count) => rest.extend_from_slice(&part[..count]),
                 // closed with bytes of ours unread, or without close_notify: what came before counts
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) =>
-                {
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => {
                     return Ok(rest);
                 }
                 Err(error) => return Err(error),
@@ -319,7 +317,7 @@ impl Connection {
     }
 
     fn fill(&mut self) -> io::Result<()> {
-        let mut part = [0; 65536];
+        let mut part = [0; 16_384];
         let count = self.stream.read(&mut part)?;
         if count == 0 {
             let seen = String::from_utf8_lossy(&self.buffer).into_owned();

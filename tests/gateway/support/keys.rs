@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256};
 use aws_lc_rs::{hmac, rsa};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -67,7 +65,7 @@ impl Signer {
         pem("PRIVATE KEY", &der)
     }
 
-    /// The public key as SubjectPublicKeyInfo in PEM, for the attack that takes it as an HMAC secret.
+    /// The public key as `SubjectPublicKeyInfo` in PEM, for the attack that takes it as an HMAC secret.
     pub fn public_pem(&self) -> String {
         let der = match self {
             Self::Hmac(..) => panic!("a secret has no public key"),

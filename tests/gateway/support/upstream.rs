@@ -157,11 +157,7 @@ pub fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn serve(
-    mut socket: TcpStream,
-    received: &Mutex<Vec<Received>>,
-    answer: &impl Fn(&Received) -> Reply,
-) {
+fn serve(mut socket: TcpStream, received: &Mutex<Vec<Received>>, answer: &impl Fn(&Received) -> Reply) {
     let mut buffer = Vec::new();
     while let Some(request) = request(&mut socket, &mut buffer) {
         received.lock().unwrap().push(request.clone());
@@ -237,7 +233,7 @@ fn take(socket: &mut TcpStream, buffer: &mut Vec<u8>, count: usize) -> Option<Ve
 }
 
 fn fill(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
-    let mut part = [0; 65536];
+    let mut part = [0; 16_384];
     match socket.read(&mut part) {
         Ok(0) | Err(_) => None,
         Ok(count) => {
