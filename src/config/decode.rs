@@ -93,6 +93,13 @@ pub fn entries<'t>(node: &'t Node, report: &mut Report) -> impl Iterator<Item = 
     entries.iter().map(|entry| (Placed { value: &*entry.key, place: entry.place }, &entry.value))
 }
 
+/// Where each key of a mapping stands.
+pub fn key_places(node: &Node) -> Vec<Placed<Box<str>>> {
+    // one that is no mapping is reported where it is read
+    let entries = entries(node, &mut Report::default());
+    entries.map(|(key, _)| Placed { value: key.value.into(), place: key.place }).collect()
+}
+
 /// A list, each item read; items that are wrong are left out.
 pub fn list<'t, T>(
     node: &'t Node,

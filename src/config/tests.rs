@@ -213,7 +213,7 @@ fn a_value_of_the_wrong_kind_says_what_was_expected() {
             "1:49: another endpoint has this path",
         ),
         ("endpoints: [{ path: /a, action: login, fields: { usrname: a } }]", "1:50: unknown request member `usrname`"),
-        ("endpoints: [{ path: /a, action: login, reply: { a: '{acess}' } }]", "1:47: "),
+        ("endpoints: [{ path: /a, action: login, reply: { a: '{acess}' } }]", "1:49: unknown placeholder `{acess}`"),
         ("endpoints: [{ path: /a, action: login, password_grant: true }]", "1:56: `password_grant` belongs to"),
         ("endpoints: [{ path: /a, action: login, status: 302 }]", "1:48: `302` is not a whole number from 200 to 299"),
         ("endpoints: [{ path: /a, action: jwks, reply: {} }]", "1:46: the reply of this action is fixed by its RFC"),
@@ -299,10 +299,15 @@ fn a_text_that_is_not_the_yaml_we_take_is_refused_at_its_place() {
     let deep = format!("a: {}{}", "[".repeat(100), "]".repeat(100));
     let very_deep = "[".repeat(100_000);
     for (name, text, expected) in [
-        ("a tab", "a:\n\tb: c\n", "gateway.yaml:2:"),
-        ("bad indentation", "a:\n    b: c\n  d: e\n", "gateway.yaml:3:"),
-        ("a bracket that is not closed", "a: [b\nc: d\n", "gateway.yaml:"),
-        ("a quote that is not closed", "a: \"b\nc: d\n", "gateway.yaml:"),
+        ("a tab", "a:\n\tb: c\n", "^ indent with spaces, not with tabs\n"),
+        ("bad indentation", "a:\n    b: c\n  d: e\n", "^ indent it like the keys or items beside it\n"),
+        (
+            "a bracket that is not closed",
+            "a: [b\nc: d\n",
+            "^ is a bracket, a brace or a quote before this not closed?\n",
+        ),
+        ("a quote that is not closed", "a: \"b\n", "^ is a bracket, a brace or a quote before this not closed?\n"),
+        ("a colon in a text", "a: b: c\n", "^ a text with `: ` in it stands in quotes\n"),
         ("two documents", "a: b\n---\nc: d\n", "a second document begins here"),
         (
             "a duplicate key",

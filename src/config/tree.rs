@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput};
 
 use super::report::{Place, Report, quoted};
 
@@ -174,9 +174,32 @@ impl Stop {
 impl From<ScanError> for Stop {
     fn from(error: ScanError) -> Self {
         let place = Place { line: error.marker().line().max(1), column: error.marker().col() + 1 };
-        let message = error.info();
-        let hint = message.contains("tab").then_some("indent with spaces");
-        Self { place, message: format!("not YAML: {message}"), hint }
+        Self { place, message: format!("not YAML: {}", error.info()), hint: hint(error.kind()) }
+    }
+}
+
+/// What most likely went wrong; the parser says only what it could not go on with.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the parser's other errors speak for themselves")]
+const fn hint(kind: &ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabAtBlockScalarStart
+        | ErrorKind::TabInIndentation => Some("indent with spaces, not with tabs"),
+        ErrorKind::InvalidColonPlacement
+        | ErrorKind::UnclosedQuotedScalar
+        | ErrorKind::UnexpectedEofFlowSequence
+        | ErrorKind::UnexpectedEofFlowMapping
+        | ErrorKind::UnexpectedEofImplicitFlowMapping
+        | ErrorKind::InvalidFlowScalarIndent
+        | ErrorKind::InvalidQuotedScalarIndent => Some("is a bracket, a brace or a quote before this not closed?"),
+        ErrorKind::MappingValueNotAllowed => Some("a text with `: ` in it stands in quotes"),
+        ErrorKind::ExpectedBlockMappingKey
+        | ErrorKind::ExpectedBlockSequenceEntry
+        | ErrorKind::InvalidIndentation
+        | ErrorKind::BlockSequenceEntryNotAllowed => Some("indent it like the keys or items beside it"),
+        ErrorKind::UnknownAnchor => Some("a text that begins with `*` stands in quotes"),
+        _ => None,
     }
 }
 

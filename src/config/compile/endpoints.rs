@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::super::decode::Placed;
 use super::super::model::endpoints::{Endpoint as Model, OPAQUE_LOGIN, STANDARD, opaque_reply};
 use super::super::model::settings;
-use super::super::report::{Place, Report};
+use super::super::report::Report;
 use crate::endpoint::template::Reply;
 use crate::endpoint::{Action, Endpoint, Endpoints};
 use crate::rejection::Texts;
 
 pub(super) fn compile(models: Option<Vec<Model>>, texts: &Texts, report: &mut Report) -> Endpoints {
-    let Some(models) = models else { return standard(texts, report) };
+    let Some(models) = models else { return standard(texts) };
     let mut endpoints = Endpoints::new();
     for model in models {
         let place = model.path.place;
@@ -24,11 +26,10 @@ pub(super) fn compile(models: Option<Vec<Model>>, texts: &Texts, report: &mut Re
     endpoints
 }
 
-fn standard(texts: &Texts, report: &mut Report) -> Endpoints {
+fn standard(texts: &Texts) -> Endpoints {
     let texts = Arc::new(Texts { oauth: true, ..texts.clone() });
     let endpoints = STANDARD.into_iter().map(|(path, action)| {
-        let members = (path == OPAQUE_LOGIN).then(opaque_reply);
-        let reply = members.and_then(|value| reply(Placed { value, place: Place::START }, report));
+        let reply = (path == OPAQUE_LOGIN).then(opaque_reply).and_then(|members| Reply::compile(members).ok());
         let endpoint = Endpoint {
             path: path.into(),
             action,
@@ -52,13 +53,14 @@ fn compile_endpoint(model: Model, texts: &Texts, report: &mut Report) -> Endpoin
         path: (*model.path.value).into(),
         action: model.action,
         fields: model.fields.into_iter().collect(),
-        reply: model.reply.and_then(|members| reply(members, report)),
+        reply: model.reply.and_then(|members| reply(members, &model.reply_places, report)),
         status: model.status,
         texts: Arc::new(texts),
         password_grant: model.password_grant,
     }
 }
 
-fn reply(members: Placed<serde_json::Map<String, serde_json::Value>>, report: &mut Report) -> Option<Reply> {
-    Reply::compile(members.value).map_err(|error| report.add(members.place, error.to_string())).ok()
+fn reply(members: Map<String, Value>, places: &[Placed<Box<str>>], report: &mut Report) -> Option<Reply> {
+    super::each_template(&members, places, report, |member| Reply::compile(member).map(drop));
+    Reply::compile(members).ok()
 }

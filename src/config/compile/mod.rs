@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::decode::{Placed, SecretSource};
 use super::model::{Model, auth};
 use super::report::Report;
@@ -165,13 +167,7 @@ fn token_settings(tokens: auth::Tokens, passwords: (usize, usize), report: &mut 
     for claim in tokens.claim_places.iter().filter(|claim| OWN_CLAIMS.contains(&&*claim.value)) {
         report.add(claim.place, format!("the claim `{}` is set by the gateway", claim.value));
     }
-    for Placed { value: name, place } in &tokens.claim_places {
-        // each by itself, so that a mistake is reported at its claim
-        let claim = tokens.claims.get(&**name).map(|value| (name.to_string(), value.clone()));
-        if let Err(error) = Claims::compile(claim.into_iter().collect()) {
-            report.add(*place, error.to_string());
-        }
-    }
+    each_template(&tokens.claims, &tokens.claim_places, report, |claim| Claims::compile(claim).map(drop));
     Some(endpoint::Settings {
         access_ttl: tokens.access_ttl,
         refresh_ttl: tokens.refresh_ttl,
@@ -183,6 +179,22 @@ fn token_settings(tokens: auth::Tokens, passwords: (usize, usize), report: &mut 
         password_bytes_min: passwords.0,
         password_bytes_max: passwords.1,
     })
+}
+
+/// Compiles each member by itself, so that a mistake is reported at its place. All are good if each one is: templates of
+/// different members know nothing of each other.
+fn each_template<E: std::fmt::Display>(
+    members: &Map<String, Value>,
+    places: &[Placed<Box<str>>],
+    report: &mut Report,
+    compile: impl Fn(Map<String, Value>) -> Result<(), E>,
+) {
+    for Placed { value: name, place } in places {
+        let member = members.get(&**name).map(|value| (name.to_string(), value.clone()));
+        if let Err(error) = compile(member.into_iter().collect()) {
+            report.add(*place, error.to_string());
+        }
+    }
 }
 
 fn bootstrap(model: auth::Bootstrap, bytes_max: usize, files: &mut Files, report: &mut Report) -> Bootstrap {

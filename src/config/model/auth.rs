@@ -253,8 +253,7 @@ impl Tokens {
         tokens.refresh_format = format.unwrap_or(tokens.refresh_format);
         if let Some(node) = section.node("claims") {
             tokens.claims = decode::json_map(node, report).unwrap_or_default();
-            let places = decode::entries(node, &mut Report::default());
-            tokens.claim_places = places.map(|(key, _)| Placed { value: key.value.into(), place: key.place }).collect();
+            tokens.claim_places = decode::key_places(node);
         }
         tokens.sub_as_json_text =
             section.read("sub_as", report, decode::one_of(&[("json_text", true)])).unwrap_or_default();

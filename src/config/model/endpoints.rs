@@ -20,7 +20,9 @@ pub struct Endpoint {
     /// `fields`: standard name to the name in use.
     pub fields: Vec<(Box<str>, Box<str>)>,
     /// `reply`.
-    pub reply: Option<Placed<Map<String, Value>>>,
+    pub reply: Option<Map<String, Value>>,
+    /// Where each member of `reply` stands.
+    pub reply_places: Vec<Placed<Box<str>>>,
     /// `status`.
     pub status: Option<StatusCode>,
     /// `errors`, over the section `errors`.
@@ -53,11 +55,10 @@ impl Endpoint {
             (Some(node), Some(action)) => fields(node, action, report),
             (Some(_) | None, _) => Vec::new(),
         };
-        let reply = section.read("reply", report, |node, report| {
-            decode::json_map(node, report).map(|value| Placed { value, place: node.place })
-        });
-        if let (Some(reply), Some(action)) = (&reply, action) {
-            forbid_reply(action, reply.place, report);
+        let reply = section.read("reply", report, decode::json_map);
+        let reply_places = section.node("reply").map(decode::key_places).unwrap_or_default();
+        if let (Some(node), Some(action)) = (section.node("reply"), action) {
+            forbid_reply(action, node.place, report);
         }
         let status = section.read("status", report, decode::whole::<u16>(200, 299));
         let errors = section.node("errors");
@@ -73,6 +74,7 @@ impl Endpoint {
             action: action?,
             fields,
             reply,
+            reply_places,
             status: status.and_then(|status| StatusCode::from_u16(status).ok()),
             errors: errors.cloned(),
             password_grant,
