@@ -1,1 +1,358 @@
-//! stub
+//! The path of a request on one screen; owns the snapshot and the long-lived state.
+//!
+//! A [`Gateway`] is shared by all workers; each worker has a [`Worker`] of its own, with its connections to upstreams and
+//! its counters, so that a request meets no other worker on its way.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use arc_swap::ArcSwap;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::authenticate::{Authenticator, Caller};
+use crate::authorize;
+use crate::clock::Clock;
+use crate::config::snapshot::Snapshot;
+use crate::decision::{self, Head, Place};
+use crate::endpoint::{self, Asked, Endpoint};
+use crate::forward::{self, Fleet, Origin, Upstreams};
+use crate::limit::Limits;
+use crate::listen::{Handler, Peer};
+use crate::principal::SchemeSet;
+use crate::record::exchange::{Exchange, Recorder};
+use crate::record::lines::Lines;
+use crate::record::metrics::{Metrics, WorkerMetrics};
+use crate::rejection::{Audience, Format, Rejection, Texts};
+use crate::route::{Allow, Route};
+use crate::wire::accept;
+use crate::wire::body::Body;
+use crate::wire::forwarded;
+use crate::wire::target::Target;
+
+/// The id of a request, in both directions.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What lives as long as the process.
+pub struct State {
+    /// Time.
+    pub clock: Clock,
+    /// Who callers are.
+    pub authenticator: Arc<Authenticator>,
+    /// What the gateway answers itself.
+    pub endpoints: Arc<endpoint::Service>,
+    /// Budgets.
+    pub limits: Arc<Limits>,
+    /// Servers and their health.
+    pub fleet: Arc<Fleet>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Standard output's lines.
+    pub lines: Lines,
+}
+
+/// The gateway: one snapshot in force, and the state.
+pub struct Gateway {
+    snapshot: ArcSwap<Snapshot>,
+    state: State,
+}
+
+impl Gateway {
+    /// A gateway under this snapshot.
+    pub fn new(snapshot: Snapshot, state: State) -> Self {
+        Self { snapshot: ArcSwap::from_pointee(snapshot), state }
+    }
+
+    /// The state.
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Notes that the snapshot in force is the one of now.
+    pub fn loaded(&self) {
+        let now = self.state.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.state.metrics.config_loaded.set(now.as_secs_f64());
+    }
+
+    /// Puts another snapshot in force. Requests under way end under the one they began with.
+    pub fn swap(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+}
+
+/// One worker's side of the gateway.
+#[derive(Clone)]
+pub struct Worker(Rc<Inner>);
+
+struct Inner {
+    gateway: Arc<Gateway>,
+    current: RefCell<Current>,
+    upstreams: Upstreams,
+    metrics: Rc<WorkerMetrics>,
+    random: RefCell<fastrand::Rng>,
+}
+
+/// This worker's handles on what is in force: counted without atomics.
+#[derive(Clone)]
+struct Current {
+    snapshot: Rc<Arc<Snapshot>>,
+    recorder: Rc<Recorder>,
+}
+
+/// How a refusal of this request would be said; it becomes more exact as more is known.
+struct Voice {
+    format: Format,
+    schemes: SchemeSet,
+    texts: Arc<Texts>,
+}
+
+impl Worker {
+    /// A worker of `gateway`, to be used by the thread that makes it.
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        let state = &gateway.state;
+        let upstreams = Upstreams::new(Arc::clone(&state.fleet), state.clock.clone());
+        let metrics = Rc::new(state.metrics.worker());
+        let current = RefCell::new(Current::of(gateway.snapshot(), &metrics, state));
+        upstreams.apply(&current.borrow().snapshot.upstreams);
+        Self(Rc::new(Inner { upstreams, metrics, current, random: RefCell::default(), gateway }))
+    }
+
+    /// What is in force, once a request.
+    fn current(&self) -> Current {
+        let inner = &*self.0;
+        let in_force = inner.gateway.snapshot.load();
+        if !Arc::ptr_eq(&in_force, &inner.current.borrow().snapshot) {
+            inner.upstreams.apply(&in_force.upstreams);
+            *inner.current.borrow_mut() = Current::of(Arc::clone(&in_force), &inner.metrics, &inner.gateway.state);
+        }
+        inner.current.borrow().clone()
+    }
+
+    /// The path of a request.
+    async fn pass(
+        &self,
+        snapshot: &Snapshot,
+        peer: &Peer,
+        exchange: &mut Exchange,
+        voice: &mut Voice,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Rejection> {
+        let state = &self.0.gateway.state;
+        let target = Target::parse(request.uri(), &snapshot.paths)?;
+        exchange.asked(target.path());
+        let head = Head {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+        };
+        let route = match decision::place(snapshot, head, &target)? {
+            Place::Endpoint(endpoint) => {
+                exchange.matched(&endpoint.path);
+                voice.texts = Arc::clone(&endpoint.texts);
+                return self.answer(snapshot, peer, exchange, endpoint, request).await;
+            }
+            Place::Route(route) => route,
+        };
+        exchange.matched(&route.name);
+        voice.schemes = route.schemes;
+        let caller = self.caller(snapshot, route, exchange, request.headers()).await?;
+        let permit = authorize::permit(route, caller)?;
+        let principal = permit.identity().map(|identity| &identity.principal.subject);
+        state.limits.route(route, principal, exchange.address()).map_err(Rejection::RateLimited)?;
+        let body_bytes_max = route.body_bytes_max.unwrap_or(snapshot.body_bytes_max);
+        let request = bounded(request, body_bytes_max, snapshot)?;
+        let origin = self.origin(snapshot, peer, exchange, &request);
+        let settings = forward::Settings {
+            upstreams: &snapshot.upstreams,
+            timeouts: &snapshot.upstream_timeouts,
+            identity: &snapshot.identity,
+        };
+        let (response, sent) = self.0.upstreams.send(&settings, permit, &target, request, &origin).await;
+        if let Some(sent) = sent {
+            exchange.sent(&sent.upstream, sent.took);
+        }
+        response
+    }
+
+    /// Who asks for a route that does not let anyone pass.
+    async fn caller(
+        &self,
+        snapshot: &Snapshot,
+        route: &Route,
+        exchange: &mut Exchange,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Rejection> {
+        if route.allow == Allow::Anyone {
+            return Ok(Caller::Anyone);
+        }
+        let authenticator = &self.0.gateway.state.authenticator;
+        let caller =
+            authenticator.caller(&snapshot.auth, route.schemes, headers, exchange.address(), &self.0.metrics).await?;
+        if let Caller::Known(identity) = &caller {
+            exchange.identified(identity.scheme, &identity.principal.subject.name);
+        }
+        Ok(caller)
+    }
+
+    /// What the gateway answers itself.
+    async fn answer(
+        &self,
+        snapshot: &Snapshot,
+        peer: &Peer,
+        exchange: &Exchange,
+        endpoint: &Endpoint,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Rejection> {
+        let trusted = snapshot.trusted_proxies.trusts(peer.address.ip());
+        let asked = Asked {
+            auth: &snapshot.auth,
+            tokens: &snapshot.tokens,
+            endpoints: &snapshot.endpoints,
+            address: exchange.address(),
+            request_id: exchange.request_id_text(),
+            https: forwarded::caller_is_https(peer.https, trusted, request.headers()),
+            metrics: &self.0.metrics,
+        };
+        let request = request.map(|body| Body::streamed(body).stalling_after(snapshot.caller_timeouts.idle));
+        self.0.gateway.state.endpoints.answer(endpoint, asked, request).await
+    }
+
+    /// What the upstream is told of where the request came from.
+    fn origin(&self, snapshot: &Snapshot, peer: &Peer, exchange: &Exchange, request: &Request<Body>) -> Origin {
+        let trusted = snapshot.trusted_proxies.trusts(peer.address.ip());
+        let mut random = [0; 24];
+        self.0.random.borrow_mut().fill(&mut random);
+        Origin {
+            peer: peer.address.ip(),
+            trusted,
+            https: forwarded::caller_is_https(peer.https, trusted, request.headers()),
+            host: host_field(request),
+            request_id: exchange.request_id().clone(),
+            random,
+        }
+    }
+
+    fn open(&self, current: &Current, peer: &Peer, method: &Method, headers: &HeaderMap) -> Exchange {
+        let proxies = &current.snapshot.trusted_proxies;
+        let address = forwarded::caller_address(peer.address.ip(), headers, proxies);
+        let request_id = forwarded::request_id(headers, proxies.trusts(peer.address.ip()))
+            .and_then(|id| HeaderValue::from_str(id).ok())
+            .unwrap_or_else(|| self.request_id());
+        Exchange::open(&current.recorder, request_id, address, method.clone())
+    }
+
+    /// A new id: 128 random bits in hexadecimal.
+    fn request_id(&self) -> HeaderValue {
+        let id = self.0.random.borrow_mut().u128(..);
+        HeaderValue::try_from(format!("{id:032x}")).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+}
+
+impl Current {
+    fn of(snapshot: Arc<Snapshot>, metrics: &Rc<WorkerMetrics>, state: &State) -> Self {
+        let access_log = snapshot.log.access.then(|| state.lines.clone());
+        let recorder = Recorder::new(Rc::clone(metrics), access_log, state.clock.clone());
+        Self { snapshot: Rc::new(snapshot), recorder: Rc::new(recorder) }
+    }
+}
+
+impl Handler for Worker {
+    async fn handle(&self, peer: &Rc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        let current = self.current();
+        let snapshot = &**current.snapshot;
+        let mut exchange = self.open(&current, peer, request.method(), request.headers());
+        let mut voice =
+            Voice { format: format(request.headers()), schemes: snapshot.schemes, texts: Arc::clone(&snapshot.texts) };
+        match self.pass(snapshot, peer, &mut exchange, &mut voice, request).await {
+            Ok(response) => finish(response, exchange, None),
+            Err(rejection) => refuse(&rejection, &voice, snapshot, exchange, &self.0.gateway.state.metrics),
+        }
+    }
+
+    fn refuse(&self, peer: &Rc<Peer>, rejection: Rejection) -> Response<Body> {
+        let current = self.current();
+        let snapshot = &**current.snapshot;
+        let exchange = self.open(&current, peer, &Method::default(), &HeaderMap::new());
+        let voice = Voice { format: Format::Json, schemes: snapshot.schemes, texts: Arc::clone(&snapshot.texts) };
+        refuse(&rejection, &voice, snapshot, exchange, &self.0.gateway.state.metrics)
+    }
+
+    fn redirect(&self, peer: &Rc<Peer>, location: HeaderValue) -> Response<Body> {
+        let exchange = self.open(&self.current(), peer, &Method::default(), &HeaderMap::new());
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(LOCATION, location);
+        finish(response, exchange, None)
+    }
+}
+
+fn refuse(
+    rejection: &Rejection,
+    voice: &Voice,
+    snapshot: &Snapshot,
+    exchange: Exchange,
+    metrics: &Metrics,
+) -> Response<Body> {
+    if let Rejection::RateLimited(exhausted) = rejection {
+        metrics.rate_limited.with_label_values(&[exhausted.limit]).inc();
+    }
+    let response = rejection.respond(&Audience {
+        realm: &snapshot.auth.realm,
+        schemes: voice.schemes,
+        texts: &voice.texts,
+        request_id: exchange.request_id_text(),
+        format: voice.format,
+    });
+    finish(response.map(Body::full), exchange, Some(rejection))
+}
+
+/// Gives the response its id, and ends the exchange with its body.
+fn finish(mut response: Response<Body>, mut exchange: Exchange, refused: Option<&Rejection>) -> Response<Body> {
+    let status = refused.map_or_else(|| response.status(), Rejection::status);
+    exchange.answered(status, refused.map(Rejection::reason));
+    response.headers_mut().insert(X_REQUEST_ID, exchange.request_id().clone());
+    response.map(|body| body.on_end(move |_, bytes| exchange.close(bytes)))
+}
+
+/// The host that the caller named, as it was named: `:authority`, the target's own, or `Host`, which agree.
+fn host_field(request: &Request<Body>) -> HeaderValue {
+    let own = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    own.or_else(|| request.headers().get(HOST).cloned()).unwrap_or_else(|| HeaderValue::from_static(""))
+}
+
+/// The form in which a caller of these fields reads a refusal.
+fn format(headers: &HeaderMap) -> Format {
+    let is = |name, test: fn(&[u8]) -> bool| headers.get(name).is_some_and(|value| test(value.as_bytes()));
+    if is(CONTENT_TYPE, |value| value.starts_with(b"application/grpc")) {
+        Format::Grpc
+    } else if is(ACCEPT, accept::prefers_problem) {
+        Format::Problem
+    } else {
+        Format::Json
+    }
+}
+
+/// The request with its body capped and its stalls bounded.
+///
+/// # Errors
+/// [`Rejection::BodyTooLarge`] where it says of itself that it is too large.
+fn bounded(request: Request<Incoming>, bytes_max: u64, snapshot: &Snapshot) -> Result<Request<Body>, Rejection> {
+    let stall_after = snapshot.caller_timeouts.idle;
+    if bytes_max == 0 {
+        return Ok(request.map(|body| Body::streamed(body).stalling_after(stall_after)));
+    }
+    if request.body().size_hint().lower() > bytes_max {
+        return Err(Rejection::BodyTooLarge);
+    }
+    Ok(request.map(|body| Body::streamed(body).stalling_after(stall_after).capped(bytes_max)))
+}

@@ -22,6 +22,7 @@ pub mod forward;
 pub mod endpoint;
 // text -> snapshot, and what holds it all together
 pub mod config;
+pub mod decision;
 pub mod gateway;
 pub mod admin;
 pub mod cli;

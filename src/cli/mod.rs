@@ -1,9 +1,112 @@
-//! Commands.
+//! The command line (contract 7): one file per command. Exit codes: 0 done; 1 the answer is no, or there is no such
+//! thing; 2 wrong usage, or what keeps a command from being carried out.
 
+pub mod run;
+mod start;
+mod reload;
+mod watch;
+mod first_request;
+mod bootstrap;
 pub mod check;
+pub mod echo;
 pub mod operator;
 pub mod secrets;
 pub mod accounts;
 pub mod import;
 pub mod tokens;
 pub mod keys;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Environment};
+use accounts::{ClientCommand, UserCommand};
+use import::ImportCommand;
+use keys::KeyCommand;
+use operator::{CliError, Console, Operator};
+use tokens::TokenCommand;
+
+pub use start::{Running, StartError, start};
+
+/// The exit code of a command that could not be carried out.
+const BROKEN: u8 = 2;
+
+/// An authentication gateway: lets nobody reach your API who may not.
+#[derive(Parser)]
+#[command(name = "portcullis", version, about, max_term_width = 100)]
+struct Arguments {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = "gateway.yaml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve; what is done without a command
+    Run,
+    /// Print every problem of a configuration file
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Answer every request with what it was, as JSON: an upstream to try a configuration with
+    Echo {
+        /// Where to listen
+        #[arg(long, value_name = "ADDRESS")]
+        listen: SocketAddr,
+    },
+    /// Users: who may log in, with what roles
+    #[command(subcommand)]
+    User(UserCommand),
+    /// OAuth clients
+    #[command(subcommand)]
+    Client(ClientCommand),
+    /// Opaque and refresh tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Keys that sign JWTs
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Bring users along
+    #[command(subcommand)]
+    Import(ImportCommand),
+}
+
+/// Parses the arguments, carries out the command, and says how it went.
+pub fn main() -> ExitCode {
+    let Arguments { config, command } = Arguments::parse();
+    match command.unwrap_or(Command::Run) {
+        Command::Run => run::run(&config),
+        Command::Check { file } => check::check(&file),
+        Command::Echo { listen } => echo::echo(listen),
+        Command::User(command) => operate(&config, |operator, console| command.run(operator, console)),
+        Command::Client(command) => operate(&config, |operator, console| command.run(operator, console)),
+        Command::Token(command) => operate(&config, |operator, console| command.run(operator, console)),
+        Command::Key(command) => operate(&config, |operator, console| command.run(operator, console)),
+        Command::Import(command) => operate(&config, |operator, console| command.run(operator, console)),
+    }
+}
+
+/// Carries out a command on the store of the configuration at `source`.
+#[expect(clippy::print_stderr, reason = "this is where commands say what went wrong")]
+fn operate(source: &Path, command: impl FnOnce(&Operator, &mut Console) -> Result<(), CliError>) -> ExitCode {
+    let snapshot = match config::load(source, &Environment::of_process()) {
+        Ok(snapshot) => snapshot,
+        Err(problems) => {
+            eprint!("{problems}");
+            return ExitCode::from(BROKEN);
+        }
+    };
+    match Operator::open(&snapshot).and_then(|operator| command(&operator, &mut Console::standard())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("portcullis: {error}");
+            error.exit_code()
+        }
+    }
+}

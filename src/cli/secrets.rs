@@ -100,7 +100,7 @@ fn check(secret: &Secret<String>, policy: Policy) -> Result<(), CliError> {
 }
 
 /// Letters and digits, each as likely as the others: bytes past the last whole multiple of 62 are thrown away.
-fn generate() -> Result<Secret<String>, CliError> {
+pub(super) fn generate() -> Result<Secret<String>, CliError> {
     const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut text = String::with_capacity(GENERATED_CHARS);
     while text.len() < GENERATED_CHARS {

@@ -18,7 +18,7 @@ pub(super) struct Entry<'a> {
     pub(super) bytes: u64,
     pub(super) scheme: Option<&'static str>,
     pub(super) user: Option<&'a str>,
-    pub(super) upstream: Option<(&'a str, Duration)>,
+    pub(super) upstream: Option<(&'a str, Option<Duration>)>,
     pub(super) reason: Option<&'a str>,
 }
 
@@ -46,7 +46,7 @@ impl Entry<'_> {
         text(&mut line, "scheme", self.scheme);
         text(&mut line, "user", self.user);
         text(&mut line, "upstream", self.upstream.map(|(name, _)| name));
-        if let Some((_, took)) = self.upstream {
+        if let Some((_, Some(took))) = self.upstream {
             append(&mut line, format_args!(",\"upstream_duration\":{:.6}", took.as_secs_f64()));
         }
         if let Some(reason) = self.reason {
@@ -97,7 +97,7 @@ mod tests {
             bytes: 7,
             scheme: None,
             user: Some("a\n{\"b\":1}\u{85}"),
-            upstream: Some(("orders", Duration::from_millis(1))),
+            upstream: Some(("orders", Some(Duration::from_millis(1)))),
             reason: Some("no_route"),
         };
         let line: serde_json::Value = serde_json::from_slice(&entry.line()).unwrap();

@@ -47,7 +47,7 @@ pub struct Exchange {
     route: Option<Arc<str>>,
     scheme: Option<Scheme>,
     user: Option<Arc<str>>,
-    upstream: Option<(Arc<str>, Duration)>,
+    upstream: Option<(Arc<str>, Option<Duration>)>,
     status: u16,
     outcome: &'static str,
     reason: Option<&'static str>,
@@ -109,8 +109,8 @@ impl Exchange {
         self.user = Some(Arc::clone(user));
     }
 
-    /// An upstream began its response.
-    pub fn sent(&mut self, upstream: &Arc<str>, took: Duration) {
+    /// It was sent to an upstream, which took so long to begin its response, if it did.
+    pub fn sent(&mut self, upstream: &Arc<str>, took: Option<Duration>) {
         self.upstream = Some((Arc::clone(upstream), took));
     }
 

@@ -1,0 +1,399 @@
+//! A configuration to a gateway that serves: builds the state, starts the workers, and ends them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::bootstrap::{self, BootstrapError, Generated};
+use crate::admin::{self, AdminState};
+use crate::authenticate::keys::{Keys, KeysError};
+use crate::authenticate::password::PasswordPool;
+use crate::authenticate::{Authenticator, LookUp};
+use crate::clock::Clock;
+use crate::config::snapshot::{Snapshot, StoreLocation};
+use crate::config::{self, Environment, Problems};
+use crate::endpoint::Service;
+use crate::forward::Fleet;
+use crate::gateway::{Gateway, State, Worker};
+use crate::limit::Limits;
+use crate::listen::tls::Acceptor;
+use crate::listen::{self, BindError, BoundListener, ListenState, Mode, ServeSettings, Shutdown};
+use crate::record::audit::Audit;
+use crate::record::lines::Lines;
+use crate::record::metrics::Metrics;
+use crate::store::changes::Changes;
+use crate::store::sql::SqlStore;
+use crate::store::{Change, Store, StoreError};
+
+/// Threads for the store, health checks and other work that is not a worker's.
+const BACKGROUND_THREADS: usize = 2;
+/// How often other processes' changes are looked for; they must hold within a second (contract 6).
+const CHANGES_EVERY: Duration = Duration::from_millis(200);
+/// How often what has expired is forgotten, in the store and in the limits.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long the end waits for work that is not a worker's, after the workers have ended.
+const LAST_WORK: Duration = Duration::from_secs(5);
+
+/// Why the gateway did not start. Each but [`StartError::Configuration`] is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The file has problems.
+    #[error("the configuration is not used\n{0}")]
+    Configuration(#[from] Problems),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A listener cannot be bound.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// The admin address cannot be bound.
+    #[error("cannot listen on {0} (admin): {1}")]
+    Admin(SocketAddr, std::io::Error),
+    /// The first users and clients cannot be made.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// Signing keys cannot be made or read.
+    #[error("signing keys: {0}")]
+    Keys(#[from] KeysError),
+    /// The system has no thread, descriptor or randomness to give.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// The system has no randomness to give.
+    #[error("cannot start: no randomness")]
+    Random(#[from] aws_lc_rs::error::Unspecified),
+}
+
+/// A gateway that serves.
+pub struct Running {
+    pub(super) source: PathBuf,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) acceptors: Vec<(SocketAddr, Arc<Acceptor>)>,
+    pub(super) store: Arc<SqlStore>,
+    pub(super) passwords: Arc<PasswordPool>,
+    pub(super) audit: Arc<Audit>,
+    pub(super) background: Runtime,
+    listeners: Vec<Listening>,
+    admin: SocketAddr,
+    generated: Vec<Generated>,
+    draining: Arc<AtomicBool>,
+    shutdown: Shutdown,
+    workers: Vec<JoinHandle<()>>,
+    log: JoinHandle<()>,
+}
+
+/// A listener that was bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    /// Where.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+/// What lives as long as the process, and is shared by what serves and what keeps it going.
+struct Parts {
+    store: Arc<SqlStore>,
+    changes: Arc<Changes>,
+    keys: Arc<Keys>,
+    passwords: Arc<PasswordPool>,
+    audit: Arc<Audit>,
+}
+
+/// Starts the gateway of the configuration at `source`: when this returns, it serves.
+///
+/// # Errors
+/// Whatever keeps it from serving.
+pub fn start(source: &Path, clock: Clock) -> Result<Running, StartError> {
+    let snapshot = config::load(source, &Environment::of_process())?;
+    let metrics = Arc::new(Metrics::new());
+    let background = Builder::new_multi_thread()
+        .worker_threads(BACKGROUND_THREADS)
+        .thread_name("background")
+        .enable_all()
+        .build()?;
+    let handle = background.handle().clone();
+    let bound = listen::bind(&snapshot.listeners, snapshot.workers)?;
+    let (admin, admin_address) = bind_admin(snapshot.admin)?;
+    let (lines, log) = Lines::to(std::io::stdout(), metrics.log_lines_dropped.clone())?;
+    let parts = parts(&snapshot, &handle, &clock, &metrics, &lines)?;
+    let state = state(&snapshot, &parts, &handle, clock, &metrics, lines)?;
+    let generated = background.block_on(bootstrap::create(&snapshot, &*parts.store, &parts.passwords))?;
+
+    let (listeners, acceptors) = describe(&snapshot, &bound, &metrics);
+    let gateway = Arc::new(Gateway::new(snapshot, state));
+    let draining = Arc::new(AtomicBool::new(false));
+    keep_going(&handle, &parts, &gateway);
+    let told = Admin {
+        gateway: Arc::clone(&gateway),
+        passwords: Arc::clone(&parts.passwords),
+        draining: Arc::clone(&draining),
+    };
+    handle.spawn(admin::serve(admin, Arc::new(told)));
+    let shutdown = Shutdown::new();
+    let workers = spawn_workers(bound, &gateway, &shutdown)?;
+    gateway.loaded();
+    Ok(Running {
+        source: source.to_owned(),
+        gateway,
+        acceptors,
+        store: parts.store,
+        passwords: parts.passwords,
+        audit: parts.audit,
+        background,
+        listeners,
+        admin: admin_address,
+        generated,
+        draining,
+        shutdown,
+        workers,
+        log,
+    })
+}
+
+fn bind_admin(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
+        .map_err(|error| StartError::Admin(address, error))
+}
+
+fn parts(
+    snapshot: &Snapshot,
+    background: &Handle,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    lines: &Lines,
+) -> Result<Parts, StartError> {
+    let StoreLocation::Sqlite(path) = &snapshot.store;
+    let observer = Arc::clone(metrics);
+    let observe = move |operation: &'static str, took: Duration| {
+        observer.store_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
+    };
+    let store = Arc::new(SqlStore::open(path, background.clone(), clock.clone(), observe)?);
+    let keys = background.block_on(Keys::load(Arc::clone(&store) as Arc<dyn Store>, clock.clone()))?;
+    let audit = Audit::new(lines.clone(), clock.clone());
+    audit.switch(snapshot.log.audit);
+    Ok(Parts {
+        store,
+        changes: Arc::default(),
+        keys: Arc::new(keys),
+        passwords: Arc::new(PasswordPool::start(PasswordPool::default_threads())?),
+        audit: Arc::new(audit),
+    })
+}
+
+fn state(
+    snapshot: &Snapshot,
+    parts: &Parts,
+    background: &Handle,
+    clock: Clock,
+    metrics: &Arc<Metrics>,
+    lines: Lines,
+) -> Result<State, StartError> {
+    let limits = Arc::new(Limits::new(clock.clone()));
+    limits.apply(&snapshot.limits, snapshot.routes.routes());
+    let fleet = Arc::new(Fleet::new(Arc::clone(metrics), clock.clone()));
+    fleet.apply(&snapshot.upstreams, background);
+    let look_up = LookUp {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        passwords: Arc::clone(&parts.passwords),
+        keys: Arc::clone(&parts.keys),
+        changes: Arc::clone(&parts.changes),
+        clock: clock.clone(),
+    };
+    let authenticator =
+        Arc::new(Authenticator::new(look_up, Arc::clone(&limits), &snapshot.auth.cache, background.clone())?);
+    let endpoints = Service {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        passwords: Arc::clone(&parts.passwords),
+        limits: Arc::clone(&limits),
+        changes: Arc::clone(&parts.changes),
+        authenticator: Arc::clone(&authenticator),
+        keys: Arc::clone(&parts.keys),
+        clock: clock.clone(),
+        metrics: Arc::clone(metrics),
+        audit: Arc::clone(&parts.audit),
+    };
+    let metrics = Arc::clone(metrics);
+    Ok(State { clock, authenticator, endpoints: Arc::new(endpoints), limits, fleet, metrics, lines })
+}
+
+/// What was bound, and the acceptors whose certificates a reload replaces.
+fn describe(
+    snapshot: &Snapshot,
+    bound: &[Vec<BoundListener>],
+    metrics: &Metrics,
+) -> (Vec<Listening>, Vec<(SocketAddr, Arc<Acceptor>)>) {
+    let first_worker = bound.first().map(Vec::as_slice).unwrap_or_default();
+    let (mut listeners, mut acceptors) = (Vec::new(), Vec::new());
+    for (settings, listener) in snapshot.listeners.iter().zip(first_worker) {
+        listeners.push(Listening { address: listener.local_addr(), tls: matches!(settings.mode, Mode::Tls(_)) });
+        if let Some(acceptor) = listener.acceptor() {
+            acceptor.record(metrics);
+            acceptors.push((settings.address, Arc::clone(acceptor)));
+        }
+    }
+    (listeners, acceptors)
+}
+
+/// Starts what keeps the state fresh: hearing of changes, and forgetting what has expired.
+fn keep_going(background: &Handle, parts: &Parts, gateway: &Arc<Gateway>) {
+    let (store, changes, keys) = (Arc::clone(&parts.store), Arc::clone(&parts.changes), Arc::clone(&parts.keys));
+    background.spawn(async move { hear_changes(&*store, &changes, &keys).await });
+    let (store, gateway) = (Arc::clone(&parts.store), Arc::clone(gateway));
+    background.spawn(async move {
+        let mut tick = interval(SWEEP_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            gateway.state().limits.sweep();
+            if let Err(error) = store.purge(gateway.state().clock.unix()).await {
+                tracing::warn!(%error, "expired tokens not purged");
+            }
+        }
+    });
+}
+
+/// Hears of what other processes on the store change, and makes what depends on it invalid.
+async fn hear_changes(store: &dyn Store, changes: &Changes, keys: &Keys) {
+    let mut tick = interval(CHANGES_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut position, mut failing) = (None, false);
+    loop {
+        tick.tick().await;
+        match heard(store, changes, keys, position).await {
+            Ok(now) => {
+                if position.is_none() {
+                    // what changed while nobody listened is not known
+                    changes.note_all();
+                }
+                (position, failing) = (Some(now), false);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "changes of other processes are not heard");
+                }
+            }
+        }
+    }
+}
+
+/// Notes the changes after `position`; returns the new one. Keys are read before the change is noted, see
+/// [`Keys::reload`]; where that fails, the same changes are heard again.
+async fn heard(store: &dyn Store, changes: &Changes, keys: &Keys, position: Option<i64>) -> Result<i64, KeysError> {
+    let (list, now) = store.changes(position).await?;
+    if list.iter().any(|change| matches!(change, Change::Keys | Change::All)) {
+        keys.reload().await?;
+    }
+    for change in &list {
+        changes.note(change);
+    }
+    Ok(now)
+}
+
+/// One thread a worker, each with a runtime of its own.
+fn spawn_workers(
+    bound: Vec<Vec<BoundListener>>,
+    gateway: &Arc<Gateway>,
+    shutdown: &Shutdown,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let snapshot = gateway.snapshot();
+    let settings = ServeSettings {
+        timeouts: snapshot.caller_timeouts,
+        bounds: snapshot.bounds,
+        shared: Arc::new(ListenState::new(&snapshot.bounds)),
+        metrics: Arc::clone(&gateway.state().metrics),
+    };
+    let mut workers = Vec::new();
+    for (number, listeners) in bound.into_iter().enumerate() {
+        let (gateway, settings, shutdown) = (Arc::clone(gateway), settings.clone(), shutdown.clone());
+        let worker = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(async {
+                    listen::serve(listeners, Worker::new(gateway), settings, shutdown).await;
+                }),
+                Err(error) => tracing::error!(%error, "worker not started"),
+            }
+        })?;
+        workers.push(worker);
+    }
+    Ok(workers)
+}
+
+/// What the admin endpoint asks.
+struct Admin {
+    gateway: Arc<Gateway>,
+    passwords: Arc<PasswordPool>,
+    draining: Arc<AtomicBool>,
+}
+
+impl AdminState for Admin {
+    fn metrics(&self) -> Option<String> {
+        let state = self.gateway.state();
+        state.metrics.auth_cache_entries.set(i64::try_from(state.authenticator.entries()).unwrap_or(i64::MAX));
+        state.metrics.password_queue.set(i64::try_from(self.passwords.waiting()).unwrap_or(i64::MAX));
+        state.metrics.text().ok()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl Running {
+    /// What it listens on.
+    pub fn listeners(&self) -> &[Listening] {
+        &self.listeners
+    }
+
+    /// Where metrics and health are.
+    pub const fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Secrets that were generated at this start.
+    pub fn generated(&self) -> &[Generated] {
+        &self.generated
+    }
+
+    /// The configuration file.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// The gateway itself.
+    pub const fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Where work that is not a worker's runs.
+    pub fn background(&self) -> Handle {
+        self.background.handle().clone()
+    }
+
+    /// Ends: no request is taken any more, those under way have until the drain's deadline, and what was logged is
+    /// written.
+    pub fn drain(self) {
+        let Self { draining, shutdown, workers, log, background, store, gateway, audit, .. } = self;
+        draining.store(true, Ordering::Relaxed);
+        shutdown.begin();
+        for worker in workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+        if let Err(error) = background.block_on(store.close()) {
+            tracing::warn!(%error, "store not closed");
+        }
+        background.shutdown_timeout(LAST_WORK);
+        drop((gateway, audit));
+        if log.join().is_err() {
+            tracing::error!("the log ended by a panic");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the rules mean for one request: a pure function of snapshot, request head and caller, without I/O.
+//!
+//! The running gateway asks it in two steps, [`place`] before a credential is looked at and [`authorize::permit`] after;
+//! [`decide`] is both at once, for whoever asks without serving. There is no other way to a decision.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Uri, Version};
+
+use crate::authenticate::Caller;
+use crate::authorize::{self, Permit};
+use crate::config::snapshot::Snapshot;
+use crate::endpoint::Endpoint;
+use crate::rejection::Rejection;
+use crate::route::Route;
+use crate::wire::target::{self, Target};
+
+/// What of a request the rules look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target as it came.
+    pub uri: &'a Uri,
+    /// The version, on which the need of a `Host` depends.
+    pub version: Version,
+    /// The fields; of them, `Host`.
+    pub headers: &'a HeaderMap,
+}
+
+/// What answers a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'s> {
+    /// The gateway itself.
+    Endpoint(&'s Arc<Endpoint>),
+    /// The upstream of a route, if it permits.
+    Route(&'s Route),
+}
+
+/// A decision, with what led to it.
+#[derive(Debug)]
+pub struct Decision<'s> {
+    /// The path as it was made unambiguous; `None` where it could not be.
+    pub target: Option<Target>,
+    /// What would answer; `None` where nothing would.
+    pub place: Option<Place<'s>>,
+    /// The permit to use the route (`None` for an endpoint), or why there is none.
+    pub outcome: Result<Option<Permit<'s>>, Rejection>,
+}
+
+/// Where a request belongs.
+///
+/// # Errors
+/// [`Rejection::BadRequest`] for a target or host that has more than one meaning, [`Rejection::NoRoute`] and
+/// [`Rejection::MethodNotAllowed`].
+pub fn place<'s>(snapshot: &'s Snapshot, head: Head<'_>, target: &Target) -> Result<Place<'s>, Rejection> {
+    let host = target::host(head.uri, head.headers, head.version)?;
+    if let Some(endpoint) = snapshot.endpoints.get(target.path()) {
+        return Ok(Place::Endpoint(endpoint));
+    }
+    Ok(Place::Route(snapshot.routes.find(&host, head.method, target.path())?))
+}
+
+/// The decision for a request of `caller`.
+pub fn decide<'s>(snapshot: &'s Snapshot, head: Head<'_>, caller: Caller) -> Decision<'s> {
+    let target = match Target::parse(head.uri, &snapshot.paths) {
+        Ok(target) => target,
+        Err(error) => return Decision { target: None, place: None, outcome: Err(error.into()) },
+    };
+    match place(snapshot, head, &target) {
+        Err(rejection) => Decision { target: Some(target), place: None, outcome: Err(rejection) },
+        Ok(place @ Place::Endpoint(_)) => Decision { target: Some(target), place: Some(place), outcome: Ok(None) },
+        Ok(place @ Place::Route(route)) => {
+            Decision { target: Some(target), place: Some(place), outcome: authorize::permit(route, caller).map(Some) }
+        }
+    }
+}
