@@ -67,6 +67,21 @@ fn all_problems_of_a_file_are_reported_in_one_run_in_its_order() {
 }
 
 #[test]
+fn a_route_that_is_wrong_does_not_hide_what_is_wrong_with_others() {
+    let text = "upstreams:\n  orders: { servers: ['http://127.0.0.1:9'] }\nroutes:\n  - path: /a\n    alow: anyone\n    \
+                to: orders\n  - path: /b\n    allow: anyone\n    to: ordesr\n  \
+                - { path: /c/../d, allow: anyone, to: orders }\n  - { path: /d, to: orders }\n  \
+                - { path: /e, allow: anyone, to: orders }\n  - { path: /e, allow: anyone, to: orders }\n\
+                timeouts: { idle: 30 }\n${UNSET_NAME}: x\n";
+    let printed = problems(text);
+    for place in
+        ["4:5: `allow`", "5:5: unknown key", "9:9: unknown", "10:13: ", "11:5: ", "13:13: ", "14:19: ", "15:1: "]
+    {
+        assert!(printed.contains(&format!("gateway.yaml:{place}")), "{place}\n{printed}");
+    }
+}
+
+#[test]
 fn every_section_knows_its_keys() {
     let mut wrong = Vec::new();
     for (section, place, message) in [
@@ -322,6 +337,7 @@ fn a_text_that_is_not_the_yaml_we_take_is_refused_at_its_place() {
         ("a directive", "%YAML 1.1\n---\na: b\n", "gateway.yaml:1:"),
         ("a list nested too deep", &deep, "gateway.yaml:1:"),
         ("a list nested far too deep", &very_deep, "gateway.yaml:1:"),
+        ("control characters", "\u{0}\u{1}", "gateway.yaml:1:"),
         ("nothing", "", "1:1: expected a mapping, found nothing"),
         ("a comment", "# a\n", "1:1: expected a mapping, found nothing"),
         ("a list", "- a\n", "1:1: expected a mapping, found a list"),

@@ -7,7 +7,7 @@ use crate::principal::SchemeSet;
 use crate::route::{Route, Table};
 use crate::wire::fields::IdentityNames;
 
-/// `None` where a route was wrong: conflicts among the others alone would mislead.
+/// `None` where routes tie. Those that are wrong by themselves are left out, and the others still compared.
 pub(super) fn compile(
     models: Vec<Model>,
     upstreams: &Names,
