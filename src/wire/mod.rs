@@ -1,7 +1,6 @@
 //! HTTP as bytes: pure functions over what came in and what goes out, each total over hostile input.
 
 pub mod target;
-pub mod framing;
 pub mod authorization;
 pub mod challenge;
 pub mod fields;
