@@ -150,12 +150,16 @@ impl Call<'_> {
             }
             match self.service.authenticator.verify_password(subject, pair.secret).await {
                 Ok(account) => {
-                    attempts.into_iter().for_each(|(_, attempt)| attempt.succeeded());
+                    for (_, attempt) in attempts {
+                        attempt.succeeded();
+                    }
                     return Ok(account);
                 }
                 Err(Failure::Refused(Fault::Credentials(fault))) => refused = fault,
                 Err(failure) => {
-                    attempts.into_iter().for_each(|(_, attempt)| attempt.abandoned());
+                    for (_, attempt) in attempts {
+                        attempt.abandoned();
+                    }
                     return Err(Unproven::Otherwise(failure.into()));
                 }
             }

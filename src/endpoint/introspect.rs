@@ -39,7 +39,7 @@ impl Call<'_> {
 
     async fn describe(&self, text: &Secret<String>) -> Result<Option<Map<String, Value>>, Rejection> {
         Ok(match self.find(text).await? {
-            Found::Nothing => None,
+            Found::Nothing | Found::Refresh { live: false, .. } => None,
             Found::Opaque(_, token) if token.owner.disabled => None,
             Found::Opaque(_, token) => {
                 let owner = &token.owner;
@@ -47,7 +47,6 @@ impl Call<'_> {
                 members.insert("roles".into(), owner.roles.iter().map(Role::as_str).collect());
                 Some(members)
             }
-            Found::Refresh { live: false, .. } => None,
             Found::Refresh { token, live: true } => self.describe_refresh(&token).await?,
             Found::Jwt(claims, kind) => self.describe_jwt(&claims, kind).await?,
         })

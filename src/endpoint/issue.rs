@@ -205,8 +205,10 @@ fn complete(
     settings: &Settings,
     kind: JwtKind,
 ) {
-    if at(claims, &jwt.subject).is_none() {
-        put_at(claims, &jwt.subject, (&*principal.subject.name).into());
+    // were it another text, such as an id, the token would be taken for the user of that name
+    let name = &*principal.subject.name;
+    if at(claims, &jwt.subject).and_then(Value::as_str) != Some(name) {
+        put_at(claims, &jwt.subject, name.into());
     }
     match &jwt.roles {
         RoleSource::Claim(path) if at(claims, path).is_none() => {

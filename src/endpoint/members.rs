@@ -270,9 +270,12 @@ mod tests {
         for value in content_type {
             headers.append(CONTENT_TYPE, value.parse().unwrap());
         }
-        let told = |rejection: Rejection| match rejection {
-            Rejection::InvalidRequest(what) => what.into_owned(),
-            other => other.code().to_owned(),
+        let told = |rejection: Rejection| {
+            if let Rejection::InvalidRequest(what) = rejection {
+                what.into_owned()
+            } else {
+                rejection.code().to_owned()
+            }
         };
         let members = Members::read(&fields, &headers, Body::full(body.to_owned())).await.map_err(told)?;
         members.required("username").map(str::to_owned).map_err(told)

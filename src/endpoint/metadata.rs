@@ -23,12 +23,13 @@ impl Call<'_> {
         let field = incoming.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = incoming.host.as_deref().or(field).unwrap_or("localhost");
         let issuer = &self.asked.auth.jwt.issuer;
-        let document = document(issuer, &format!("{scheme}://{host}"), self.asked.endpoints.values().map(|e| &**e));
+        let document =
+            document(issuer, &format!("{scheme}://{host}"), &self.asked.endpoints.values().map(|endpoint| &**endpoint));
         self.public(incoming, "application/json", &document)
     }
 }
 
-fn document<'a>(issuer: &str, origin: &str, endpoints: impl Iterator<Item = &'a Endpoint> + Clone) -> Value {
+fn document<'a>(issuer: &str, origin: &str, endpoints: &(impl Iterator<Item = &'a Endpoint> + Clone)) -> Value {
     let mut document = Map::new();
     document.insert("issuer".into(), issuer.into());
     let token = first(endpoints.clone(), Action::OauthToken, None);
@@ -101,7 +102,7 @@ mod tests {
             endpoint("/oauth/token", Action::OauthToken),
             endpoint("/.well-known/jwks.json", Action::Jwks),
         ];
-        let found = document("https://issuer", "https://api:8443", endpoints.iter());
+        let found = document("https://issuer", "https://api:8443", &endpoints.iter());
         assert_eq!(found["issuer"], "https://issuer");
         assert_eq!(found["token_endpoint"], "https://api:8443/oauth/token");
         assert_eq!(found["revocation_endpoint"], "https://api:8443/oauth/revoke");
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn without_a_token_endpoint_there_are_no_grants() {
-        let found = document("i", "http://h", [endpoint("/out", Action::Revoke)].iter());
+        let found = document("i", "http://h", &[endpoint("/out", Action::Revoke)].iter());
         assert_eq!(found["grant_types_supported"], json!([]));
         assert_eq!(found["revocation_endpoint"], "http://h/out");
     }

@@ -21,6 +21,7 @@ pub mod metadata;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -254,8 +255,8 @@ impl Action {
 
 impl Call<'_> {
     /// The configured reply, or the action's own.
-    fn reply(&self, default: fn() -> Reply) -> Reply {
-        self.endpoint.reply.clone().unwrap_or_else(default)
+    fn reply(&self, default: fn() -> Reply) -> Cow<'_, Reply> {
+        self.endpoint.reply.as_ref().map_or_else(|| Cow::Owned(default()), Cow::Borrowed)
     }
 
     /// An answer that nobody may keep (RFC 6749 5.1).

@@ -172,7 +172,9 @@ impl Call<'_> {
         let authenticator = &self.service.authenticator;
         authenticator.standing(&self.asked.auth.jwt, claims).await.map_err(|failure| match failure {
             Failure::Refused(Fault::Token(_, fault)) => Unredeemed::Refused(fault),
-            other => Unredeemed::Otherwise(other.into()),
+            other @ (Failure::Refused(_) | Failure::Unavailable | Failure::Busy | Failure::Internal) => {
+                Unredeemed::Otherwise(other.into())
+            }
         })?;
         let account = self.service.store.account(claims.subject.clone()).await?;
         let account = account.ok_or(TokenFault::UnknownSubject)?;
@@ -199,16 +201,16 @@ impl Call<'_> {
         match standing {
             RefreshStanding::Unknown => Err(TokenFault::Unknown.into()),
             RefreshStanding::Revoked(_) => Err(TokenFault::Revoked.into()),
-            RefreshStanding::Live(token) | RefreshStanding::Used { token, .. }
-                if token.expires_at.saturating_mul(1_000) <= now_ms =>
-            {
-                Err(TokenFault::Expired.into())
-            }
             RefreshStanding::Used { token, used_at_ms, .. } if now_ms.saturating_sub(*used_at_ms) > GRACE_MS => {
                 self.service.metrics.refresh_reuse.inc();
                 self.happened("refresh_reused", Some(&token.owner), &[]);
                 self.end_family(&token.family, token.expires_at).await?;
                 Err(TokenFault::Revoked.into())
+            }
+            RefreshStanding::Live(token) | RefreshStanding::Used { token, .. }
+                if token.expires_at.saturating_mul(1_000) <= now_ms =>
+            {
+                Err(TokenFault::Expired.into())
             }
             RefreshStanding::Live(token) | RefreshStanding::Used { token, .. } => Ok(token),
         }

@@ -271,7 +271,9 @@ fn each_placeholder(members: &[(Box<str>, Node)], visit: &mut impl FnMut(Placeho
             Node::Object(members) => members.iter().for_each(|(_, member)| node(member, visit)),
         }
     }
-    members.iter().for_each(|(_, member)| node(member, visit));
+    for (_, member) in members {
+        node(member, visit);
+    }
 }
 
 fn render_members(members: &[(Box<str>, Node)], values: &Values<'_>) -> Map<String, Value> {
@@ -340,7 +342,7 @@ mod tests {
     use super::*;
     use crate::principal::{Role, Subject};
 
-    fn members(value: Value) -> Map<String, Value> {
+    fn members(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
@@ -374,7 +376,7 @@ mod tests {
             ("a brace around a value", json!("{{{user}}}"), json!("{ann}")),
             ("an empty text", json!(""), json!("")),
         ] {
-            let reply = Reply::compile(members(json!({"m": template}))).unwrap();
+            let reply = Reply::compile(members(&json!({"m": template}))).unwrap();
             assert_eq!(reply.render(&values)["m"], expected, "{name}");
         }
     }
@@ -382,7 +384,7 @@ mod tests {
     #[test]
     fn what_there_is_not_is_null_alone_and_empty_in_a_text() {
         let nobody = Values { access: None, refresh: None, token: None, expires_in: 0, principal: None };
-        let reply = Reply::compile(members(json!({"role": "{role}", "text": "[{role}]"}))).unwrap();
+        let reply = Reply::compile(members(&json!({"role": "{role}", "text": "[{role}]"}))).unwrap();
         assert_eq!(Value::Object(reply.render(&nobody)), json!({"role": null, "text": "[]"}));
     }
 
@@ -397,7 +399,7 @@ mod tests {
             ("a}b", "a}b", "unbalanced brace in `a}b`; a brace itself is written twice"),
             ("{{user}", "{{user}", "unbalanced brace in `{{user}`; a brace itself is written twice"),
         ] {
-            let error = Reply::compile(members(json!({"m": [{"x": text}]}))).unwrap_err();
+            let error = Reply::compile(members(&json!({"m": [{"x": text}]}))).unwrap_err();
             assert_eq!((error.placeholder.as_str(), error.to_string().as_str()), (placeholder, message), "{text}");
         }
     }
@@ -410,10 +412,10 @@ mod tests {
             (json!({"t": "{token}", "e": "{expires_in}"}), false, false, true),
             (json!({"t": "{{access}}", "access": 1, "u": "{user}"}), false, false, false),
         ] {
-            let issues = Reply::compile(members(reply)).unwrap().issues();
+            let issues = Reply::compile(members(&reply)).unwrap().issues();
             assert_eq!(issues, What { access, refresh, token });
         }
-        let compiled = Reply::compile(members(json!({"access_token": "{access}", "refresh_token": "{refresh}",
+        let compiled = Reply::compile(members(&json!({"access_token": "{access}", "refresh_token": "{refresh}",
             "token_type": "Bearer", "expires_in": "{expires_in}"})));
         assert_eq!(compiled.unwrap(), Reply::of_tokens());
     }
@@ -426,10 +428,10 @@ mod tests {
             (json!({"a": ["x{refresh}"]}), Some("refresh")),
             (json!({"a": {"b": "{token}"}}), Some("token")),
         ] {
-            let compiled = Claims::compile(members(claims));
+            let compiled = Claims::compile(members(&claims));
             assert_eq!(compiled.err().map(|error| error.placeholder).as_deref(), refused);
         }
-        let claims = Claims::compile(members(json!({"sub": {"username": "{user}"}}))).unwrap();
+        let claims = Claims::compile(members(&json!({"sub": {"username": "{user}"}}))).unwrap();
         assert!(claims.sets("sub") && !claims.sets("username"));
         assert_eq!(Value::Object(claims.render(&ann(), 1)), json!({"sub": {"username": "ann"}}));
     }

@@ -42,7 +42,7 @@ async fn names_and_passwords_outside_the_rules_are_refused_by_name() {
             json!({"username": "a\u{1}", "password": "12345678"}),
             "`username` must not have control characters",
         ),
-        ("too short", json!({"username": "u", "password": shortest[1..]}), "`password` must have at least 8 bytes"),
+        ("too short", json!({"username": "u", "password": "1234567"}), "`password` must have at least 8 bytes"),
         (
             "too long",
             json!({"username": "u", "password": format!("{longest}a")}),

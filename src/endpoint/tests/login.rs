@@ -26,7 +26,7 @@ async fn a_login_gives_tokens_that_hold() {
     assert!(!rig.accepts(&bearer(&refresh)).await);
     assert_eq!(rig.service.metrics.tokens_issued.with_label_values(&["access"]).get(), 1);
     assert_eq!(rig.service.metrics.tokens_issued.with_label_values(&["token"]).get(), 0);
-    assert_eq!(rig.audited(&[ANN.1, &access, &refresh]).await.first().map(String::as_str), Some("login"));
+    assert_eq!(rig.audited("token_issued", &[ANN.1, &access, &refresh]).await, ["login", "token_issued"]);
 }
 
 #[tokio::test]
@@ -54,7 +54,9 @@ async fn credentials_that_prove_nothing_look_alike() {
         assert_eq!(said.body["message"], "Invalid username or password", "{name}");
         assert!(said.challenges().concat().starts_with("Basic realm=\"api\""), "{name}");
     }
-    assert!(rig.audited(&["correct horse", "a password"]).await.iter().all(|kind| kind == "login_failed"));
+    assert!(
+        rig.audited("login_failed", &["correct horse", "a password"]).await.iter().all(|kind| kind == "login_failed")
+    );
 }
 
 #[tokio::test]
@@ -203,6 +205,24 @@ async fn only_failed_attempts_are_counted_for_an_account() {
 }
 
 #[tokio::test]
+async fn while_the_store_does_not_answer_nobody_is_refused_or_loses_an_attempt() {
+    let mut rig = Rig::start().await;
+    let per_account = Some(quota(1, 1));
+    rig.limit(&limit::Settings { per_account, per_address: None, per_account_anywhere: None, unauthenticated: None });
+    let refresh_token = rig.logged_in().await.text("refresh_token");
+    rig.background.take().unwrap().shutdown_background();
+    let credentials = json!({"username": ANN.0, "password": "wrong"});
+    for _ in 0..3 {
+        let said = rig.post(&endpoint(Action::Login), None, &credentials).await;
+        assert_eq!(said.error(), (503, "store_unavailable"));
+        assert!(said.headers.contains_key("retry-after"));
+    }
+    assert_eq!(rig.refreshed(&refresh_token).await.error(), (503, "store_unavailable"));
+    let revoked = rig.post(&endpoint(Action::Revoke), None, &json!({"token": refresh_token})).await;
+    assert_eq!(revoked.error(), (503, "store_unavailable"));
+}
+
+#[tokio::test]
 async fn every_endpoint_costs_its_caller() {
     let rig = Rig::start().await;
     let per_address = Some(quota(30, 2));
@@ -237,14 +257,25 @@ async fn configured_claims_are_issued_and_ours_stay() {
 
 #[tokio::test]
 async fn a_subject_is_put_where_it_will_be_looked_for() {
-    for (subject, json_text) in [("user", false), ("who.name", false), ("sub.username", true), ("sub.username", false)]
-    {
+    for (subject, json_text) in [
+        ("user", false),
+        ("who.name", false),
+        ("sub.username", true),
+        ("sub.username", false),
+        ("sub", true),
+        ("id", false),
+    ] {
         let mut jwt = jwt_settings();
         jwt.subject = path(subject);
         let mut rig = Rig::with(jwt).await;
         rig.tokens.sub_as_json_text = json_text;
-        let access = rig.logged_in().await.text("access_token");
-        assert!(rig.accepts(&bearer(&access)).await, "{subject}");
+        rig.tokens.refresh_format = RefreshFormat::Jwt;
+        // an id is no name: who has the id of another's name must not become them
+        let claims = json!({"id": "{user_id}", "sub": {"role": "{role}"}});
+        rig.tokens.claims = Claims::compile(claims.as_object().unwrap().clone()).unwrap();
+        let said = rig.logged_in().await;
+        assert_eq!(rig.refreshed(&said.text("refresh_token")).await.status, 200, "{subject}");
+        assert!(rig.accepts(&bearer(&said.text("access_token"))).await, "{subject}");
     }
 }
 

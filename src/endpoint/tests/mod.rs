@@ -92,7 +92,7 @@ pub(super) fn jwt_settings() -> JwtSettings {
     }
 }
 
-/// As flask-jwt-extended and SimpleJWT tell types apart.
+/// As flask-jwt-extended and `SimpleJWT` tell types apart.
 pub(super) fn by_claim() -> TypeSource {
     TypeSource::Claim { claim: path("type"), access: "access".into(), refresh: "refresh".into() }
 }
@@ -188,9 +188,9 @@ impl Rig {
             audit: Arc::new(Audit::new(lines, clock.clone())),
         };
         let tokens = Settings {
-            access_ttl: Duration::from_secs(900),
-            refresh_ttl: Duration::from_secs(7 * 86_400),
-            opaque_ttl: Duration::from_secs(86_400),
+            access_ttl: Duration::from_mins(15),
+            refresh_ttl: Duration::from_hours(7 * 24),
+            opaque_ttl: Duration::from_hours(24),
             default_role: Role::from("user"),
             refresh_format: RefreshFormat::Opaque,
             claims: Claims::default(),
@@ -311,16 +311,18 @@ impl Rig {
         }
     }
 
-    /// What the audit log says so far; none of the given secrets may be in it.
-    pub(super) async fn audited(&self, secrets: &[&str]) -> Vec<String> {
+    /// What the audit log says up to the first event of this kind; none of the given secrets may be in it.
+    pub(super) async fn audited(&self, last: &str, secrets: &[&str]) -> Vec<String> {
+        let text = || String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap();
         // the writer has its own thread
-        for _ in 0..200 {
-            if !self.audit.0.lock().unwrap().is_empty() {
-                break;
+        let deadline = std::time::Duration::from_secs(5);
+        let written = async {
+            while !text().contains(last) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let text = String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap();
+        };
+        tokio::time::timeout(deadline, written).await.unwrap();
+        let text = text();
         for secret in secrets {
             assert!(!text.contains(secret));
         }
@@ -339,5 +341,5 @@ impl Drop for Rig {
 }
 
 pub(super) fn quota(count: u32, burst: u32) -> Quota {
-    Quota { count: count.try_into().unwrap(), per: Duration::from_secs(60), burst: burst.try_into().unwrap() }
+    Quota { count: count.try_into().unwrap(), per: Duration::from_mins(1), burst: burst.try_into().unwrap() }
 }

@@ -146,6 +146,11 @@ async fn a_retry_at_the_token_endpoint_gets_the_same_tokens() {
     let body = format!("grant_type=refresh_token&scope=read&refresh_token={}", first.text("refresh_token"));
     let answer = rig.form(&endpoint, Some(&basic(CLIENT)), &body).await;
     assert_eq!(answer.text("scope"), "read");
+    rig.add(Subject::client("other"), "other secret", &[], &[]).await;
+    for thief in [Some(basic(("other", "other secret"))), None] {
+        let said = rig.form(&endpoint, thief.as_deref(), &body).await;
+        assert_eq!(said.error(), (400, "invalid_grant"), "within the grace, but not its client");
+    }
     assert_eq!(rig.form(&endpoint, Some(&basic(CLIENT)), &body).await.body, answer.body);
     rig.clock.advance(Duration::from_secs(11));
     assert_eq!(rig.form(&endpoint, Some(&basic(CLIENT)), &body).await.error(), (400, "invalid_grant"));
