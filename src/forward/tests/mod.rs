@@ -3,7 +3,11 @@
 //! The harness: a [`Bench`] that sends as a worker does, and a scripted [`Upstream`] that speaks bytes, records those it
 //! got, and can do what no well-behaved server does.
 
+mod attacks;
 mod http1;
+mod http2;
+mod servers;
+mod websocket;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -304,4 +308,71 @@ fn fed() -> (tokio::sync::mpsc::UnboundedSender<http_body::Frame<bytes::Bytes>>,
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx).map(|frame| frame.map(Ok)));
     (sender, Body::boxed(http_body_util::StreamBody::new(stream)))
+}
+
+/// A well-behaved server: hyper with a handler, over whatever a test wants.
+struct Handled {
+    address: SocketAddr,
+    connections: Rc<Cell<usize>>,
+}
+
+#[derive(Clone)]
+enum Speaks {
+    Http1,
+    Http2,
+    /// By ALPN.
+    Tls(tokio_rustls::TlsAcceptor),
+}
+
+impl Handled {
+    async fn start<F, R>(speaks: Speaks, handler: F) -> Self
+    where
+        F: Fn(Request<hyper::body::Incoming>) -> R + 'static,
+        R: Future<Output = Response<Body>> + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Rc::new(Cell::new(0));
+        let (counted, handler) = (Rc::clone(&connections), Rc::new(handler));
+        spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.set(counted.get() + 1);
+                spawn_local(converse(stream, speaks.clone(), Rc::clone(&handler)));
+            }
+        });
+        Self { address, connections }
+    }
+}
+
+async fn converse<F, R>(stream: TcpStream, speaks: Speaks, handler: Rc<F>)
+where
+    F: Fn(Request<hyper::body::Incoming>) -> R + 'static,
+    R: Future<Output = Response<Body>> + 'static,
+{
+    use hyper_util::rt::TokioIo;
+    let service = hyper::service::service_fn(move |request| {
+        let answered = handler(request);
+        async move { Ok::<_, std::convert::Infallible>(answered.await) }
+    });
+    // how a test's connection ends is no concern of the server's
+    match speaks {
+        Speaks::Http1 => {
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            drop(connection.with_upgrades().await);
+        }
+        Speaks::Http2 => {
+            let mut builder = hyper::server::conn::http2::Builder::new(pool::OnWorker);
+            drop(builder.enable_connect_protocol().serve_connection(TokioIo::new(stream), service).await);
+        }
+        Speaks::Tls(acceptor) => {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                let builder = hyper::server::conn::http2::Builder::new(pool::OnWorker);
+                drop(builder.serve_connection(TokioIo::new(stream), service).await);
+            } else {
+                let builder = hyper::server::conn::http1::Builder::new();
+                drop(builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await);
+            }
+        }
+    }
 }

@@ -1,0 +1,204 @@
+//! Which servers get requests: balance, checks, cool-downs, reloads.
+
+use super::*;
+
+async fn named(name: &'static str) -> Handled {
+    Handled::start(Speaks::Http1, move |_| async move { Response::new(Body::full(name)) }).await
+}
+
+#[test]
+fn requests_go_in_turn() {
+    local(async {
+        let (a, b) = (named("a").await, named("b").await);
+        let bench = Bench::new(vec![server(a.address), server(b.address)]);
+        let mut told = String::new();
+        for _ in 0..6 {
+            told += bench.told(get("/")).await.trim_start_matches("200 ");
+        }
+        assert!(["ababab", "bababa"].contains(&told.as_str()), "{told}");
+    });
+}
+
+#[test]
+fn a_server_with_a_request_under_way_is_busier_until_its_response_has_ended() {
+    local(async {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow";
+        let slow = Upstream::start(vec![vec![Head, say(head), Hold]]).await;
+        let fast = named("fast").await;
+        let bench = Bench::with(vec![server(slow.address), server(fast.address)], |group| {
+            group.balance = Balance::LeastRequests;
+        });
+        // of two idle ones the turn decides; the second of two requests reaches the slow one at the latest
+        let mut held = bench.send(get("/")).await.unwrap();
+        if slow.connections() == 0 {
+            held = bench.send(get("/")).await.unwrap();
+        }
+        for _ in 0..4 {
+            assert_eq!(bench.told(get("/")).await, "200 fast");
+        }
+        drop(held);
+        let (one, two) = (bench.told(get("/")).await, bench.told(get("/")).await);
+        assert_ne!(one, two);
+    });
+}
+
+fn check() -> HealthCheck {
+    HealthCheck {
+        path: "/health?deep".into(),
+        interval: Duration::from_millis(10),
+        timeout: Duration::from_secs(2),
+        unhealthy_after: 2,
+        healthy_after: 2,
+    }
+}
+
+#[test]
+fn a_server_whose_check_fails_gets_no_requests_until_it_is_back() {
+    for protocol in [Protocol::Http1, Protocol::H2c, Protocol::Https] {
+        local(async move {
+            let status = Rc::new(Cell::new(200_u16));
+            let answered = Rc::clone(&status);
+            let (acceptor, config) = http2::tls(&[b"h2", b"http/1.1"]);
+            let speaks = match protocol {
+                Protocol::Http1 => Speaks::Http1,
+                Protocol::H2c => Speaks::Http2,
+                Protocol::Https => Speaks::Tls(acceptor),
+            };
+            let upstream = Handled::start(speaks, move |request| {
+                let status = if request.uri().path() == "/health" { answered.get() } else { 200 };
+                async move { Response::builder().status(status).body(Body::empty()).unwrap() }
+            })
+            .await;
+            let bench = Bench::with(vec![server_of(upstream.address, protocol)], |group| {
+                group.health = Some(check());
+                group.tls = Some(UpstreamTls { config, server_name: Some("localhost".into()) });
+            });
+            let label = server_of(upstream.address, protocol).label;
+            let gauge = |up: i64| format!("portcullis_upstream_healthy{{server=\"{label}\",upstream=\"orders\"}} {up}");
+            assert!(bench.metric(&gauge(1)));
+            assert_eq!(bench.told(get("/")).await, "200 ");
+            status.set(500);
+            eventually("down", || bench.fleet.healthy("orders", &label) == Some(false)).await;
+            assert!(bench.metric(&gauge(0)));
+            assert_eq!(bench.told(get("/")).await, "no_healthy_upstream");
+            status.set(302);
+            eventually("up", || bench.fleet.healthy("orders", &label) == Some(true)).await;
+            assert!(bench.metric(&gauge(1)));
+            assert_eq!(bench.told(get("/")).await, "200 ");
+            // without the check nothing is known against it
+            status.set(500);
+            eventually("down", || bench.fleet.healthy("orders", &label) == Some(false)).await;
+            let UpstreamKind::Servers(group) = &bench.settings[0].kind else { panic!() };
+            let kind = UpstreamKind::Servers(Arc::new(ServerGroup { health: None, ..ServerGroup::clone(group) }));
+            let settings = [UpstreamSettings { name: "orders".into(), kind }];
+            bench.fleet.apply(&settings, &tokio::runtime::Handle::current());
+            assert_eq!(bench.fleet.healthy("orders", &label), Some(true));
+            assert!(bench.metric(&gauge(1)));
+        });
+    }
+}
+
+#[test]
+fn a_silent_server_fails_its_check() {
+    local(async {
+        let upstream = Upstream::start(vec![vec![Hold]]).await;
+        let bench = Bench::with(vec![server(upstream.address)], |group| {
+            group.health = Some(HealthCheck { timeout: Duration::from_millis(20), ..check() });
+        });
+        let label = server(upstream.address).label;
+        eventually("down", || bench.fleet.healthy("orders", &label) == Some(false)).await;
+    });
+}
+
+#[test]
+fn a_server_that_refuses_connections_is_set_aside_where_there_are_others() {
+    local(async {
+        let down = server(closed_address().await);
+        let up = named("up").await;
+        let bench = Bench::new(vec![down.clone(), server(up.address)]);
+        for _ in 0..20 {
+            assert_eq!(bench.told(get("/")).await, "200 up");
+        }
+        let failed = |count: u32| {
+            let label = &down.label;
+            let labels = format!("outcome=\"connect_failed\",server=\"{label}\",upstream=\"orders\"");
+            format!("portcullis_upstream_requests_total{{{labels}}} {count}")
+        };
+        assert!(bench.metric(&failed(3)), "three in a row, then none");
+        assert_eq!(bench.fleet.healthy("orders", &down.label), Some(false));
+        bench.clock.advance(Duration::from_secs(5));
+        for _ in 0..4 {
+            assert_eq!(bench.told(get("/")).await, "200 up");
+        }
+        assert!(bench.metric(&failed(4)), "and once more each time it is looked at again");
+    });
+}
+
+#[test]
+fn the_only_server_is_always_tried() {
+    local(async {
+        let address = closed_address().await;
+        let bench = Bench::new(vec![server(address)]);
+        for _ in 0..5 {
+            assert_eq!(bench.told(get("/")).await, "upstream_unavailable");
+        }
+        let listener = TcpListener::bind(address).await.unwrap();
+        spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(OK.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(bench.fleet.healthy("orders", &server(address).label), Some(false));
+        assert_eq!(bench.told(post("/", "x")).await, "200 ok");
+        assert_eq!(bench.fleet.healthy("orders", &server(address).label), Some(true));
+    });
+}
+
+#[test]
+fn a_reload_keeps_connections_to_servers_that_stay_and_forgets_those_that_go() {
+    local(async {
+        let (stays, goes) = (named("stays").await, named("goes").await);
+        let mut bench = Bench::new(vec![server(stays.address), server(goes.address)]);
+        for _ in 0..4 {
+            bench.told(get("/")).await;
+        }
+        assert_eq!((stays.connections.get(), goes.connections.get()), (1, 1));
+        let UpstreamKind::Servers(group) = bench.settings[0].kind.clone() else { panic!() };
+        let mut group = ServerGroup::clone(&group);
+        group.servers.truncate(1);
+        let new = vec![UpstreamSettings { name: "orders".into(), kind: UpstreamKind::Servers(Arc::new(group)) }];
+        bench.fleet.apply(&new, &tokio::runtime::Handle::current());
+        bench.upstreams.apply(&new);
+        let old = std::mem::replace(&mut bench.settings, new);
+        for _ in 0..3 {
+            assert_eq!(bench.told(get("/")).await, "200 stays");
+        }
+        assert_eq!(stays.connections.get(), 1, "its connection was kept");
+        let gone = server(goes.address).label;
+        assert_eq!(bench.fleet.healthy("orders", &gone), None);
+        assert!(!bench.metrics.text().unwrap().contains(&format!("portcullis_upstream_healthy{{server=\"{gone}\"")));
+        // a request that began under the old configuration still ends under it
+        bench.settings = old;
+        let told = [bench.told(get("/")).await, bench.told(get("/")).await, bench.told(get("/")).await];
+        assert!(told.iter().all(|told| told.starts_with("200 ")), "{told:?}");
+        assert_eq!(stays.connections.get(), 1);
+    });
+}
+
+#[test]
+fn idle_connections_are_closed_without_a_request() {
+    local(async {
+        let upstream = Upstream::start(vec![vec![Head, say(OK), Until("never")]]).await;
+        let mut bench = Bench::new(vec![server(upstream.address)]);
+        bench.timeouts.idle = Duration::from_millis(200);
+        assert_eq!(bench.told(get("/")).await, "200 ok");
+        let kept = || {
+            let state = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            let remote = format!(":{:04X} 01 ", upstream.address.port());
+            state.lines().any(|line| line.contains(&remote))
+        };
+        assert!(kept());
+        bench.clock.advance(Duration::from_secs(1));
+        eventually("closed", || !kept()).await;
+    });
+}
