@@ -53,6 +53,9 @@ pub(super) enum DialError {
     /// HTTP could not begin.
     #[error("http handshake failed")]
     Http(#[source] hyper::Error),
+    /// A WebSocket to an HTTP/2 server that does not take them (RFC 8441).
+    #[error("no extended connect")]
+    NoExtendedConnect,
     /// It took longer than `timeouts.connect`.
     #[error("connecting took too long")]
     TooLate,

@@ -8,7 +8,6 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -39,6 +38,10 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// An HTTP/2 connection with requests under way is asked whether it lives, and given up where it does not answer.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server's settings are its first frame. How long they are waited for, and how often looked at, before a WebSocket.
+const SETTINGS_WITHIN: Duration = Duration::from_millis(500);
+const SETTINGS_POLL: Duration = Duration::from_millis(2);
 
 /// One server of an upstream, as one worker uses it.
 pub(super) struct Server {
@@ -210,25 +213,34 @@ impl Server {
         self.bounded(timeouts, self.open(reuse)).await
     }
 
-    /// A new connection that no other request will use, over HTTP/1.1 where the server leaves a choice.
+    /// A new connection that no other request will use, for a WebSocket: over HTTP/1.1 where the server leaves a choice,
+    /// else over HTTP/2 with extended CONNECT.
     pub(super) async fn lease_alone(&self, timeouts: &Timeouts) -> Result<Lease, DialError> {
-        self.bounded(timeouts, async {
+        let begun = self.bounded(timeouts, async {
             let dialed = self.dialer.dial(Offer::Http1).await?;
-            let way = if dialed.http2 {
-                Way::Http2(self.stream_of(Rc::new(self.begin_http2(dialed, true).await?)))
-            } else {
-                Way::Http1(begin_http1(dialed).await?)
-            };
-            Ok(Lease { way, reused: false })
-        })
-        .await
+            if dialed.http2 {
+                return begin_http2(dialed).await.map(|begun| Begun::Http2(Box::new(begun)));
+            }
+            begin_http1(dialed).await.map(Begun::Http1)
+        });
+        let way = match begun.await? {
+            Begun::Http1(connection) => Way::Http1(connection),
+            Begun::Http2(begun) => {
+                let (sender, connection) = *begun;
+                // Not part of connecting: a server that lives and has no extended CONNECT must not count as down, or
+                // callers could have it set aside by asking for WebSockets.
+                takes_extended_connect(&connection, timeouts.connect).await?;
+                Way::Http2(self.stream_of(Rc::new(self.share(sender, connection))))
+            }
+        };
+        Ok(Lease { way, reused: false })
     }
 
-    async fn bounded(
+    async fn bounded<T>(
         &self,
         timeouts: &Timeouts,
-        connecting: impl Future<Output = Result<Lease, DialError>>,
-    ) -> Result<Lease, DialError> {
+        connecting: impl Future<Output = Result<T, DialError>>,
+    ) -> Result<T, DialError> {
         let connected = tokio::time::timeout(timeouts.connect, connecting).await.unwrap_or(Err(DialError::TooLate));
         match &connected {
             Ok(_) => self.health.connected(),
@@ -294,41 +306,20 @@ impl Server {
             return Ok(Lease { way: Way::Http1(begin_http1(dialed).await?), reused: false });
         }
         self.spoken.set(Spoken::Http2);
-        let connection = Rc::new(self.begin_http2(dialed, false).await?);
+        let (sender, connection) = begin_http2(dialed).await?;
+        let connection = Rc::new(self.share(sender, connection));
         self.shared.borrow_mut().push(Rc::clone(&connection));
         self.sweep_later();
         Ok(Lease { way: Way::Http2(self.stream_of(connection)), reused: false })
     }
 
-    /// `extended_connect`: waits until the server has said that it takes it (RFC 8441 3).
-    async fn begin_http2(&self, dialed: Dialed, extended_connect: bool) -> Result<Shared, DialError> {
-        let (sender, mut connection) = http2::Builder::new(OnWorker)
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(RESPONSE_HEAD_BYTES_MAX)
-            .max_send_buf_size(SEND_BUFFER_BYTES)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .handshake(TokioIo::new(dialed.stream))
-            .await
-            .map_err(DialError::Http)?;
-        if extended_connect {
-            // bounded by `timeouts.connect`
-            std::future::poll_fn(|cx| match std::pin::Pin::new(&mut connection).poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(ended),
-                Poll::Pending if connection.is_extended_connect_protocol_enabled() => Poll::Ready(Ok(())),
-                Poll::Pending => Poll::Pending,
-            })
-            .await
-            .map_err(DialError::Http)?;
-        }
+    fn share(&self, sender: http2::SendRequest<Outgoing>, connection: Http2Connection) -> Shared {
         spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        Ok(Shared { sender, streams: Cell::new(0), since: Cell::new(self.clock.now()) })
+        Shared { sender, streams: Cell::new(0), since: Cell::new(self.clock.now()) }
     }
 
     fn keep(self: &Rc<Self>, connection: Http1) {
@@ -386,6 +377,38 @@ async fn begin_http1(dialed: Dialed) -> Result<Http1, DialError> {
         }
     });
     Ok(Http1 { sender, received })
+}
+
+type Http2Connection = http2::Connection<TokioIo<Stream>, Outgoing, OnWorker>;
+
+enum Begun {
+    Http1(Http1),
+    Http2(Box<(http2::SendRequest<Outgoing>, Http2Connection)>),
+}
+
+async fn begin_http2(dialed: Dialed) -> Result<(http2::SendRequest<Outgoing>, Http2Connection), DialError> {
+    http2::Builder::new(OnWorker)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(RESPONSE_HEAD_BYTES_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(TokioIo::new(dialed.stream))
+        .await
+        .map_err(DialError::Http)
+}
+
+/// Waits until the server has said that it takes extended CONNECT (RFC 8441 3). It is looked at again and again, since
+/// hyper wakes nobody when the server's settings arrive.
+async fn takes_extended_connect(connection: &Http2Connection, at_most: Duration) -> Result<(), DialError> {
+    let mut left = at_most.min(SETTINGS_WITHIN);
+    while !connection.is_extended_connect_protocol_enabled() {
+        left = left.checked_sub(SETTINGS_POLL).ok_or(DialError::NoExtendedConnect)?;
+        tokio::time::sleep(SETTINGS_POLL).await;
+    }
+    Ok(())
 }
 
 impl Lease {

@@ -105,6 +105,7 @@ impl Upstreams {
                 UpstreamKind::Servers(group) => {
                     let group = Rc::new(self.group(&upstream.name, group, &old));
                     for server in &group.servers {
+                        server.keep_at_most(group.settings.keep_alive);
                         kept.insert((Arc::clone(&upstream.name), Arc::clone(&server.label)), Rc::clone(server));
                     }
                     Some(group)
@@ -119,10 +120,7 @@ impl Upstreams {
         let servers = group.servers.iter().map(|address| {
             let key = (Arc::clone(name), Arc::clone(&address.label));
             let server = known.get(&key).filter(|server| server.is(address, group.tls.as_ref())).cloned();
-            let server = server
-                .unwrap_or_else(|| Rc::new(Server::new(name, address, group.tls.as_ref(), &self.fleet, &self.clock)));
-            server.keep_at_most(group.keep_alive);
-            server
+            server.unwrap_or_else(|| Rc::new(Server::new(name, address, group.tls.as_ref(), &self.fleet, &self.clock)))
         });
         Group {
             servers: servers.collect(),
@@ -133,7 +131,7 @@ impl Upstreams {
     }
 
     /// The servers of an upstream. A request that began under another configuration than the applied one gets its own
-    /// group, which shares the servers that both have.
+    /// group, which shares the servers that both have and keeps no connections to others.
     fn group_of(&self, index: usize, name: &Arc<str>, settings: &Arc<ServerGroup>) -> Rc<Group> {
         let applied = self.groups.borrow().get(index).cloned().flatten();
         applied
@@ -432,9 +430,12 @@ fn connect_failed(server: &Server, error: &DialError) -> Rejection {
     server.outcomes.connect_failed.inc();
     match error {
         DialError::TooLate => Rejection::UpstreamTimeout,
-        DialError::Resolve(_) | DialError::Connect(_) | DialError::Tls(_) | DialError::NoTls | DialError::Http(_) => {
-            Rejection::UpstreamUnavailable
-        }
+        DialError::Resolve(_)
+        | DialError::Connect(_)
+        | DialError::Tls(_)
+        | DialError::NoTls
+        | DialError::NoExtendedConnect
+        | DialError::Http(_) => Rejection::UpstreamUnavailable,
     }
 }
 

@@ -320,6 +320,8 @@ struct Handled {
 enum Speaks {
     Http1,
     Http2,
+    /// Without extended CONNECT.
+    Http2Plain,
     /// By ALPN.
     Tls(tokio_rustls::TlsAcceptor),
 }
@@ -363,6 +365,10 @@ where
         Speaks::Http2 => {
             let mut builder = hyper::server::conn::http2::Builder::new(pool::OnWorker);
             drop(builder.enable_connect_protocol().serve_connection(TokioIo::new(stream), service).await);
+        }
+        Speaks::Http2Plain => {
+            let builder = hyper::server::conn::http2::Builder::new(pool::OnWorker);
+            drop(builder.serve_connection(TokioIo::new(stream), service).await);
         }
         Speaks::Tls(acceptor) => {
             let Ok(stream) = acceptor.accept(stream).await else { return };

@@ -22,8 +22,8 @@ fn requests_go_in_turn() {
 #[test]
 fn a_server_with_a_request_under_way_is_busier_until_its_response_has_ended() {
     local(async {
-        let head = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow";
-        let slow = Upstream::start(vec![vec![Head, say(head), Hold]]).await;
+        let said = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow";
+        let slow = Upstream::start(vec![vec![Head, say(said), Hold]]).await;
         let fast = named("fast").await;
         let bench = Bench::with(vec![server(slow.address), server(fast.address)], |group| {
             group.balance = Balance::LeastRequests;
@@ -200,5 +200,17 @@ fn idle_connections_are_closed_without_a_request() {
         assert!(kept());
         bench.clock.advance(Duration::from_secs(1));
         eventually("closed", || !kept()).await;
+    });
+}
+
+#[test]
+fn a_server_may_be_given_by_name() {
+    local(async {
+        let up = named("up").await;
+        let address = ServerAddress { host: "localhost".into(), ..server(up.address) };
+        let bench = Bench::new(vec![address]);
+        assert_eq!(bench.told(get("/")).await, "200 up");
+        let nowhere = ServerAddress { host: "nowhere.invalid".into(), ..server(up.address) };
+        assert_eq!(Bench::new(vec![nowhere]).told(get("/")).await, "upstream_unavailable");
     });
 }

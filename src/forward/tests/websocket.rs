@@ -1,6 +1,4 @@
-//! WebSockets end to end: a caller, the gateway's side of a connection, a server.
-
-use std::pin::pin;
+//! `WebSocket` end to end: a caller, the gateway's side of a connection, a server.
 
 use hyper_util::rt::TokioIo;
 
@@ -131,16 +129,9 @@ async fn extended_connect(address: SocketAddr) -> (Response<()>, Result<hyper::u
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(pool::OnWorker, TokioIo::new(stream)).await.unwrap();
-    let mut connection = Box::pin(connection);
-    std::future::poll_fn(|cx| {
-        assert!(pin!(&mut connection).poll(cx).is_pending());
-        if connection.is_extended_connect_protocol_enabled() {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
+    while !connection.is_extended_connect_protocol_enabled() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     spawn_local(connection);
     let request = Request::builder()
         .method("CONNECT")
@@ -199,5 +190,22 @@ fn a_connection_that_was_upgraded_serves_nobody_else() {
             drop(caller);
             assert_eq!(upstream.connections.get(), connections);
         }
+    });
+}
+
+#[test]
+fn a_server_without_extended_connect_declines_and_stays_up() {
+    local(async {
+        let upstream = Handled::start(Speaks::Http2Plain, |_| async { Response::new(Body::full("ok")) }).await;
+        let bench = Bench::new(vec![server_of(upstream.address, Protocol::H2c)]);
+        let (front, bench) = front(bench, Speaks::Http1).await;
+        for _ in 0..4 {
+            let mut caller = TcpStream::connect(front.address).await.unwrap();
+            caller.write_all(ASK.as_bytes()).await.unwrap();
+            assert!(read_head(&mut caller).await.starts_with("HTTP/1.1 502 "));
+        }
+        let label = server_of(upstream.address, Protocol::H2c).label;
+        assert_eq!(bench.fleet.healthy("orders", &label), Some(true));
+        assert_eq!(bench.told(get("/")).await, "200 ok");
     });
 }
