@@ -261,6 +261,11 @@ impl Cache {
         }
     }
 
+    /// Whether somebody is looking `key` up at present.
+    pub(super) fn is_looking_up(&self, key: &CacheKey) -> bool {
+        self.flights().contains_key(key)
+    }
+
     /// Whether the store should be asked although something stale could be served: while it answers, and where it did
     /// not, once in a while by one request.
     pub(super) fn may_ask(&self) -> bool {

@@ -11,6 +11,8 @@ pub mod claims;
 pub mod keys;
 pub mod password;
 pub mod cache;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use self::claims::Claims;
 use self::keys::Keys;
 use self::password::{PasswordPool, QueueFull};
 use crate::clock::{Clock, UnixSeconds};
-use crate::limit::{Attempt, Limits};
+use crate::limit::Limits;
 use crate::principal::{Principal, Scheme, SchemeSet, Subject};
 use crate::record::metrics::{AuthOutcome, CacheResult, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Exhausted, Rejection, TokenFault};
@@ -281,7 +283,7 @@ impl Authenticator {
         metrics: &WorkerMetrics,
     ) -> Result<Arc<Identity>, Denial> {
         let key = self.cache_key(settings, presented);
-        let attempt = match self.cache.find(&key) {
+        let (attempt, stale) = match self.cache.find(&key) {
             Found::Fresh(identity) => {
                 metrics.cache(CacheResult::Hit);
                 return Ok(identity);
@@ -296,26 +298,32 @@ impl Authenticator {
                 return Ok(identity);
             }
             // it was good a moment ago: others' failures at the same address are not held against it
-            Found::Stale(_) => None,
-            Found::Nothing => Some(self.limits.unauthenticated(address)?),
+            Found::Stale(_) => (None, true),
+            // who waits for another's look-up costs nothing until it is known how it ends; or a thousand requests at once
+            // with one good credential would exhaust the budget for bad ones
+            Found::Nothing if self.cache.is_looking_up(&key) => (None, false),
+            Found::Nothing => (Some(self.limits.unauthenticated(address)?), false),
         };
         let looked_up = match presented.read() {
-            Ok(credential) => self.look_up(key, settings, credential, attempt.is_none()).await,
+            Ok(credential) => self.look_up(key, settings, credential, stale).await,
             Err(error) => Err(Failure::Refused(error.into())),
         };
-        let result = match looked_up {
-            Err(Failure::Unavailable) => match self.cache.find(&key) {
-                Found::Fresh(identity) | Found::Stale(identity) => {
-                    metrics.cache(CacheResult::Stale);
-                    return Ok(identity);
-                }
-                Found::Refused(_) | Found::Nothing => Err(Failure::Unavailable),
-            },
-            Ok(_) | Err(Failure::Refused(_) | Failure::Busy | Failure::Internal) => looked_up,
-        };
+        if stale
+            && looked_up == Err(Failure::Unavailable)
+            && let Found::Fresh(identity) | Found::Stale(identity) = self.cache.find(&key)
+        {
+            metrics.cache(CacheResult::Stale);
+            return Ok(identity);
+        }
         metrics.cache(CacheResult::Miss);
-        settle(attempt, &result);
-        Ok(result?)
+        match (attempt, &looked_up) {
+            (Some(attempt), Ok(_)) => attempt.succeeded(),
+            (Some(attempt), Err(Failure::Unavailable | Failure::Busy | Failure::Internal)) => attempt.abandoned(),
+            (Some(attempt), Err(Failure::Refused(_))) => drop(attempt),
+            (None, Err(Failure::Refused(_))) => drop(self.limits.unauthenticated(address)?),
+            (None, Ok(_) | Err(Failure::Unavailable | Failure::Busy | Failure::Internal)) => {}
+        }
+        Ok(looked_up?)
     }
 
     async fn look_up(
@@ -391,16 +399,6 @@ async fn verdict(parts: &LookUp, jwt: &JwtSettings, credential: Credential) -> R
         Credential::Basic { user, password } => basic::look_up(parts, user, password).await,
         Credential::Token(token) => token::look_up(parts, token.expose()).await,
         Credential::Bearer(token) => bearer::look_up(parts, jwt, token.expose()).await,
-    }
-}
-
-/// A good credential costs nothing, nor does one that nobody could judge; a bad one is spent.
-fn settle(attempt: Option<Attempt>, result: &Result<Arc<Identity>, Failure>) {
-    let Some(attempt) = attempt else { return };
-    match result {
-        Ok(_) => attempt.succeeded(),
-        Err(Failure::Refused(_)) => drop(attempt),
-        Err(Failure::Unavailable | Failure::Busy | Failure::Internal) => attempt.abandoned(),
     }
 }
 

@@ -1,0 +1,849 @@
+//! The stage as a request meets it: credentials, cache, limits and a store that tests can stop, hold and change.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::keys::{Algorithm, Key, KeyRing, Keys};
+use super::password::PasswordPool;
+use super::*;
+use crate::clock::{Clock, UnixSeconds};
+use crate::limit::{self, Limits, Quota};
+use crate::principal::{Role, Scope, Subject, SubjectKind};
+use crate::record::metrics::{Metrics, WorkerMetrics};
+use crate::store::{
+    Added, Answer, Change, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation, Store,
+    StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, digest,
+};
+use crate::wire::opaque::{OpaqueKind, mint};
+
+pub(super) const SECRET: &[u8] = b"a secret of thirty-two bytes....";
+/// Of `Tr0ub4dor&3`, in a format that is cheap to verify.
+const CHEAP_HASH: &str =
+    "pbkdf2:sha256:1000$qRSuy0UwRZ9ILlGk$cbb704805bc502c3907f52e54e5fd247056c9e0295a6835226d98284df778a0f";
+const PASSWORD: &str = "Tr0ub4dor&3";
+
+/// Claims are read under these settings in all tests of this stage.
+pub(super) fn jwt_settings() -> JwtSettings {
+    let key = Key::hmac("k1", Algorithm::HS256, Secret::new(SECRET.to_vec())).unwrap();
+    JwtSettings {
+        issuer: "portcullis".into(),
+        audience: Vec::new(),
+        leeway: Duration::from_secs(30),
+        roles: RoleSource::Store,
+        subject: ClaimPath(vec!["sub".into()]),
+        token_type: TypeSource::Header,
+        require_exp: true,
+        keys: Some(Arc::new(KeyRing::new(vec![key]).unwrap())),
+    }
+}
+
+pub(super) fn claims(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        other => panic!("{other} is no object"),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        realm: "api".into(),
+        cache: CacheSettings {
+            ttl: Duration::from_secs(30),
+            capacity: 1000,
+            negative_ttl: Duration::from_secs(2),
+            stale_if_store_down: Duration::from_mins(5),
+        },
+        jwt: Arc::new(jwt_settings()),
+    }
+}
+
+struct Row {
+    id: &'static str,
+    hash: String,
+    roles: Vec<Role>,
+    disabled: bool,
+    session_version: i64,
+    sessions_ended_at: UnixSeconds,
+}
+
+#[derive(Default)]
+struct Tables {
+    accounts: HashMap<Subject, Row>,
+    tokens: HashMap<TokenDigest, (Subject, Option<UnixSeconds>)>,
+    revoked: HashSet<Arc<str>>,
+    removed: HashMap<Subject, Tombstone>,
+    keys: Vec<StoredKey>,
+}
+
+impl Tables {
+    fn account(&self, subject: &Subject) -> Option<Account> {
+        self.accounts.get(subject).map(|row| Account {
+            subject: subject.clone(),
+            id: row.id.into(),
+            password_hash: Secret::new(row.hash.clone()),
+            roles: row.roles.clone().into(),
+            scopes: [].into(),
+            disabled: row.disabled,
+            session_version: row.session_version,
+            sessions_ended_at: row.sessions_ended_at,
+            created_at: 0,
+        })
+    }
+}
+
+/// A store in memory that counts what it is asked, can be down, hang, or hold its answers until told.
+struct FakeStore {
+    tables: Mutex<Tables>,
+    asked: AtomicUsize,
+    down: AtomicBool,
+    hangs: AtomicBool,
+    held: AtomicBool,
+    gate: Semaphore,
+}
+
+impl FakeStore {
+    fn new() -> Self {
+        Self {
+            tables: Mutex::default(),
+            asked: AtomicUsize::new(0),
+            down: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            gate: Semaphore::new(0),
+        }
+    }
+
+    /// Reads first and is held afterwards: what it answers may be outdated when it is heard.
+    fn answer<'a, T: Send + 'a>(&'a self, read: impl FnOnce(&Tables) -> T + Send + 'a) -> Answer<'a, T> {
+        Box::pin(async move {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if self.down.load(Ordering::SeqCst) {
+                return Err(StoreError::Unavailable("stopped".into()));
+            }
+            if self.hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            let answer = read(&self.tables.lock().unwrap());
+            if self.held.load(Ordering::SeqCst) {
+                self.gate.acquire().await.unwrap().forget();
+            }
+            Ok(answer)
+        })
+    }
+
+    fn unused<T: Send + 'static>() -> Answer<'static, T> {
+        Box::pin(async { Err(StoreError::Broken("not needed by these tests".into())) })
+    }
+
+    fn change(&self, with: impl FnOnce(&mut Tables)) {
+        with(&mut self.tables.lock().unwrap());
+    }
+}
+
+impl Store for FakeStore {
+    fn account(&self, subject: Subject) -> Answer<'_, Option<Account>> {
+        self.answer(move |tables| tables.account(&subject))
+    }
+
+    fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>> {
+        self.answer(move |tables| {
+            let (owner, expires_at) = tables.tokens.get(&digest)?;
+            if expires_at.is_some_and(|end| end <= now) {
+                return None;
+            }
+            let owner = tables.account(owner)?;
+            Some(OpaqueToken { owner, scopes: [].into(), expires_at: *expires_at, session: None })
+        })
+    }
+
+    fn jwt_standing(&self, subject: Subject, ids: Vec<Arc<str>>) -> Answer<'_, JwtStanding> {
+        self.answer(move |tables| JwtStanding {
+            account: tables.account(&subject),
+            revoked: ids.iter().any(|id| tables.revoked.contains(id)),
+            removed: tables.removed.get(&subject).copied(),
+        })
+    }
+
+    fn keys(&self, now: UnixSeconds) -> Answer<'_, Vec<StoredKey>> {
+        self.answer(move |tables| {
+            let living = tables.keys.iter().filter(|key| key.verifies_until.is_none_or(|until| now < until));
+            living.map(copy).collect()
+        })
+    }
+
+    fn add_first_key(&self, key: StoredKey) -> Answer<'_, bool> {
+        self.change(|tables| {
+            if tables.keys.is_empty() {
+                tables.keys.push(key);
+            }
+        });
+        self.answer(|_| true)
+    }
+
+    fn refresh_token(&self, _: TokenDigest) -> Answer<'_, RefreshStanding> {
+        Self::unused()
+    }
+    fn add_account(&self, _: Subject, _: Secret<String>, _: Vec<Role>, _: Vec<Scope>) -> Answer<'_, Added> {
+        Self::unused()
+    }
+    fn set_password(&self, _: Subject, _: Secret<String>) -> Answer<'_, bool> {
+        Self::unused()
+    }
+    fn rehash(&self, _: Subject, _: Secret<String>, _: Secret<String>) -> Answer<'_, bool> {
+        Self::unused()
+    }
+    fn set_roles(&self, _: Subject, _: Vec<Role>) -> Answer<'_, bool> {
+        Self::unused()
+    }
+    fn set_disabled(&self, _: Subject, _: bool) -> Answer<'_, bool> {
+        Self::unused()
+    }
+    fn remove_account(&self, _: Subject) -> Answer<'_, bool> {
+        Self::unused()
+    }
+    fn accounts(&self, _: SubjectKind) -> Answer<'_, Vec<Account>> {
+        Self::unused()
+    }
+    fn issue(&self, _: Option<NewToken>, _: Option<(TokenDigest, RefreshToken)>) -> Answer<'_, ()> {
+        Self::unused()
+    }
+    fn rotate(&self, _: Rotation) -> Answer<'_, RefreshStanding> {
+        Self::unused()
+    }
+    fn revoke_token(&self, _: TokenDigest) -> Answer<'_, bool> {
+        Self::unused()
+    }
+    fn revoke_family(&self, _: Arc<str>, _: UnixSeconds) -> Answer<'_, ()> {
+        Self::unused()
+    }
+    fn revoke_jwt(&self, _: Arc<str>, _: UnixSeconds) -> Answer<'_, ()> {
+        Self::unused()
+    }
+    fn revoke_listed(&self, _: i64) -> Answer<'_, bool> {
+        Self::unused()
+    }
+    fn tokens(&self, _: Option<Subject>, _: UnixSeconds) -> Answer<'_, Vec<TokenListing>> {
+        Self::unused()
+    }
+    fn rotate_key(&self, _: StoredKey, _: UnixSeconds) -> Answer<'_, ()> {
+        Self::unused()
+    }
+    fn changes(&self, _: Option<i64>) -> Answer<'_, (Vec<Change>, i64)> {
+        Self::unused()
+    }
+    fn purge(&self, _: UnixSeconds) -> Answer<'_, ()> {
+        Self::unused()
+    }
+    fn ping(&self) -> Answer<'_, ()> {
+        Self::unused()
+    }
+}
+
+fn copy(key: &StoredKey) -> StoredKey {
+    StoredKey {
+        id: Arc::clone(&key.id),
+        algorithm: key.algorithm.clone(),
+        private_key: Secret::new(key.private_key.expose().clone()),
+        signs_from: key.signs_from,
+        verifies_until: key.verifies_until,
+    }
+}
+
+/// One worker before a store in which `ann` has the role `user`.
+struct Stage {
+    store: Arc<FakeStore>,
+    changes: Arc<Changes>,
+    limits: Arc<Limits>,
+    clock: Clock,
+    settings: Settings,
+    authenticator: Authenticator,
+    metrics: Metrics,
+    worker: WorkerMetrics,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let (store, changes, clock) = (Arc::new(FakeStore::new()), Arc::new(Changes::default()), Clock::system());
+        let row = Row {
+            id: "7",
+            hash: CHEAP_HASH.into(),
+            roles: vec!["user".into()],
+            disabled: false,
+            session_version: 1,
+            sessions_ended_at: 0,
+        };
+        store.change(|tables| drop(tables.accounts.insert(Subject::user("ann"), row)));
+        let keys = Keys::load(Arc::clone(&store) as Arc<dyn Store>, clock.clone()).await.unwrap();
+        let parts = LookUp {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            passwords: Arc::new(PasswordPool::start(1).unwrap()),
+            keys: Arc::new(keys),
+            changes: Arc::clone(&changes),
+            clock: clock.clone(),
+        };
+        let limits = Arc::new(Limits::new(clock.clone()));
+        let settings = settings();
+        let authenticator = Authenticator::new(parts, Arc::clone(&limits), &settings.cache, Handle::current()).unwrap();
+        store.asked.store(0, Ordering::SeqCst);
+        let metrics = Metrics::new();
+        let worker = metrics.worker();
+        Self { store, changes, limits, clock, settings, authenticator, metrics, worker }
+    }
+
+    async fn ask(&self, authorization: &str) -> Result<Arc<Identity>, Rejection> {
+        self.ask_with(&self.settings, authorization).await
+    }
+
+    async fn ask_with(&self, settings: &Settings, authorization: &str) -> Result<Arc<Identity>, Rejection> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        self.authenticator.identify(settings, SchemeSet::all(), &headers, address, &self.worker).await
+    }
+
+    /// `ok`, or the reason in the log.
+    async fn outcome(&self, authorization: &str) -> &'static str {
+        self.ask(authorization).await.map_or_else(|rejection| rejection.reason(), |_| "ok")
+    }
+
+    fn asked(&self) -> usize {
+        self.store.asked.swap(0, Ordering::SeqCst)
+    }
+
+    fn change(&self, change: &Change, with: impl FnOnce(&mut Tables)) {
+        self.store.change(with);
+        self.changes.note(change);
+    }
+
+    fn bearer(&self, more: Value) -> String {
+        let now = self.clock.unix();
+        let mut all = claims(json!({ "iss": "portcullis", "sub": "ann", "iat": now, "exp": now + 900, "sv": 1 }));
+        all.extend(claims(more));
+        format!("Bearer {}", self.settings.jwt.keys.as_ref().unwrap().sign("at+jwt", &all).unwrap())
+    }
+
+    fn token(&self, expires_at: Option<UnixSeconds>) -> String {
+        let token = mint(OpaqueKind::Token).unwrap();
+        let owner = Subject::user("ann");
+        self.store.change(|tables| drop(tables.tokens.insert(digest(token.expose()), (owner, expires_at))));
+        format!("Token {}", token.expose())
+    }
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// Polls once.
+async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context).is_pending())).await
+}
+
+fn ann() -> Change {
+    Change::Subject(Subject::user("ann"))
+}
+
+fn row<'a>(tables: &'a mut Tables) -> &'a mut Row {
+    tables.accounts.get_mut(&Subject::user("ann")).unwrap()
+}
+
+#[tokio::test]
+async fn each_scheme_proves_a_principal_and_then_serves_from_the_cache() {
+    let stage = Stage::new().await;
+    for credential in [basic("ann", PASSWORD), stage.token(None), stage.bearer(json!({}))] {
+        let identity = stage.ask(&credential).await.unwrap();
+        assert_eq!(identity.principal.subject, Subject::user("ann"));
+        assert_eq!(identity.principal.user_id.as_deref(), Some("7"));
+        assert_eq!((identity.user_field.as_bytes(), identity.roles_field.as_bytes()), (&b"ann"[..], &b"user"[..]));
+        assert_eq!(stage.asked(), 1);
+        assert_eq!(stage.ask(&credential).await.unwrap(), identity);
+        assert_eq!(stage.asked(), 0);
+    }
+    let text = stage.metrics.text().unwrap();
+    for parts in [["result=\"hit\"", "} 3"], ["result=\"miss\"", "} 3"], ["scheme=\"bearer\"", "} 2"]] {
+        assert!(text.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_credential_is_refused_before_anything_is_asked() {
+    let stage = Stage::new().await;
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    for (name, fields, schemes, expected) in [
+        ("none", &[][..], SchemeSet::all(), "missing_credentials"),
+        ("two", &["Bearer a", "Bearer b"][..], SchemeSet::all(), "two Authorization headers"),
+        ("an unknown scheme", &["Digest a"], SchemeSet::all(), "unsupported_scheme"),
+        ("a scheme that is not offered", &["Basic YTpi"], SchemeSet::from_iter([Scheme::Bearer]), "unsupported_scheme"),
+        ("the same, malformed", &["Basic "], SchemeSet::from_iter([Scheme::Bearer]), "unsupported_scheme"),
+        ("no base64", &["Basic ***"], SchemeSet::all(), "malformed"),
+        ("nothing behind the scheme", &["Token "], SchemeSet::all(), "malformed"),
+        ("a made-up token with our prefix", &["Token pct_abc"], SchemeSet::all(), "malformed"),
+    ] {
+        let headers = fields.iter().map(|field| (AUTHORIZATION, HeaderValue::from_static(field))).collect();
+        let result = stage.authenticator.caller(&stage.settings, schemes, &headers, address, &stage.worker).await;
+        assert_eq!(result.map_err(|rejection| rejection.reason()).unwrap_err(), expected, "{name}");
+    }
+    assert_eq!(stage.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_change_holds_on_the_very_next_request() {
+    for (name, change, with, expected) in [
+        (
+            "a disabled account",
+            ann(),
+            (|tables| row(tables).disabled = true) as fn(&mut Tables),
+            ["disabled", "unknown_subject", "unknown_subject"],
+        ),
+        (
+            "a new password, which ends the sessions",
+            ann(),
+            |tables| {
+                row(tables).hash = "x".into();
+                row(tables).session_version = 2;
+                tables.tokens.clear();
+            },
+            ["wrong_password", "unknown", "revoked"],
+        ),
+        (
+            "a removed account",
+            ann(),
+            |tables| {
+                tables.accounts.clear();
+                let removed = Tombstone { session_version: 1, removed_at: i64::MAX };
+                tables.removed.insert(Subject::user("ann"), removed);
+            },
+            ["unknown_subject", "unknown", "revoked"],
+        ),
+        (
+            "a revoked family",
+            Change::Session("f1".into()),
+            |tables| {
+                tables.revoked.insert("f1".into());
+            },
+            ["ok", "ok", "revoked"],
+        ),
+        (
+            "a revoked jti",
+            Change::Session("j1".into()),
+            |tables| {
+                tables.revoked.insert("j1".into());
+            },
+            ["ok", "ok", "revoked"],
+        ),
+        (
+            "changes that were missed",
+            Change::All,
+            |tables| row(tables).disabled = true,
+            ["disabled", "unknown_subject", "unknown_subject"],
+        ),
+    ] {
+        let stage = Stage::new().await;
+        let credentials =
+            [basic("ann", PASSWORD), stage.token(None), stage.bearer(json!({ "jti": "j1", "sid": "f1" }))];
+        for credential in &credentials {
+            assert_eq!(stage.outcome(credential).await, "ok", "{name}");
+        }
+        stage.change(&change, with);
+        for (credential, expected) in credentials.iter().zip(expected) {
+            assert_eq!(stage.outcome(credential).await, expected, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn new_roles_are_served_at_once_and_a_refusal_ends_with_its_cause() {
+    let stage = Stage::new().await;
+    let token = stage.bearer(json!({}));
+    assert_eq!(stage.ask(&token).await.unwrap().principal.roles[0].as_str(), "user");
+    stage.change(&ann(), |tables| row(tables).roles = vec!["admin".into()]);
+    assert_eq!(stage.ask(&token).await.unwrap().principal.roles[0].as_str(), "admin");
+    stage.change(&ann(), |tables| row(tables).disabled = true);
+    assert_eq!(stage.outcome(&token).await, "unknown_subject");
+    stage.change(&ann(), |tables| row(tables).disabled = false);
+    assert_eq!(stage.outcome(&token).await, "ok");
+}
+
+#[tokio::test]
+async fn a_revoked_opaque_token_is_dead_at_once_and_ends_with_its_time() {
+    let stage = Stage::new().await;
+    let token = stage.token(None);
+    let digest = digest(token.strip_prefix("Token ").unwrap());
+    assert_eq!(stage.outcome(&token).await, "ok");
+    stage.change(&Change::Token(digest), |tables| drop(tables.tokens.remove(&digest)));
+    assert_eq!(stage.outcome(&token).await, "unknown");
+
+    let token = stage.token(Some(stage.clock.unix() + 10));
+    assert_eq!(stage.outcome(&token).await, "ok");
+    stage.clock.advance(Duration::from_secs(8));
+    assert_eq!((stage.outcome(&token).await, stage.asked()), ("ok", 3));
+    stage.clock.advance(Duration::from_secs(3));
+    assert_eq!(stage.outcome(&token).await, "unknown");
+}
+
+#[tokio::test]
+async fn a_remembered_jwt_ends_with_its_exp_and_leeway() {
+    let stage = Stage::new().await;
+    let token = stage.bearer(json!({ "exp": stage.clock.unix() - 10 }));
+    assert_eq!(stage.outcome(&token).await, "ok");
+    stage.clock.advance(Duration::from_secs(18));
+    assert_eq!(stage.outcome(&token).await, "ok");
+    stage.clock.advance(Duration::from_secs(3));
+    assert_eq!(stage.outcome(&token).await, "expired");
+}
+
+#[tokio::test]
+async fn a_principal_is_looked_up_again_after_its_time_and_a_refusal_sooner() {
+    let stage = Stage::new().await;
+    let (good, bad) = (basic("ann", PASSWORD), basic("ann", "wrong"));
+    assert_eq!((stage.outcome(&good).await, stage.outcome(&bad).await, stage.asked()), ("ok", "wrong_password", 2));
+    stage.clock.advance(Duration::from_millis(1900));
+    assert_eq!((stage.outcome(&good).await, stage.outcome(&bad).await, stage.asked()), ("ok", "wrong_password", 0));
+    stage.clock.advance(Duration::from_millis(200));
+    assert_eq!((stage.outcome(&good).await, stage.outcome(&bad).await, stage.asked()), ("ok", "wrong_password", 1));
+    stage.clock.advance(Duration::from_secs(27));
+    assert_eq!((stage.outcome(&good).await, stage.asked()), ("ok", 0));
+    stage.clock.advance(Duration::from_secs(1));
+    assert_eq!((stage.outcome(&good).await, stage.asked()), ("ok", 1));
+}
+
+#[tokio::test]
+async fn unknown_users_and_wrong_passwords_are_remembered_alike_and_cost_alike() {
+    let stage = Stage::new().await;
+    // both verify argon2id
+    let hash = password::hash("right").unwrap();
+    stage.change(&ann(), |tables| row(tables).hash.clone_from(hash.expose()));
+    let mut times = [Duration::MAX; 2];
+    for round in 0..3 {
+        for (time, user) in times.iter_mut().zip(["ann", "nobody"]) {
+            let credential = basic(user, &format!("guess {round}"));
+            let before = stage.clock.now();
+            let first = stage.ask(&credential).await.unwrap_err();
+            *time = (*time).min(stage.clock.now() - before);
+            assert_eq!(first.code(), "invalid_credentials");
+            assert_eq!(stage.asked(), 1);
+            assert_eq!(stage.ask(&credential).await.unwrap_err().code(), "invalid_credentials");
+            assert_eq!(stage.asked(), 0);
+        }
+    }
+    let [known, unknown] = times;
+    assert!(known < unknown * 3 && unknown < known * 3, "{known:?} and {unknown:?}");
+}
+
+#[tokio::test]
+async fn a_thousand_requests_with_one_credential_are_one_look_up() {
+    let stage = Stage::new().await;
+    let quota = Quota { count: NonZeroU32::MIN, per: Duration::from_secs(60), burst: NonZeroU32::new(2).unwrap() };
+    let off =
+        limit::Settings { per_address: None, per_account: None, per_account_anywhere: None, unauthenticated: None };
+    stage.limits.apply(&limit::Settings { unauthenticated: Some(quota), ..off }, &[]);
+    for (credential, expected) in [(stage.bearer(json!({})), "ok"), (basic("ann", PASSWORD), "ok")] {
+        let outcomes = join_all((0..1000).map(|_| stage.outcome(&credential))).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == expected));
+        assert_eq!(stage.asked(), 1);
+    }
+}
+
+#[tokio::test]
+async fn bad_credentials_use_up_the_budget_of_their_address_and_good_ones_do_not() {
+    let stage = Stage::new().await;
+    let quota = Quota { count: NonZeroU32::MIN, per: Duration::from_secs(60), burst: NonZeroU32::new(3).unwrap() };
+    let off =
+        limit::Settings { per_address: None, per_account: None, per_account_anywhere: None, unauthenticated: None };
+    stage.limits.apply(&limit::Settings { unauthenticated: Some(quota), ..off }, &[]);
+    for _ in 0..5 {
+        assert_eq!(stage.outcome(&stage.token(None)).await, "ok");
+    }
+    let good = stage.token(None);
+    assert_eq!(stage.outcome(&good).await, "ok");
+    for expected in ["unknown", "unknown", "malformed"] {
+        let bad = if expected == "unknown" { "Token made-up" } else { "Basic ***" };
+        assert_eq!(stage.outcome(bad).await, expected);
+    }
+    assert_eq!(stage.outcome("Token made-up").await, "unauthenticated");
+    assert_eq!(stage.outcome(&stage.token(None)).await, "unauthenticated");
+    // what is remembered as good needs no budget
+    assert_eq!(stage.outcome(&good).await, "ok");
+}
+
+#[tokio::test]
+async fn a_look_up_is_finished_although_its_first_caller_went_away() {
+    let stage = Stage::new().await;
+    stage.store.held.store(true, Ordering::SeqCst);
+    let token = stage.token(None);
+    {
+        let mut first = Box::pin(stage.outcome(&token));
+        assert!(is_pending(&mut first).await);
+    }
+    let others = join_all((0..3).map(|_| stage.outcome(&token)));
+    stage.store.gate.add_permits(1);
+    assert_eq!(others.await, ["ok"; 3]);
+    assert_eq!(stage.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_request_after_a_change_does_not_join_a_look_up_from_before() {
+    let stage = Stage::new().await;
+    stage.store.held.store(true, Ordering::SeqCst);
+    let token = stage.bearer(json!({}));
+    let mut before = Box::pin(stage.outcome(&token));
+    assert!(is_pending(&mut before).await);
+    while stage.store.asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // read by the store, not heard yet
+    tokio::task::yield_now().await;
+    stage.change(&ann(), |tables| row(tables).disabled = true);
+    let after = stage.outcome(&token);
+    stage.store.held.store(false, Ordering::SeqCst);
+    stage.store.gate.add_permits(1);
+    let (before, after) = futures_util::future::join(before, after).await;
+    assert_eq!((before, after), ("ok", "unknown_subject"));
+    assert_eq!(stage.outcome(&token).await, "unknown_subject");
+}
+
+#[tokio::test]
+async fn while_the_store_is_down_known_principals_are_served_and_others_told_to_wait() {
+    let stage = Stage::new().await;
+    let (known, other) = (stage.token(None), stage.token(None));
+    assert_eq!(stage.outcome(&known).await, "ok");
+    stage.store.down.store(true, Ordering::SeqCst);
+    stage.clock.advance(Duration::from_secs(31));
+    assert_eq!((stage.outcome(&known).await, stage.outcome(&other).await), ("ok", "store_unavailable"));
+    stage.asked();
+    for _ in 0..10 {
+        assert_eq!(stage.outcome(&known).await, "ok");
+    }
+    assert_eq!(stage.asked(), 0, "each request asked a store that is down");
+    stage.clock.advance(Duration::from_secs(2));
+    assert_eq!((stage.outcome(&known).await, stage.outcome(&known).await, stage.asked()), ("ok", "ok", 1));
+    // what is revoked meanwhile is not served
+    stage.changes.note(&ann());
+    assert_eq!(stage.outcome(&known).await, "store_unavailable");
+    stage.store.down.store(false, Ordering::SeqCst);
+    assert_eq!((stage.outcome(&known).await, stage.outcome(&other).await), ("ok", "ok"));
+    assert!(stage.metrics.text().unwrap().contains("{result=\"stale\"} 13"));
+}
+
+#[tokio::test]
+async fn the_stale_window_ends() {
+    let stage = Stage::new().await;
+    let token = stage.token(None);
+    assert_eq!(stage.outcome(&token).await, "ok");
+    stage.store.down.store(true, Ordering::SeqCst);
+    stage.clock.advance(Duration::from_secs(329));
+    assert_eq!(stage.outcome(&token).await, "ok");
+    stage.clock.advance(Duration::from_secs(2));
+    assert_eq!(stage.outcome(&token).await, "store_unavailable");
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_is_not_waited_for_where_something_stale_serves() {
+    let stage = Stage::new().await;
+    let token = stage.token(None);
+    assert_eq!(stage.outcome(&token).await, "ok");
+    stage.store.hangs.store(true, Ordering::SeqCst);
+    stage.clock.advance(Duration::from_secs(31));
+    let before = stage.clock.now();
+    assert_eq!(stage.outcome(&token).await, "ok");
+    assert_eq!(stage.outcome(&token).await, "ok");
+    assert!(stage.clock.now() - before < PATIENCE * 2);
+}
+
+#[tokio::test]
+async fn a_failure_is_never_remembered() {
+    let stage = Stage::new().await;
+    let token = stage.token(None);
+    stage.store.down.store(true, Ordering::SeqCst);
+    assert_eq!(stage.outcome(&token).await, "store_unavailable");
+    stage.store.down.store(false, Ordering::SeqCst);
+    assert_eq!(stage.outcome(&token).await, "ok");
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_pushes_no_principal_out() {
+    let mut stage = Stage::new().await;
+    stage.settings.cache.capacity = 100;
+    stage.authenticator.configure(&stage.settings.cache);
+    let token = stage.token(None);
+    assert_eq!(stage.outcome(&token).await, "ok");
+    for number in 0..1000 {
+        assert_eq!(stage.outcome(&format!("Token made-up-{number}")).await, "unknown");
+    }
+    stage.asked();
+    assert_eq!((stage.outcome(&token).await, stage.asked()), ("ok", 0));
+    // moka evicts in batches, a little later
+    for number in 0..1000 {
+        assert_eq!(stage.outcome(&stage.token(None)).await, "ok", "{number}");
+    }
+    assert!(stage.authenticator.entries() <= 400, "{}", stage.authenticator.entries());
+}
+
+#[tokio::test]
+async fn a_verdict_made_under_other_settings_is_not_served() {
+    let stage = Stage::new().await;
+    let token = stage.bearer(json!({}));
+    assert_eq!(stage.outcome(&token).await, "ok");
+    for (name, change, expected) in [
+        ("the same, loaded again", (|_| {}) as fn(&mut JwtSettings), "ok"),
+        ("another issuer", |jwt| jwt.issuer = "other".into(), "wrong_issuer"),
+        ("an audience", |jwt| jwt.audience = vec!["a".into()], "wrong_audience"),
+        (
+            "another secret under the same id",
+            |jwt| {
+                let key = Key::hmac("k1", Algorithm::HS256, Secret::new(b"other".to_vec())).unwrap();
+                jwt.keys = Some(Arc::new(KeyRing::new(vec![key]).unwrap()));
+            },
+            "bad_signature",
+        ),
+    ] {
+        let mut jwt = jwt_settings();
+        change(&mut jwt);
+        let settings = Settings { jwt: Arc::new(jwt), ..stage.settings.clone() };
+        stage.asked();
+        let outcome = stage.ask_with(&settings, &token).await.map_or_else(|rejection| rejection.reason(), |_| "ok");
+        assert_eq!((outcome, stage.asked()), (expected, 0), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_jwt_stands_as_its_account_does() {
+    let account =
+        |with: fn(&mut Row)| move |tables: &mut Tables| with(tables.accounts.get_mut(&Subject::user("ann")).unwrap());
+    let removed = Tombstone { session_version: 4, removed_at: 1_000 };
+    type With = Box<dyn FnOnce(&mut Tables)>;
+    let cases: Vec<(&str, Value, With, &str)> = vec![
+        ("the current session version", json!({ "sv": 1 }), Box::new(|_| {}), "ok"),
+        ("an older one", json!({ "sv": 0 }), Box::new(|_| {}), "revoked"),
+        ("one to come", json!({ "sv": 2 }), Box::new(|_| {}), "revoked"),
+        ("none, sessions never ended", json!({ "sv": null }), Box::new(|_| {}), "malformed"),
+        (
+            "issued before the end",
+            json!({ "iat": 999 }),
+            Box::new(account(|row| row.sessions_ended_at = 1000)),
+            "revoked",
+        ),
+        (
+            "issued in the second of the end",
+            json!({ "iat": 1000 }),
+            Box::new(account(|row| row.sessions_ended_at = 1000)),
+            "revoked",
+        ),
+        ("issued after the end", json!({ "iat": 1001 }), Box::new(account(|row| row.sessions_ended_at = 1000)), "ok"),
+        ("never ended, without iat", json!({}), Box::new(|_| {}), "ok"),
+        ("no account", json!({ "sub": "nobody" }), Box::new(|_| {}), "unknown_subject"),
+        ("a client of a user's name", json!({ "sub_type": "client" }), Box::new(|_| {}), "unknown_subject"),
+        (
+            "made again after a removal",
+            json!({ "sv": 1 }),
+            Box::new(move |tables| {
+                tables.removed.insert(Subject::user("ann"), removed);
+            }),
+            "revoked",
+        ),
+        (
+            "of the account made again",
+            json!({ "sv": 5 }),
+            Box::new(move |tables| {
+                row(tables).session_version = 5;
+                tables.removed.insert(Subject::user("ann"), removed);
+            }),
+            "ok",
+        ),
+        (
+            "of another system, issued before the removal",
+            json!({ "iat": 1000 }),
+            Box::new(move |tables| {
+                tables.removed.insert(Subject::user("ann"), removed);
+            }),
+            "revoked",
+        ),
+    ];
+    for (name, more, with, expected) in cases {
+        let stage = Stage::new().await;
+        stage.store.change(with);
+        let mut all = claims(json!({ "iss": "portcullis", "sub": "ann", "exp": stage.clock.unix() + 60 }));
+        all.extend(claims(more));
+        let token = stage.settings.jwt.keys.as_ref().unwrap().sign("at+jwt", &all).unwrap();
+        assert_eq!(stage.outcome(&format!("Bearer {token}")).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn with_roles_in_a_claim_an_account_is_not_needed_but_decides_where_it_is() {
+    let mut stage = Stage::new().await;
+    let jwt = JwtSettings { roles: RoleSource::Claim(ClaimPath(vec!["roles".into()])), ..jwt_settings() };
+    stage.settings.jwt = Arc::new(jwt);
+    let removed = Tombstone { session_version: 4, removed_at: i64::MAX };
+    stage.store.change(|tables| {
+        tables.removed.insert(Subject::user("gone"), removed);
+    });
+    for (name, subject, sv, expected) in [
+        ("no account", "stranger", None, "ok"),
+        ("a removed one", "gone", None, "revoked"),
+        ("a token of ours without its account", "stranger", Some(1), "unknown_subject"),
+        ("an account", "ann", None, "ok"),
+    ] {
+        let mut more = json!({ "sub": subject, "roles": ["a", "b"] });
+        more["iat"] = stage.clock.unix().into();
+        let mut all = claims(json!({ "iss": "portcullis", "exp": stage.clock.unix() + 60 }));
+        all.extend(claims(more));
+        if let Some(sv) = sv {
+            all.insert("sv".into(), sv.into());
+        }
+        let token = stage.settings.jwt.keys.as_ref().unwrap().sign("JWT", &all).unwrap();
+        let result = stage.ask(&format!("Bearer {token}")).await;
+        if let Ok(identity) = &result {
+            assert_eq!(identity.roles_field, "a,b");
+        }
+        assert_eq!(result.map_or_else(|rejection| rejection.reason(), |_| "ok"), expected, "{name}");
+    }
+    stage.change(&ann(), |tables| row(tables).disabled = true);
+    let token = stage.bearer(json!({}));
+    assert_eq!(stage.outcome(&token).await, "unknown_subject");
+}
+
+#[tokio::test]
+async fn keys_of_the_store_are_made_once_turn_with_the_time_and_end() {
+    let (store, clock) = (Arc::new(FakeStore::new()), Clock::system());
+    let settings = JwtSettings { keys: None, ..jwt_settings() };
+    let keys = Keys::load(Arc::clone(&store) as Arc<dyn Store>, clock.clone()).await.unwrap();
+    let other = Keys::load(Arc::clone(&store) as Arc<dyn Store>, clock.clone()).await.unwrap();
+    let kids = |keys: &Keys| {
+        let jwks = keys.ring(&settings).jwks();
+        let kids = jwks["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned());
+        kids.collect::<Vec<_>>()
+    };
+    let first = kids(&keys);
+    assert_eq!((first.len(), &kids(&other)), (1, &first));
+
+    let now = clock.unix();
+    let next = super::keys::generate(now + 60).unwrap();
+    let next_id = next.id.to_string();
+    store.change(|tables| {
+        tables.keys[0].verifies_until = Some(now + 600);
+        tables.keys.push(next);
+    });
+    keys.reload().await.unwrap();
+    assert_eq!(kids(&keys), [first[0].clone(), next_id.clone()], "published before it signs");
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(kids(&keys), [next_id.clone(), first[0].clone()], "signs");
+    clock.advance(Duration::from_secs(600));
+    assert_eq!(kids(&keys), [next_id], "the old one has ended");
+    assert!(!format!("{keys:?}").contains("private"));
+}
