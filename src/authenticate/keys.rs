@@ -679,9 +679,9 @@ mod tests {
                 let settings = jwt_settings();
                 let found = read(&token, &settings, ring, JwtKind::Access, 1_800_000_000).unwrap();
                 assert_eq!(&*found.subject.name, "ann", "{algorithm:?}");
-                let middle = token.find('.').unwrap() + 5;
-                let other = if &token[middle..=middle] == "A" { "B" } else { "A" };
-                let forged = format!("{}{other}{}", &token[..middle], &token[middle + 1..]);
+                let (head, rest) = token.split_at(token.find('.').unwrap() + 5);
+                let other = if rest.starts_with('A') { "B" } else { "A" };
+                let forged = format!("{head}{other}{}", rest.split_at(1).1);
                 let fault = read(&forged, &settings, ring, JwtKind::Access, 1_800_000_000).unwrap_err();
                 assert_eq!(fault, TokenFault::BadSignature, "{algorithm:?}");
             }
