@@ -168,7 +168,9 @@ impl Upstreams {
             progress,
         };
         let asked = upgrade::asked(&mut head, &hop, passing.progress.is_some());
-        if head.method == Method::CONNECT && asked.is_none() {
+        // a 2xx of the echo would say that there is a tunnel
+        let opens = asked.is_some() && !matches!(upstream.kind, UpstreamKind::Echo);
+        if head.method == Method::CONNECT && !opens {
             return (Err(Rejection::BadRequest("CONNECT is for WebSockets only")), Some(sent));
         }
         let result = match &upstream.kind {

@@ -468,3 +468,24 @@ fn the_echo_shows_what_an_upstream_would_get() {
         assert!(!String::from_utf8_lossy(&body).contains("canary"));
     });
 }
+
+#[test]
+fn what_a_trusted_proxy_said_is_passed_on_with_the_proxy_added() {
+    local(async {
+        let upstream = Upstream::start(vec![vec![Head, say(OK), Hold]]).await;
+        let mut bench = Bench::new(vec![server(upstream.address)]);
+        bench.origin.trusted = true;
+        let request = Request::builder()
+            .uri("/")
+            .header("X-Forwarded-For", "203.0.113.9")
+            .header("X-Forwarded-Host", "shop.example")
+            .header("X-Auth-User", "root")
+            .body(Body::empty())
+            .unwrap();
+        assert_eq!(bench.told(request).await, "200 ok");
+        let seen = upstream.received(0);
+        for line in ["x-forwarded-for: 203.0.113.9, 192.0.2.7", "x-forwarded-host: shop.example", "x-auth-user: ann"] {
+            assert!(seen.contains(&format!("{line}\r\n")), "{line}: {seen}");
+        }
+    });
+}

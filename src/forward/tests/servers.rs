@@ -210,7 +210,5 @@ fn a_server_may_be_given_by_name() {
         let address = ServerAddress { host: "localhost".into(), ..server(up.address) };
         let bench = Bench::new(vec![address]);
         assert_eq!(bench.told(get("/")).await, "200 up");
-        let nowhere = ServerAddress { host: "nowhere.invalid".into(), ..server(up.address) };
-        assert_eq!(Bench::new(vec![nowhere]).told(get("/")).await, "upstream_unavailable");
     });
 }

@@ -209,3 +209,16 @@ fn a_server_without_extended_connect_declines_and_stays_up() {
         assert_eq!(bench.told(get("/")).await, "200 ok");
     });
 }
+
+#[test]
+fn the_echo_opens_no_tunnel() {
+    local(async {
+        let (front2, _bench) = front(Bench::of(UpstreamKind::Echo), Speaks::Http2).await;
+        let (response, _) = extended_connect(front2.address).await;
+        assert_eq!(response.status(), 400);
+        let (front1, _bench) = front(Bench::of(UpstreamKind::Echo), Speaks::Http1).await;
+        let mut caller = TcpStream::connect(front1.address).await.unwrap();
+        caller.write_all(ASK.as_bytes()).await.unwrap();
+        assert!(read_head(&mut caller).await.starts_with("HTTP/1.1 200 "));
+    });
+}
