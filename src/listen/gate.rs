@@ -158,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// At the first bytes of a refusal by hyper, makes ours.
     fn replace(&mut self, written: &[u8]) {
-        if self.between.take().is_none_or(|calls| calls != self.link.calls()) {
+        if self.between.take().is_none_or(|calls| calls != self.link.calls()) || self.link.is_upgraded() {
             return;
         }
         let rejection = match self.fault.take() {
