@@ -13,6 +13,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 
 use crate::authenticate::{Authenticator, Caller};
 use crate::authorize;
@@ -150,7 +151,7 @@ impl Worker {
         let target = Target::parse(request.uri(), &snapshot.paths)?;
         exchange.asked(target.path());
         let head = Head {
-            method: request.method(),
+            method: routed_method(&request),
             uri: request.uri(),
             version: request.version(),
             headers: request.headers(),
@@ -170,7 +171,7 @@ impl Worker {
         let principal = permit.identity().map(|identity| &identity.principal.subject);
         state.limits.route(route, principal, exchange.address()).map_err(Rejection::RateLimited)?;
         let body_bytes_max = route.body_bytes_max.unwrap_or(snapshot.body_bytes_max);
-        let request = bounded(request, body_bytes_max, snapshot)?;
+        let request = capped(request, body_bytes_max)?;
         let origin = self.origin(snapshot, peer, exchange, &request);
         let settings = forward::Settings {
             upstreams: &snapshot.upstreams,
@@ -342,17 +343,21 @@ fn format(headers: &HeaderMap) -> Format {
     }
 }
 
-/// The request with its body capped and its stalls bounded.
+/// The request with its body capped; forwarding bounds its stalls.
 ///
 /// # Errors
 /// [`Rejection::BodyTooLarge`] where it says of itself that it is too large.
-fn bounded(request: Request<Incoming>, bytes_max: u64, snapshot: &Snapshot) -> Result<Request<Body>, Rejection> {
-    let stall_after = snapshot.caller_timeouts.idle;
+fn capped(request: Request<Incoming>, bytes_max: u64) -> Result<Request<Body>, Rejection> {
     if bytes_max == 0 {
-        return Ok(request.map(|body| Body::streamed(body).stalling_after(stall_after)));
+        return Ok(request.map(Body::streamed));
     }
     if request.body().size_hint().lower() > bytes_max {
         return Err(Rejection::BodyTooLarge);
     }
-    Ok(request.map(|body| Body::streamed(body).stalling_after(stall_after).capped(bytes_max)))
+    Ok(request.map(|body| Body::streamed(body).capped(bytes_max)))
+}
+
+/// The method that routes know: a WebSocket over HTTP/2 (RFC 8441 4) is asked for by `CONNECT`, over HTTP/1.1 by `GET`.
+fn routed_method(request: &Request<Incoming>) -> &Method {
+    if request.extensions().get::<Protocol>().is_some() { &Method::GET } else { request.method() }
 }

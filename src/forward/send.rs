@@ -270,7 +270,9 @@ impl Upstreams {
             return Ok(Response::from_parts(head, Body::empty()));
         }
         let open = self.open.of(&head);
-        let body = body.stalling_after(passing.timeouts.idle).on_end(move |end, _| {
+        // an open stream may have nothing to say for hours; it ends with either side's connection
+        let body = if open.is_some() { body } else { body.stalling_after(passing.timeouts.idle) };
+        let body = body.on_end(move |end, _| {
             used.ended(&server, end == BodyEnd::Complete);
             drop((in_flight, open));
         });
