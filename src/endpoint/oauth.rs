@@ -77,10 +77,7 @@ impl Call<'_> {
             what: self.named(true),
         };
         let redeemed = self.redeem(redemption).await.map_err(|why| match why {
-            Unredeemed::Refused(fault) => {
-                tracing::debug!(reason = fault.name(), "refresh token refused");
-                INVALID_GRANT
-            }
+            Unredeemed::Refused(_) => INVALID_GRANT,
             Unredeemed::Scope => INVALID_SCOPE,
             Unredeemed::Otherwise(rejection) => rejection,
         })?;

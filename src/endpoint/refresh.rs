@@ -91,6 +91,14 @@ impl Call<'_> {
 
     /// New tokens for a refresh token.
     pub(super) async fn redeem(&self, redemption: Redemption<'_>) -> Result<Redeemed, Unredeemed> {
+        let redeemed = self.exchange(redemption).await;
+        if let Err(Unredeemed::Refused(fault)) = &redeemed {
+            self.happened("refresh_failed", None, &[("reason", fault.name())]);
+        }
+        redeemed
+    }
+
+    async fn exchange(&self, redemption: Redemption<'_>) -> Result<Redeemed, Unredeemed> {
         let now_ms = self.service.clock.unix_ms();
         let digest = opaque::digest(redemption.text.expose());
         let standing = self.standing(&redemption.text, digest).await?;
