@@ -5,6 +5,7 @@
 //! not, and a remembered good credential shortens the answer to that credential only, which its holder knows already.
 
 use std::mem;
+use std::sync::Arc;
 
 use super::cache::{Depends, Verdict};
 use super::password::PasswordPool;
@@ -25,11 +26,12 @@ pub(super) async fn look_up(parts: &LookUp, user: String, password: Secret<Strin
                 subject: account.subject,
                 user_id: Some(account.id),
                 roles: account.roles,
-                scopes: [].into(),
+                scopes: Arc::default(),
             };
             Ok(Verdict::accepted(Identity::new(principal, Scheme::Basic, None), generation, depends))
         }
-        Err(Failure::Refused(fault)) => Ok(Verdict::refused(fault, generation, depends)),
+        // only a name that exists is ever changed: a refusal that ended with a change of its name would tell which do
+        Err(Failure::Refused(fault)) => Ok(Verdict::refused(fault, generation, depends.and_anything())),
         Err(failure @ (Failure::Unavailable | Failure::Busy | Failure::Internal)) => Err(failure),
     }
 }

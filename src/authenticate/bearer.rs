@@ -145,7 +145,7 @@ pub(super) async fn standing(parts: &LookUp, settings: &JwtSettings, claims: &Cl
     let roles: Arc<[Role]> = match (&settings.roles, account) {
         (RoleSource::Claim(path), _) => claims.roles(path).into(),
         (RoleSource::Store, Some(account)) => Arc::clone(&account.roles),
-        (RoleSource::Store, None) => [].into(),
+        (RoleSource::Store, None) => Arc::default(),
     };
     Ok(Principal {
         subject: claims.subject.clone(),

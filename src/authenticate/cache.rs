@@ -5,7 +5,7 @@
 //! flood of bad credentials cannot push good ones out; failures are never kept. No credential is held, only a keyed
 //! hash of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::{CacheSettings, Failure, Fault, Identity};
 use crate::clock::{Clock, UnixSeconds};
+use crate::principal::Role;
 use crate::rejection::TokenFault;
 use crate::store::Change;
 use crate::store::changes::{Changes, DependencyKey};
@@ -36,6 +37,9 @@ const FLIGHTS_MAX: usize = 8192;
 /// Refusals kept, at most.
 const REFUSED_MAX: u64 = 16_384;
 
+/// Lists of roles that principals share, at most; past it, sharing begins anew.
+const ROLE_LISTS_MAX: usize = 1024;
+
 /// What stands for a credential: 128 bits of HMAC-SHA256 under a key made at start. It must be a PRF with a secret key
 /// and not a hash for tables: who could make two credentials collide would be served another's principal. At 2^-128 a
 /// guess, and no way to compute guesses outside, that is no way in. About 0.5 µs for a token of 400 bytes.
@@ -45,17 +49,27 @@ pub(super) type CacheKey = [u8; 16];
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Depends {
     keys: [DependencyKey; 4],
-    used: usize,
+    used: u8,
+    anything: bool,
 }
 
 impl Depends {
     pub(super) fn on(changes: &Changes, change: &Change) -> Self {
-        Self { keys: [changes.key(change); 4], used: 1 }
+        Self { keys: [changes.key(change); 4], used: 1, anything: false }
+    }
+
+    /// And on everything else: any change at all makes the verdict void.
+    pub(super) const fn and_anything(self) -> Self {
+        Self { anything: true, ..self }
+    }
+
+    fn hold(&self, changes: &Changes, since: u64) -> bool {
+        if self.anything { changes.generation() == since } else { changes.unchanged(since, &self.keys) }
     }
 
     /// And on this one. There are four places since no credential has more: keys, subject, `jti`, `sid`.
     pub(super) fn and(mut self, changes: &Changes, change: &Change) -> Self {
-        if let Some(place) = self.keys.get_mut(self.used) {
+        if let Some(place) = self.keys.get_mut(usize::from(self.used)) {
             *place = changes.key(change);
             self.used += 1;
         }
@@ -120,7 +134,7 @@ impl<T> Entry<T> {
         // read before the check: what is noted during it has a later generation, and is seen by the next hit
         let current = changes.generation();
         let known_good = self.generation.load(Ordering::Acquire);
-        if !changes.unchanged(known_good, &self.depends.keys) {
+        if !self.depends.hold(changes, known_good) {
             return false;
         }
         if known_good < current {
@@ -149,6 +163,7 @@ pub(super) enum Found {
 
 #[derive(Debug)]
 struct Shelves {
+    settings: CacheSettings,
     accepted: Shelf<CacheKey, Arc<Entry<Arc<Identity>>>, foldhash::fast::RandomState>,
     refused: Shelf<CacheKey, Arc<Entry<Fault>>, foldhash::fast::RandomState>,
 }
@@ -158,6 +173,7 @@ impl Shelves {
         // by moka's own clock: it only frees memory, validity is judged by ours
         let lifetime = settings.ttl.saturating_add(settings.stale_if_store_down);
         Self {
+            settings: settings.clone(),
             accepted: Shelf::builder()
                 .max_capacity(settings.capacity)
                 .time_to_live(lifetime.min(LIFETIME_MAX))
@@ -181,8 +197,8 @@ type Flight = watch::Receiver<Option<Landed>>;
 pub(super) struct Cache {
     secret: hmac::Key,
     shelves: ArcSwap<Shelves>,
-    settings: ArcSwap<CacheSettings>,
     flights: Mutex<HashMap<CacheKey, Flight>>,
+    roles: Mutex<HashSet<Arc<[Role]>>>,
     changes: Arc<Changes>,
     clock: Clock,
     background: Handle,
@@ -203,8 +219,8 @@ impl Cache {
         Ok(Self {
             secret: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
             shelves: ArcSwap::from_pointee(Shelves::new(settings)),
-            settings: ArcSwap::from_pointee(settings.clone()),
             flights: Mutex::default(),
+            roles: Mutex::default(),
             changes,
             started: clock.now(),
             clock,
@@ -215,9 +231,8 @@ impl Cache {
 
     /// Takes new settings; what was remembered is kept where they are the same.
     pub(super) fn configure(&self, settings: &CacheSettings) {
-        if **self.settings.load() != *settings {
+        if self.shelves.load().settings != *settings {
             self.shelves.store(Arc::new(Shelves::new(settings)));
-            self.settings.store(Arc::new(settings.clone()));
         }
     }
 
@@ -241,7 +256,8 @@ impl Cache {
 
     /// What there is for `key` now.
     pub(super) fn find(&self, key: &CacheKey) -> Found {
-        let (shelves, settings, now) = (self.shelves.load(), self.settings.load(), self.clock.now());
+        let (shelves, now) = (self.shelves.load(), self.clock.now());
+        let settings = &shelves.settings;
         let accepted = shelves.accepted.get(key).filter(|entry| entry.holds(&self.changes, &self.clock));
         if let Some(entry) = &accepted
             && entry.younger_than(settings.ttl, now)
@@ -309,7 +325,7 @@ impl Cache {
             let verdict = landed(flight).await?;
             // A flight that was joined may have begun before a change that this request came after. One that is joined
             // after it landed began after this request came.
-            if joined && !second_try && !self.changes.unchanged(verdict.generation, &verdict.depends.keys) {
+            if joined && !second_try && !verdict.depends.hold(&self.changes, verdict.generation) {
                 second_try = true;
                 continue;
             }
@@ -340,7 +356,10 @@ impl Cache {
         drop(flights);
         let takeoff = TakeOff { cache: Arc::clone(self), key };
         self.background.spawn(async move {
-            let result = tokio::time::timeout(LOOK_UP_TIMEOUT, work).await.unwrap_or(Err(Failure::Unavailable));
+            let mut result = tokio::time::timeout(LOOK_UP_TIMEOUT, work).await.unwrap_or(Err(Failure::Unavailable));
+            if let Ok(Verdict { outcome: Ok(identity), .. }) = &mut result {
+                takeoff.cache.share_roles(identity);
+            }
             takeoff.cache.keep(key, &result);
             drop(takeoff);
             tell.send_replace(Some(result));
@@ -369,6 +388,20 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// Most principals have one of a few lists of roles: each is kept once.
+    fn share_roles(&self, identity: &mut Arc<Identity>) {
+        let Some(identity) = Arc::get_mut(identity) else { return };
+        let mut lists = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = lists.get(&identity.principal.roles) {
+            identity.principal.roles = Arc::clone(shared);
+            return;
+        }
+        if lists.len() >= ROLE_LISTS_MAX {
+            lists.clear();
+        }
+        lists.insert(Arc::clone(&identity.principal.roles));
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<CacheKey, Flight>> {

@@ -543,6 +543,23 @@ async fn unknown_users_and_wrong_passwords_are_remembered_alike_and_cost_alike()
 }
 
 #[tokio::test]
+async fn a_change_of_one_name_makes_refusals_of_every_name_void() {
+    let stage = Stage::new().await;
+    let guesses = [basic("ann", "wrong"), basic("nobody", "wrong")];
+    for guess in &guesses {
+        stage.ask(guess).await.unwrap_err();
+    }
+    for change in [ann(), Change::Session("s".into()), Change::All] {
+        stage.changes.note(&change);
+        for guess in &guesses {
+            stage.asked();
+            stage.ask(guess).await.unwrap_err();
+            assert_eq!(stage.asked(), 1, "{change:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_thousand_requests_with_one_credential_are_one_look_up() {
     let stage = Stage::new().await;
     let quota = Quota { count: NonZeroU32::MIN, per: Duration::from_mins(1), burst: NonZeroU32::new(2).unwrap() };
