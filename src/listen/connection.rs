@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::gate::Gate;
 use super::head::Scanner;
-use super::link::{Guard, Link, Order, Phase, Tracked, Worker};
+use super::link::{Guard, Link, Order, Phase, Tracked, UnderWay, Worker};
 use super::socket::Speaks;
 use super::tls::Acceptor;
 use super::{Handler, Peer, redirect};
@@ -173,7 +173,7 @@ impl<H: Handler> Service<H> {
         if bounds.headers_max > HEADERS_OF_HYPER {
             builder.max_headers(bounds.headers_max);
         }
-        let service = service_fn(|request| Rc::clone(&self).answer(request));
+        let service = service_fn(|request| Rc::clone(&self).answer(self.link.begin(), request));
         let connection = builder.serve_connection(TokioIo::new(gate), service).with_upgrades();
         drive(connection, &self, |connection| {
             // before its first request is whole, hyper would drop it; that one is told by `Connection: close` instead
@@ -206,7 +206,7 @@ impl<H: Handler> Service<H> {
             .keep_alive_interval(settings.timeouts.idle / 2)
             .keep_alive_timeout(settings.timeouts.request_header)
             .enable_connect_protocol();
-        let service = service_fn(|request| Rc::clone(&self).answer(request));
+        let service = service_fn(|request| Rc::clone(&self).answer(self.link.begin(), request));
         let connection = builder.serve_connection(TokioIo::new(Rewound { socket, ahead, _guard: guard }), service);
         drive(connection, &self, |connection| {
             connection.graceful_shutdown();
@@ -216,8 +216,11 @@ impl<H: Handler> Service<H> {
     }
 
     /// Answers a request, whatever happens to the handler.
-    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Result<Response<Tracked>, Infallible> {
-        let under_way = self.link.begin();
+    async fn answer(
+        self: Rc<Self>,
+        under_way: UnderWay,
+        request: Request<Incoming>,
+    ) -> Result<Response<Tracked>, Infallible> {
         let version = request.version();
         let answered = AssertUnwindSafe(self.respond(request)).catch_unwind().await;
         let mut response = answered.unwrap_or_else(|_| {

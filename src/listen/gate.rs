@@ -55,6 +55,8 @@ pub(super) struct Gate<S> {
     /// Whom to wake where `ahead` may be looked at.
     reader: Option<Waker>,
     fault: Option<Fault>,
+    /// Handler calls at the moment when the request that comes, or came last, was let pass.
+    calls_before: u64,
     /// Handler calls at the moment when all responses had left; `None` within a response.
     between: Option<u64>,
     outward: Outward,
@@ -82,7 +84,7 @@ enum Ending {
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// `ahead` was read from `socket` before.
     pub(super) fn new(socket: S, ahead: BytesMut, link: Arc<Link>, scanner: Scanner, guard: Guard) -> Self {
-        let between = Some(link.calls());
+        let calls_before = link.calls();
         Self {
             socket,
             link,
@@ -91,7 +93,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             ahead,
             reader: None,
             fault: None,
-            between,
+            calls_before,
+            between: Some(calls_before),
             outward: Outward::Responses,
             ending: Ending::NotYet,
             _guard: guard,
@@ -142,7 +145,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         if self.link.is_upgraded() {
             return Poll::Ready(Ok(Held::Upgraded));
         }
-        if !self.link.is_busy() && self.between == Some(self.link.calls()) {
+        // hyper reads on before it calls the handler, so that nothing is under way does not say that all is answered
+        let calls = self.link.calls();
+        if calls != self.calls_before && !self.link.is_busy() && self.between == Some(calls) {
+            self.calls_before = calls;
             return Poll::Ready(Ok(Held::Released));
         }
         self.reader = Some(cx.waker().clone());
