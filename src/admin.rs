@@ -27,7 +27,7 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// For a connection in all. A scraper opens another.
-const CONNECTION_MAX: Duration = Duration::from_secs(3600);
+const CONNECTION_MAX: Duration = Duration::from_hours(1);
 
 /// Heads are short here.
 const HEAD_BYTES_MAX: usize = 16 * 1024;

@@ -68,6 +68,7 @@ impl Certificates {
 }
 
 /// Reads a chain and its key, and what the leaf says.
+#[expect(clippy::wildcard_enum_match_arm, reason = "other errors of PEM are told as they are")]
 fn load(pair: &CertificateFiles, provider: &CryptoProvider) -> Result<(CertifiedKey, Facts), TlsError> {
     let unreadable = |path: &Path, error: &pem::Error, what: &str| match error {
         pem::Error::Io(error) => TlsError::new(path, error.to_string()),
@@ -92,6 +93,7 @@ fn load(pair: &CertificateFiles, provider: &CryptoProvider) -> Result<(Certified
 }
 
 /// What the leaf says; `None` where it is no certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "mail addresses, URIs and the like name no server")]
 pub(super) fn facts(leaf: &CertificateDer<'_>) -> Option<Facts> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
     let alternative = certificate.subject_alternative_name().ok()?;
@@ -99,7 +101,7 @@ pub(super) fn facts(leaf: &CertificateDer<'_>) -> Option<Facts> {
     let names = names.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
         GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string().into()),
-        _ => None, // mail addresses, URIs and the like name no server
+        _ => None,
     });
     Some(Facts { names: names.collect(), not_after: certificate.validity().not_after.timestamp() })
 }

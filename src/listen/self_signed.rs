@@ -19,10 +19,10 @@ const CERTIFICATE: &str = "portcullis-selfsigned.pem";
 const KEY: &str = "portcullis-selfsigned.key";
 
 /// About as long as browsers take a certificate for.
-const VALID: Duration = Duration::from_secs(365 * 86400);
+const VALID: Duration = Duration::from_hours(365 * 24);
 
 /// A clock of a caller may be behind.
-const BEFORE: Duration = Duration::from_secs(86400);
+const BEFORE: Duration = Duration::from_hours(24);
 
 /// One that ends within this time is made anew.
 const RENEWED_BEFORE: UnixSeconds = 86400;

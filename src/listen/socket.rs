@@ -30,6 +30,7 @@ pub enum BindError {
     Tls(#[from] TlsError),
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the system's errors are many, and three have words of ours")]
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address already in use".into(),

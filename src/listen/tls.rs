@@ -85,7 +85,7 @@ pub fn check(settings: &Settings) -> Result<(), TlsError> {
 
 /// Accepts TLS on one listener; shared by the workers.
 pub struct Acceptor {
-    acceptor: TlsAcceptor,
+    tls: TlsAcceptor,
     resolver: Arc<Resolver>,
     provider: Arc<CryptoProvider>,
 }
@@ -114,7 +114,7 @@ impl Acceptor {
         config.send_tls13_tickets = 1;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), resolver, provider })
+        Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), resolver, provider })
     }
 
     /// Replaces the certificates for handshakes to come. The oldest version spoken stays what it was at start.
@@ -135,7 +135,7 @@ impl Acceptor {
     }
 
     pub(super) fn accept(&self, socket: TcpStream) -> tokio_rustls::Accept<TcpStream> {
-        self.acceptor.accept(socket)
+        self.tls.accept(socket)
     }
 }
 
