@@ -13,6 +13,7 @@ use crate::config::snapshot::Snapshot;
 use crate::endpoint::Endpoint;
 use crate::rejection::Rejection;
 use crate::route::Route;
+use crate::route::cors::{self, Grant};
 use crate::wire::target::{self, Target};
 
 /// What of a request the rules look at.
@@ -24,15 +25,17 @@ pub struct Head<'a> {
     pub uri: &'a Uri,
     /// The version, on which the need of a `Host` depends.
     pub version: Version,
-    /// The fields; of them, `Host`.
+    /// The fields; of them, `Host`, and those that make a preflight.
     pub headers: &'a HeaderMap,
 }
 
 /// What answers a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Place<'s> {
     /// The gateway itself.
     Endpoint(&'s Arc<Endpoint>),
+    /// The gateway itself: a preflight for a route with `cors`, which needs no permit.
+    Preflight(&'s Route, Grant),
     /// The upstream of a route, if it permits.
     Route(&'s Route),
 }
@@ -44,7 +47,7 @@ pub struct Decision<'s> {
     pub target: Option<Target>,
     /// What would answer; `None` where nothing would.
     pub place: Option<Place<'s>>,
-    /// The permit to use the route (`None` for an endpoint), or why there is none.
+    /// The permit to use the route (`None` where the gateway answers), or why there is none.
     pub outcome: Result<Option<Permit<'s>>, Rejection>,
 }
 
@@ -58,6 +61,13 @@ pub fn place<'s>(snapshot: &'s Snapshot, head: Head<'_>, target: &Target) -> Res
     if let Some(endpoint) = snapshot.endpoints.get(target.path()) {
         return Ok(Place::Endpoint(endpoint));
     }
+    // a preflight asks for the route of the request to come; where that has no `cors` it is an `OPTIONS` like any other
+    if let Some(asked) = cors::preflight(head.method, head.headers)
+        && let Ok(route) = snapshot.routes.find(&host, &asked, target.path())
+        && let Some(cors) = &route.cors
+    {
+        return Ok(Place::Preflight(route, cors.preflight(route, &asked, head.headers)));
+    }
     Ok(Place::Route(snapshot.routes.find(&host, head.method, target.path())?))
 }
 
@@ -69,9 +79,12 @@ pub fn decide<'s>(snapshot: &'s Snapshot, head: Head<'_>, caller: Caller) -> Dec
     };
     match place(snapshot, head, &target) {
         Err(rejection) => Decision { target: Some(target), place: None, outcome: Err(rejection) },
-        Ok(place @ Place::Endpoint(_)) => Decision { target: Some(target), place: Some(place), outcome: Ok(None) },
-        Ok(place @ Place::Route(route)) => {
-            Decision { target: Some(target), place: Some(place), outcome: authorize::permit(route, caller).map(Some) }
+        Ok(place @ (Place::Endpoint(_) | Place::Preflight(..))) => {
+            Decision { target: Some(target), place: Some(place), outcome: Ok(None) }
+        }
+        Ok(Place::Route(route)) => {
+            let outcome = authorize::permit(route, caller).map(Some);
+            Decision { target: Some(target), place: Some(Place::Route(route)), outcome }
         }
     }
 }

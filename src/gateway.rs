@@ -29,6 +29,7 @@ use crate::record::exchange::{Exchange, Recorder};
 use crate::record::lines::Lines;
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::rejection::{Audience, Format, Rejection, Texts};
+use crate::route::cors::Grant;
 use crate::route::{Allow, Route};
 use crate::wire::accept;
 use crate::wire::body::Body;
@@ -114,6 +115,15 @@ struct Voice {
     format: Format,
     schemes: SchemeSet,
     texts: Arc<Texts>,
+    /// What pages of other origins are told, once there is a route that says so.
+    cors: Option<Grant>,
+}
+
+impl Voice {
+    /// Before anything is known but the form.
+    fn of(format: Format, snapshot: &Snapshot) -> Self {
+        Self { format, schemes: snapshot.schemes, texts: Arc::clone(&snapshot.texts), cors: None }
+    }
 }
 
 impl Worker {
@@ -162,9 +172,15 @@ impl Worker {
                 voice.texts = Arc::clone(&endpoint.texts);
                 return self.answer(snapshot, peer, exchange, endpoint, request).await;
             }
+            Place::Preflight(route, grant) => {
+                exchange.matched(&route.name);
+                voice.cors = Some(grant);
+                return Ok(no_content());
+            }
             Place::Route(route) => route,
         };
         exchange.matched(&route.name);
+        voice.cors = route.cors.as_ref().map(|cors| cors.grant(request.headers()));
         voice.schemes = route.schemes;
         let caller = self.caller(snapshot, route, exchange, request.headers()).await?;
         let permit = authorize::permit(route, caller)?;
@@ -272,10 +288,9 @@ impl Handler for Worker {
         let current = self.current();
         let snapshot = &**current.snapshot;
         let mut exchange = self.open(&current, peer, request.method(), request.headers());
-        let mut voice =
-            Voice { format: format(request.headers()), schemes: snapshot.schemes, texts: Arc::clone(&snapshot.texts) };
+        let mut voice = Voice::of(format(request.headers()), snapshot);
         match self.pass(snapshot, peer, &mut exchange, &mut voice, request).await {
-            Ok(response) => finish(response, exchange, None),
+            Ok(response) => finish(response, exchange, &voice, None),
             Err(rejection) => refuse(&rejection, &voice, snapshot, exchange, &self.0.gateway.state.metrics),
         }
     }
@@ -284,16 +299,18 @@ impl Handler for Worker {
         let current = self.current();
         let snapshot = &**current.snapshot;
         let exchange = self.open(&current, peer, &Method::default(), &HeaderMap::new());
-        let voice = Voice { format: Format::Json, schemes: snapshot.schemes, texts: Arc::clone(&snapshot.texts) };
+        let voice = Voice::of(Format::Json, snapshot);
         refuse(&rejection, &voice, snapshot, exchange, &self.0.gateway.state.metrics)
     }
 
     fn redirect(&self, peer: &Rc<Peer>, location: HeaderValue) -> Response<Body> {
-        let exchange = self.open(&self.current(), peer, &Method::default(), &HeaderMap::new());
+        let current = self.current();
+        let exchange = self.open(&current, peer, &Method::default(), &HeaderMap::new());
+        let voice = Voice::of(Format::Json, &current.snapshot);
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
         response.headers_mut().insert(LOCATION, location);
-        finish(response, exchange, None)
+        finish(response, exchange, &voice, None)
     }
 }
 
@@ -314,15 +331,30 @@ fn refuse(
         request_id: exchange.request_id_text(),
         format: voice.format,
     });
-    finish(response.map(Body::full), exchange, Some(rejection))
+    finish(response.map(Body::full), exchange, voice, Some(rejection))
 }
 
 /// Gives the response its id, and ends the exchange with its body.
-fn finish(mut response: Response<Body>, mut exchange: Exchange, refused: Option<&Rejection>) -> Response<Body> {
+fn finish(
+    mut response: Response<Body>,
+    mut exchange: Exchange,
+    voice: &Voice,
+    refused: Option<&Rejection>,
+) -> Response<Body> {
     let status = refused.map_or_else(|| response.status(), Rejection::status);
     exchange.answered(status, refused.map(Rejection::reason));
     response.headers_mut().insert(X_REQUEST_ID, exchange.request_id().clone());
+    if let Some(cors) = &voice.cors {
+        cors.write(response.headers_mut());
+    }
     response.map(|body| body.on_end(move |_, bytes| exchange.close(bytes)))
+}
+
+/// The answer to a preflight; what it says is said by [`Voice::cors`].
+fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 /// The host that the caller named, as it was named: `:authority`, the target's own, or `Host`, which agree.

@@ -2,6 +2,7 @@
 
 pub mod pattern;
 pub mod table;
+pub mod cors;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method};
 use crate::limit::Quota;
 use crate::principal::{Role, SchemeSet, Scope};
 
+pub use cors::{Cors, Origins};
 pub use pattern::{Pattern, PatternError};
 pub use table::{Conflict, Miss, Table};
 
@@ -83,6 +85,8 @@ pub struct Route {
     pub request_fields: FieldEdits,
     /// Edits of the response's fields.
     pub response_fields: FieldEdits,
+    /// Which pages of other origins may read its responses; `None`: what the upstream says of it passes.
+    pub cors: Option<Arc<Cors>>,
     /// Whether `Authorization` is sent on.
     pub forward_credentials: bool,
     /// The route's budget.
@@ -109,6 +113,7 @@ pub(crate) fn test_route(path: &str) -> Route {
         strip_prefix: None,
         request_fields: FieldEdits::default(),
         response_fields: FieldEdits::default(),
+        cors: None,
         forward_credentials: false,
         rate: None,
         timeout: None,

@@ -81,7 +81,7 @@ impl Route {
     }
 
     /// The methods it lists, with the HEAD that GET implies.
-    fn listed_methods(&self) -> impl Iterator<Item = &Method> {
+    pub fn listed_methods(&self) -> impl Iterator<Item = &Method> {
         let implied = self.methods.contains(&Method::GET) && !self.methods.contains(&Method::HEAD);
         self.methods.iter().chain(implied.then_some(&Method::HEAD))
     }

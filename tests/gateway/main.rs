@@ -41,5 +41,6 @@ mod cli;
 mod rules;
 mod metrics;
 mod smuggling;
+mod cors;
 mod bad_environment;
 mod outside;

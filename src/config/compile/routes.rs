@@ -1,5 +1,7 @@
 //! Routes: names resolved, the table built, conflicts named.
 
+use std::sync::Arc;
+
 use super::super::model::routes::Route as Model;
 use super::super::report::{Place, Report};
 use super::upstreams::Names;
@@ -68,6 +70,7 @@ fn compile_route(model: Model, upstreams: &Names, schemes: SchemeSet, report: &m
         strip_prefix: model.strip_prefix,
         request_fields: model.request_fields,
         response_fields: model.response_fields,
+        cors: model.cors.map(Arc::new),
         forward_credentials: model.forward_credentials,
         rate: model.rate,
         timeout: model.timeout,

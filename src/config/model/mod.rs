@@ -6,6 +6,7 @@ pub mod settings;
 pub mod auth;
 pub mod upstreams;
 pub mod routes;
+mod cors;
 pub mod endpoints;
 
 use std::net::{IpAddr, SocketAddr};

@@ -11,7 +11,7 @@ use super::super::tree::{Node, Value};
 use crate::limit::Quota;
 use crate::principal::{SchemeSet, Scope};
 use crate::route::pattern::Segment;
-use crate::route::{Allow, FieldEdits, Pattern, RateBy, RouteRate};
+use crate::route::{Allow, Cors, FieldEdits, Pattern, RateBy, RouteRate};
 
 /// One of `routes`.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct Route {
     pub request_field_places: Vec<Placed<HeaderName>>,
     /// `response_headers`.
     pub response_fields: FieldEdits,
+    /// `cors`.
+    pub cors: Option<Cors>,
     /// `forward_credentials`.
     pub forward_credentials: bool,
     /// `rate`.
@@ -66,13 +68,14 @@ const KEYS: &[&str] = &[
     "strip_prefix",
     "request_headers",
     "response_headers",
+    "cors",
     "forward_credentials",
     "rate",
     "timeout",
     "body_bytes",
     "to",
 ];
-const LATER: &[&str] = &["cors", "end_streams_on"];
+const LATER: &[&str] = &["end_streams_on"];
 
 impl Route {
     /// Reads one item.
@@ -99,6 +102,7 @@ impl Route {
         let response_fields = section.read("response_headers", report, |node, report| {
             field_edits(node, "`response_headers`", &mut Vec::new(), report)
         });
+        let cors = section.read("cors", report, super::cors::cors);
         let forward_credentials = section.read("forward_credentials", report, decode::boolean).unwrap_or_default();
         let rate = section.read("rate", report, rate);
         let timeout = section.read("timeout", report, decode::some_time);
@@ -120,6 +124,7 @@ impl Route {
             request_fields: request_fields.unwrap_or_default(),
             request_field_places,
             response_fields: response_fields.unwrap_or_default(),
+            cors,
             forward_credentials,
             rate,
             timeout,

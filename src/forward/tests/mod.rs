@@ -173,6 +173,7 @@ fn route() -> Route {
         strip_prefix: None,
         request_fields: FieldEdits::default(),
         response_fields: FieldEdits::default(),
+        cors: None,
         forward_credentials: false,
         rate: None,
         timeout: None,
