@@ -77,16 +77,14 @@ fn a_locked_store_fails_closed_and_heals() {
     gateway.send(&request).expect(200);
     let token = gateway.opaque("user");
     let path = gateway.setup.path("portcullis.db");
-    // an exclusive lock of another process, until it is told to end
+    // another process holds the lock for writing, until it is told to end
     let mut holder = crate::support::outside::python()
         .args([
             "-c",
             "
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
-db.execute('pragma journal_mode')
-db.execute('pragma locking_mode = exclusive')
-db.execute('begin exclusive')
+db.execute('begin immediate')
 print('locked', flush=True)
 sys.stdin.read()
 ",

@@ -6,7 +6,7 @@ use crate::support::{Gateway, Upstream, eventually, get};
 
 fn yaml(upstream: &Upstream, path: &str) -> String {
     format!(
-        "upstreams: {{ api: {{ servers: ['{}'] }} }}\nroutes: [{{ path: {path}, allow: anyone, to: api }}]\n",
+        "upstreams: {{ api: {{ servers: ['{}'] }} }}\nroutes: [{{ path: '{path}', allow: anyone, to: api }}]\n",
         upstream.url()
     )
 }
@@ -40,7 +40,7 @@ fn a_bad_file_is_reported_and_the_old_rules_stay() {
     let gateway = Gateway::start(&yaml(&upstream, "/old"));
     for (bad, named) in [
         ("routes: [", "gateway.yaml:"),
-        (yaml(&upstream, "/new, alow: anyone").as_str(), "alow"),
+        (yaml(&upstream, "/new', alow: 'anyone").as_str(), "alow"),
         (yaml(&upstream, "/new").replace("to: api", "to: apo").as_str(), "apo"),
         ("", "gateway.yaml"),
         (

@@ -3,7 +3,7 @@
 use crate::support::{Gateway, USERS, Upstream, routes};
 
 /// What stands behind each attack: a request that nobody authorized.
-const SMUGGLED: &str = "GET /admin/smuggled HTTP/1.1\r\nHost: a\r\nX-Auth-User: admin\r\n\r\n";
+const SMUGGLED: &str = "GET /admin/smuggled HTTP/1.1\r\nHost: a\r\nX-Auth-User: admin\r\nConnection: close\r\n\r\n";
 
 fn gateway() -> (Gateway, Upstream) {
     let upstream = Upstream::hello();
@@ -121,7 +121,7 @@ fn what_stands_behind_a_request_is_judged_by_itself() {
     }
     // a body of a request that says that there is none
     let answer = gateway.raw(
-        b"GET /user/x HTTP/1.1\r\nHost: a\r\nAuthorization: Basic eDp5\r\n\r\nGET /open/y HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /user/x HTTP/1.1\r\nHost: a\r\nAuthorization: Basic eDp5\r\n\r\nGET /open/y HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     );
     assert_eq!(statuses(&answer), ["401", "200"]);
 }

@@ -92,7 +92,8 @@ fn a_self_signed_certificate_is_kept() {
 #[test]
 fn plain_text_on_a_tls_listener_and_garbage_are_answered_by_the_end() {
     let upstream = Upstream::hello();
-    let gateway = Gateway::start(&format!("{}{USERS}{}", listeners("{ self_signed: [localhost] }"), routes(&upstream)));
+    let tls = listeners("{ self_signed: [localhost] }");
+    let gateway = Gateway::start(&format!("{tls}timeouts: {{ handshake: 2s }}\n{USERS}{}", routes(&upstream)));
     for bytes in [&b"GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"\x16\x03\x01\xff\xff\xff", b"\0\0\0\0"] {
         let answer = gateway.raw(bytes);
         assert!(!String::from_utf8_lossy(&answer).contains("200"), "{answer:?}");
@@ -123,19 +124,19 @@ fn a_handshake_that_dawdles_is_cut_off() {
 #[test]
 fn the_redirect_keeps_the_url() {
     let upstream = Upstream::hello();
+    let https = crate::support::upstream::nobody();
     let yaml = format!(
         "listeners:
   - {{ address: '127.0.0.1:0', redirect: https }}
-  - {{ address: '127.0.0.1:0', tls: {{ self_signed: [localhost] }} }}
+  - {{ address: '{https}', tls: {{ self_signed: [localhost] }} }}
 {USERS}{}",
         routes(&upstream)
     );
     let gateway = Gateway::start(&yaml);
-    let port = gateway.listeners[1].1.port();
     for (host, target) in [("api.example.com", "/open/x?a=b%2F&c"), ("api.example.com:8080", "/admin/x")] {
         let response = gateway.send(&get(target).header("Host", host)).expect(308);
         let location = response.header("Location").unwrap();
-        assert_eq!(location, format!("https://api.example.com:{port}{target}"));
+        assert_eq!(location, format!("https://api.example.com:{}{target}", https.port()));
     }
     for host in ["evil\\@x", "a b", "a/b", ""] {
         assert_eq!(gateway.send(&get("/open/x").header("Host", host)).status, 400, "{host}");

@@ -54,6 +54,7 @@ fn a_websocket_passes_both_ways_once_its_handshake_was_authorized() {
     let gateway = gateway(&upstream);
     let good = crate::support::client::basic("user", "userpassword");
     let socket = TcpStream::connect(gateway.address()).unwrap();
+    socket.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
     let (mut session, response) = tungstenite::client(handshake(&gateway, Some(&good)), socket).unwrap();
     assert_eq!(response.status(), 101);
     for message in [Message::text("hello"), Message::binary(vec![7; 200_000]), Message::text("bye")] {
@@ -195,7 +196,7 @@ fn a_websocket_ends_with_either_side() {
         let mut head = [0; 4096];
         let count = socket.read(&mut head).unwrap();
         assert!(count > 0);
-        socket.write_all(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhi").unwrap();
+        socket.write_all(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhi").unwrap();
     });
     let gateway = gateway(&upstream);
     let request = get("/ws")

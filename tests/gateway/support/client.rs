@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -177,14 +177,12 @@ impl<T: Read + Write + Send> Stream for T {}
 /// One connection to a server.
 pub struct Connection {
     stream: Box<dyn Stream>,
-    socket: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
     pub fn plain(address: SocketAddr) -> Self {
-        let socket = connect(address);
-        Self { stream: Box::new(socket.try_clone().unwrap()), socket, buffer: Vec::new() }
+        Self { stream: Box::new(connect(address)), buffer: Vec::new() }
     }
 
     /// Over TLS, with the handshake done; the error of a handshake that failed.
@@ -195,18 +193,12 @@ impl Connection {
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
         }
-        let kept = socket.try_clone()?;
-        Ok(Self { stream: Box::new(rustls::StreamOwned::new(session, socket)), socket: kept, buffer: Vec::new() })
+        Ok(Self { stream: Box::new(rustls::StreamOwned::new(session, socket)), buffer: Vec::new() })
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)?;
         self.stream.flush()
-    }
-
-    /// Ends our half.
-    pub fn finish(&mut self) {
-        self.socket.shutdown(Shutdown::Write).unwrap();
     }
 
     #[track_caller]

@@ -176,12 +176,11 @@ impl Gateway {
         self.connect().send(request)
     }
 
-    /// What comes back for these bytes, until the gateway closes or `finish`ed input is answered.
+    /// What comes back for these bytes until the gateway closes; so they end in a refusal or in `Connection: close`.
     pub fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let mut connection = self.connect();
         // it may refuse and close before all is written
         drop(connection.write(bytes));
-        connection.finish();
         connection.rest().unwrap()
     }
 
