@@ -129,6 +129,4 @@ fn an_unset_variable_and_a_missing_secret() {
     // an empty secret would let anybody sign
     let setup = Setup::new(&key("'${EMPTY}'")).variable("EMPTY", "");
     refused(&setup);
-    let short = refused(&Setup::new(&key("short")));
-    assert!(short.contains("gateway.yaml:") && !short.contains("short }"), "{short}");
 }

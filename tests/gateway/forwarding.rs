@@ -86,7 +86,13 @@ fn bodies_stream_both_ways_while_they_are_made() {
     let upstream = Upstream::sessions(move |mut socket| {
         let mut seen = Vec::new();
         let mut part = [0; 4096];
-        while !seen.windows(5).any(|window| window == b"first") {
+        // however the gateway cuts the body into chunks
+        let content = |seen: &[u8]| {
+            let text = String::from_utf8_lossy(seen).into_owned();
+            let body = text.split_once("\r\n\r\n").map(|(_, body)| body.replace(|c: char| !c.is_ascii_lowercase(), ""));
+            body.unwrap_or_default()
+        };
+        while content(&seen) != "first" {
             let count = socket.read(&mut part).unwrap();
             seen.extend_from_slice(&part[..count]);
         }

@@ -76,7 +76,7 @@ fn ambiguous_paths_are_refused() {
     for bytes in [&b"/a\xffb"[..], b"/a\xc3\xa9", b"/a\x01b", b"/a\x7fb", b"/a\tb"] {
         let mut request = b"GET ".to_vec();
         request.extend_from_slice(bytes);
-        request.extend_from_slice(b" HTTP/1.1\r\nHost: a\r\n\r\n");
+        request.extend_from_slice(b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         let answer = gateway.raw(&request);
         assert!(answer.starts_with(b"HTTP/1.1 400"), "{bytes:?}: {}", String::from_utf8_lossy(&answer));
     }

@@ -140,11 +140,11 @@ fn names_that_upstreams_fold_into_framing_do_not_pass() {
             gateway.raw(format!("GET /open/x HTTP/1.1\r\nHost: a\r\n{line}\r\nConnection: close\r\n\r\n").as_bytes());
         assert!(statuses(&answer).len() == 1, "{line}");
         for received in upstream.received() {
-            assert!(
-                !received.head.contains("44") && !received.head.to_lowercase().contains("chunked"),
-                "{}",
-                received.head
-            );
+            let strange = received.headers.iter().find(|(name, _)| {
+                name.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+                    || name.eq_ignore_ascii_case("transfer-encoding")
+            });
+            assert_eq!(strange, None);
         }
     }
 }

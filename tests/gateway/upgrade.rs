@@ -71,6 +71,7 @@ fn a_websocket_passes_both_ways_once_its_handshake_was_authorized() {
     });
     session.close(None).unwrap();
     while session.read().is_ok() {}
+    drop(session);
     eventually("the closed stream is no longer counted", || {
         match gateway.metric("portcullis_open_streams", &[("kind", "websocket")]) {
             open if open < 0.1 => Ok(()),
