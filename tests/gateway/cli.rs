@@ -167,7 +167,7 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
         let end = setup.cli_plain(arguments, "").expect(2);
         assert!(!end.stderr.trim().is_empty(), "{arguments:?}");
     }
-    for arguments in [&["--help"][..], &["--version"], &["user", "--help"], &["explain", "--help"]] {
+    for arguments in [&["--help"][..], &["--version"], &["user", "--help"]] {
         assert!(!setup.cli_plain(arguments, "").expect(0).stdout.is_empty());
     }
 }

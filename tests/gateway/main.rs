@@ -38,7 +38,7 @@ mod tls;
 mod reload;
 mod drain;
 mod cli;
-mod rules;
+mod configuration;
 mod metrics;
 mod smuggling;
 mod cors;
