@@ -29,6 +29,7 @@ mod paths;
 mod errors;
 mod identity;
 mod limits;
+mod time;
 mod endpoints;
 mod oauth;
 mod revocation;

@@ -3,6 +3,7 @@
 //! It has no opinions about behaviour; the tests have. Nothing here uses a fixed port, a network or a sleep.
 
 pub mod client;
+pub mod clocked;
 pub mod gateway;
 pub mod keys;
 pub mod outside;
@@ -10,7 +11,7 @@ pub mod upstream;
 pub mod wait;
 
 pub use client::{Connection, Request, Response, delete, get, post, put};
-pub use gateway::{Cli, Gateway, Setup};
+pub use gateway::{Gateway, Setup};
 pub use keys::{Certificate, Signer};
 pub use upstream::{Reply, Upstream};
 pub use wait::{DEADLINE, Gate, eventually, unix_now};

@@ -1,0 +1,44 @@
+//! The gateway inside the test's process, so that its clock can be moved.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use portcullis::cli::{Running, start};
+use portcullis::clock::Clock;
+
+use super::client::{Connection, Request, Response};
+use super::gateway::Setup;
+
+/// A gateway whose time a test moves. Its logs are off: they would go to the test's own output.
+pub struct Clocked {
+    running: Option<Running>,
+    clock: Clock,
+    address: SocketAddr,
+    _setup: Setup,
+}
+
+impl Clocked {
+    pub fn start(yaml: &str) -> Self {
+        let setup = Setup::new(&format!("log: {{ access: off, audit: off }}\n{yaml}"));
+        let clock = Clock::system();
+        let running = start(&setup.path("gateway.yaml"), clock.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let address = running.listeners()[0].address;
+        Self { running: Some(running), clock, address, _setup: setup }
+    }
+
+    pub fn send(&self, request: &Request) -> Response {
+        Connection::plain(self.address).send(request)
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+impl Drop for Clocked {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.drain();
+        }
+    }
+}
