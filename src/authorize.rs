@@ -75,6 +75,7 @@ mod tests {
             user_field: HeaderValue::from_static("alice"),
             roles_field: HeaderValue::from_static(""),
             expires_at: None,
+            tie: None,
         }))
     }
 

@@ -134,6 +134,7 @@ impl Worker {
         let metrics = Rc::new(state.metrics.worker());
         let current = RefCell::new(Current::of(gateway.snapshot(), &metrics, state));
         upstreams.apply(&current.borrow().snapshot.upstreams);
+        upstreams.obey(&state.authenticator, &current.borrow().snapshot.auth);
         Self(Rc::new(Inner { upstreams, metrics, current, random: RefCell::default(), gateway }))
     }
 
@@ -143,6 +144,7 @@ impl Worker {
         let in_force = inner.gateway.snapshot.load();
         if !Arc::ptr_eq(&in_force, &inner.current.borrow().snapshot) {
             inner.upstreams.apply(&in_force.upstreams);
+            inner.upstreams.obey(&inner.gateway.state.authenticator, &in_force.auth);
             *inner.current.borrow_mut() = Current::of(Arc::clone(&in_force), &inner.metrics, &inner.gateway.state);
         }
         inner.current.borrow().clone()

@@ -46,7 +46,7 @@ const ROLE_LISTS_MAX: usize = 1024;
 pub(super) type CacheKey = [u8; 16];
 
 /// What a verdict depends on; unused places repeat the first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Depends {
     keys: [DependencyKey; 4],
     used: u8,
@@ -74,6 +74,33 @@ impl Depends {
             self.used += 1;
         }
         self
+    }
+}
+
+/// What an identity rests on, so that what is open for long can ask whether it still stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tie {
+    depends: Depends,
+    /// The newest generation of changes at which it was known to stand.
+    generation: u64,
+    valid_until: UnixSeconds,
+}
+
+impl Tie {
+    /// Past it the credential is no longer taken, in unix seconds; `None` for one that does not end.
+    pub fn ends_at(self) -> Option<UnixSeconds> {
+        Some(self.valid_until).filter(|&end| end != UnixSeconds::MAX)
+    }
+
+    /// Whether nothing of it has changed; moves on, so that old changes are not looked at again.
+    pub(super) fn holds(&mut self, changes: &Changes) -> bool {
+        // read before the check: what is noted during it has a later generation
+        let current = changes.generation();
+        let holds = self.depends.hold(changes, self.generation);
+        if holds {
+            self.generation = current;
+        }
+        holds
     }
 }
 
@@ -357,8 +384,9 @@ impl Cache {
         let takeoff = TakeOff { cache: Arc::clone(self), key };
         self.background.spawn(async move {
             let mut result = tokio::time::timeout(LOOK_UP_TIMEOUT, work).await.unwrap_or(Err(Failure::Unavailable));
-            if let Ok(Verdict { outcome: Ok(identity), .. }) = &mut result {
-                takeoff.cache.share_roles(identity);
+            if let Ok(Verdict { outcome: Ok(identity), generation, depends, valid_until }) = &mut result {
+                let tie = Tie { depends: *depends, generation: *generation, valid_until: *valid_until };
+                takeoff.cache.finish(identity, tie);
             }
             takeoff.cache.keep(key, &result);
             drop(takeoff);
@@ -390,9 +418,10 @@ impl Cache {
         }
     }
 
-    /// Most principals have one of a few lists of roles: each is kept once.
-    fn share_roles(&self, identity: &mut Arc<Identity>) {
+    /// Ties an identity to what it rests on. Most principals have one of a few lists of roles: each is kept once.
+    fn finish(&self, identity: &mut Arc<Identity>, tie: Tie) {
         let Some(identity) = Arc::get_mut(identity) else { return };
+        identity.tie = Some(tie);
         let mut lists = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = lists.get(&identity.principal.roles) {
             identity.principal.roles = Arc::clone(shared);

@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{Context, SHA256};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use tokio::runtime::Handle;
 
 use self::bearer::JwtKind;
+pub use self::cache::Tie;
 use self::cache::{Cache, Found, Verdict};
 use self::claims::Claims;
 use self::keys::Keys;
@@ -61,6 +63,8 @@ pub struct Identity {
     pub roles_field: HeaderValue,
     /// When the credential ends, in unix seconds; `None` for one that does not.
     pub expires_at: Option<UnixSeconds>,
+    /// What it rests on.
+    pub tie: Option<Tie>,
 }
 
 impl Identity {
@@ -72,6 +76,7 @@ impl Identity {
             principal,
             scheme,
             expires_at,
+            tie: None,
         }
     }
 }
@@ -271,6 +276,38 @@ impl Authenticator {
                 drop(self.limits.unauthenticated(address).map_err(Rejection::RateLimited)?);
                 metrics.auth(scheme, AuthOutcome::Refused);
                 Err(error.into())
+            }
+        }
+    }
+
+    /// Whether nothing that an identity rests on has changed; moves its tie on.
+    pub fn holds(&self, tie: &mut Tie) -> bool {
+        tie.holds(&self.parts.changes)
+    }
+
+    /// Who presents this value of `Authorization` now, for what is open since before. It draws on no budget: or a caller who
+    /// has spent theirs could not be shut out.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] where a request with it would be refused, or why nobody can say.
+    pub async fn still(
+        &self,
+        settings: &Settings,
+        schemes: SchemeSet,
+        authorization: &HeaderValue,
+    ) -> Result<Arc<Identity>, Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, authorization.clone());
+        let presented = presented(&headers).map_err(|error| Failure::Refused(error.into()))?;
+        let malformed = Failure::Refused(CredentialError::UnsupportedScheme.into());
+        let presented = presented.filter(|presented| schemes.contains(presented.scheme)).ok_or(malformed)?;
+        let key = self.cache_key(settings, presented);
+        match self.cache.find(&key) {
+            Found::Fresh(identity) => Ok(identity),
+            Found::Refused(fault) => Err(Failure::Refused(fault)),
+            Found::Stale(_) | Found::Nothing => {
+                let credential = presented.read().map_err(|error| Failure::Refused(error.into()))?;
+                self.look_up(key, settings, credential, false).await
             }
         }
     }

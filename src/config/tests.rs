@@ -152,10 +152,6 @@ fn what_is_not_built_yet_is_known_and_refused() {
         assert!(printed.contains(message), "{section}\n{printed}");
         assert!(!printed.contains("canary"), "{printed}");
     }
-    for key in ["end_streams_on: []"] {
-        let printed = with_route(&format!("    allow: anyone\n    {key}\n")).unwrap_err().to_string();
-        assert!(printed.contains("is not available yet"), "{printed}");
-    }
     let printed = problems("upstreams: { a: { servers: [http://a], balance: { hash: address } } }\nroutes: []");
     assert!(printed.contains("`balance: hash` is not available yet"), "{printed}");
 }

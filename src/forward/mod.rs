@@ -10,6 +10,8 @@ pub mod pool;
 pub mod retry;
 pub mod upgrade;
 pub mod echo;
+mod leash;
+mod tunnel;
 mod deadline;
 mod dial;
 mod outgoing;

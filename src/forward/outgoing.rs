@@ -1,6 +1,6 @@
 //! A request's body on its way to a server: watched, so that it is known which side is slow and how it ended.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::leash::{Leash, Side};
 use crate::clock::Clock;
 use crate::rejection::Rejection;
 use crate::wire::body::{Body, BodyError};
@@ -24,6 +25,8 @@ pub(super) struct Outgoing {
 pub(super) struct Progress {
     moved: Cell<Instant>,
     state: Cell<State>,
+    /// Ends the body with the credential that it came with.
+    leash: OnceCell<Rc<Leash>>,
     /// A caller's trailers may not say who they are.
     identity: IdentityNames,
     clock: Clock,
@@ -56,6 +59,7 @@ impl Outgoing {
         let progress = Rc::new(Progress {
             moved: Cell::new(clock.now()),
             state: Cell::new(State::Taking),
+            leash: OnceCell::new(),
             identity: identity.clone(),
             clock: clock.clone(),
         });
@@ -89,8 +93,14 @@ impl Progress {
             State::Broken => Some(Rejection::BadRequest("the body broke off")),
             State::TooLarge => Some(Rejection::BodyTooLarge),
             State::Stalled => Some(Rejection::RequestTimeout),
-            State::Cut => Some(Rejection::Internal),
+            State::Cut => Some(self.leash.get().map_or(Rejection::Internal, |leash| leash.rejection())),
         }
+    }
+
+    /// Ends the body once this is cut.
+    pub(super) fn obey(&self, leash: Rc<Leash>) {
+        // a second one would be the same
+        drop(self.leash.set(leash));
     }
 
     fn see(&self, polled: &mut Poll<Option<Result<Frame<Bytes>, BodyError>>>, ended: bool) {
@@ -122,7 +132,11 @@ impl HttpBody for Outgoing {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let outgoing = self.get_mut();
-        let mut polled = Pin::new(&mut outgoing.body).poll_frame(cx);
+        let leash = outgoing.progress.as_ref().and_then(|progress| progress.leash.get());
+        let mut polled = match leash.map(|leash| leash.poll_cut(Side::Request, cx)) {
+            Some(Poll::Ready(_)) => Poll::Ready(Some(Err(BodyError::Cut))),
+            Some(Poll::Pending) | None => Pin::new(&mut outgoing.body).poll_frame(cx),
+        };
         if let Some(progress) = &outgoing.progress {
             progress.see(&mut polled, outgoing.body.is_end_stream());
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use prometheus::{Histogram, IntGauge};
@@ -16,12 +16,14 @@ use super::balance::Chooser;
 use super::deadline::{Deadlines, Elapsed};
 use super::dial::DialError;
 use super::health::{Fleet, ServerKey};
+use super::leash::{Form, Leashes, Tether};
 use super::outgoing::{Outgoing, Progress};
 use super::pool::{Failure, InFlight, Lease, Server, Used};
 use super::retry::{ATTEMPTS_MAX, Copy, Loss};
 use super::rewrite::{self, Outbound};
 use super::upgrade::{self, Asked, OpenStream, Outcome};
 use super::{Origin, Sent, ServerGroup, Settings, Timeouts, UpstreamKind, UpstreamSettings, echo};
+use crate::authenticate::{self, Authenticator};
 use crate::authorize::Permit;
 use crate::clock::Clock;
 use crate::rejection::Rejection;
@@ -37,6 +39,7 @@ pub struct Upstreams {
     groups: RefCell<Vec<Option<Rc<Group>>>>,
     servers: RefCell<HashMap<ServerKey, Rc<Server>>>,
     open: OpenStreams,
+    leashes: Leashes,
 }
 
 struct OpenStreams {
@@ -67,6 +70,7 @@ struct Passing<'a> {
     method: Method,
     takes_trailers: bool,
     progress: Option<Rc<Progress>>,
+    tether: Option<Tether<'a>>,
 }
 
 /// A response's head, and what has to be given back at its end.
@@ -88,6 +92,7 @@ impl Upstreams {
             groups: RefCell::default(),
             servers: RefCell::default(),
             open,
+            leashes: Leashes::default(),
             fleet,
             clock,
         }
@@ -114,6 +119,11 @@ impl Upstreams {
             .collect();
         self.servers.replace(kept);
         self.groups.replace(groups);
+    }
+
+    /// Takes the settings by which the credentials of open streams are judged from here on.
+    pub fn obey(&self, authenticator: &Arc<Authenticator>, settings: &authenticate::Settings) {
+        self.leashes.obey(authenticator, settings, &self.clock);
     }
 
     fn group(&self, name: &Arc<str>, group: &Arc<ServerGroup>, known: &HashMap<ServerKey, Rc<Server>>) -> Group {
@@ -156,6 +166,9 @@ impl Upstreams {
         let (mut head, body) = request.into_parts();
         let identity = permit.identity().map(|identity| &**identity);
         let outbound = Outbound { route, identity, names: settings.identity, target, origin };
+        // both before the head is rewritten, which takes the credential out
+        let tether = Tether::of(route, permit.identity(), &head.headers);
+        let grpc = is_grpc(&head.headers);
         let hop = rewrite::request(&mut head, &outbound);
         let body = if body.is_end_stream() { body } else { body.stalling_after(settings.timeouts.idle) };
         let (body, progress) = Outgoing::new(body, &self.clock, settings.identity);
@@ -166,7 +179,12 @@ impl Upstreams {
             method: head.method.clone(),
             takes_trailers: hop.takes_trailers,
             progress,
+            tether,
         };
+        if let (true, Some(progress), Some(tether)) = (grpc, &passing.progress, &passing.tether) {
+            // a call that streams may say much before it is answered
+            progress.obey(self.leashes.leash(tether));
+        }
         let asked = upgrade::asked(&mut head, &hop, passing.progress.is_some());
         // a 2xx of the echo would say that there is a tunnel
         let opens = asked.is_some() && !matches!(upstream.kind, UpstreamKind::Echo);
@@ -271,12 +289,34 @@ impl Upstreams {
         }
         let open = self.open.of(&head);
         // an open stream may have nothing to say for hours; it ends with either side's connection
-        let body = if open.is_some() { body } else { body.stalling_after(passing.timeouts.idle) };
+        let is_stream = open.is_some();
+        let body = if is_stream { body } else { body.stalling_after(passing.timeouts.idle) };
         let body = body.on_end(move |end, _| {
             used.ended(&server, end == BodyEnd::Complete);
             drop((in_flight, open));
         });
+        let body = if is_stream { self.leashed(body, &head, passing) } else { body };
         Ok(Response::from_parts(head, body))
+    }
+
+    /// An open stream, ended with its credential where its route says so.
+    fn leashed(&self, body: Body, head: &response::Parts, passing: &Passing<'_>) -> Body {
+        let Some(tether) = &passing.tether else { return body };
+        let leash = self.leashes.leash(tether);
+        if let Some(progress) = &passing.progress {
+            progress.obey(Rc::clone(&leash));
+        }
+        let form = if body.size_hint().exact().is_some() {
+            Form::Abort
+        } else if is_plain_grpc(&head.headers) {
+            Form::GrpcTrailers
+        } else if is_grpc(&head.headers) {
+            // gRPC-Web has its trailers in the body, where only its own framing could tell them apart
+            Form::Abort
+        } else {
+            Form::End
+        };
+        leash.hold(body, form)
     }
 
     /// Asks one server after the other to open a WebSocket, each over a connection of its own.
@@ -352,7 +392,8 @@ impl Upstreams {
                 passing.rewrite_response(&mut head, &body);
                 fields.write(&mut head.headers);
                 let open = OpenStream::new(self.open.websocket.clone());
-                tunnel.carry((open, arrived.in_flight, arrived.used));
+                let leash = passing.tether.as_ref().map(|tether| self.leashes.leash(tether));
+                tunnel.carry(leash, (open, arrived.in_flight, arrived.used));
                 Ok(Response::from_parts(head, body))
             }
         }
@@ -362,16 +403,27 @@ impl Upstreams {
 impl OpenStreams {
     /// Responses that are open for long are counted while they are.
     fn of(&self, head: &response::Parts) -> Option<OpenStream> {
-        let media_type = head.headers.get(CONTENT_TYPE)?.as_bytes();
-        let begins = |with: &[u8]| media_type.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
-        if begins(b"text/event-stream") {
+        if begins(&head.headers, b"text/event-stream") {
             Some(OpenStream::new(self.sse.clone()))
-        } else if begins(b"application/grpc") {
+        } else if is_grpc(&head.headers) {
             Some(OpenStream::new(self.grpc.clone()))
         } else {
             None
         }
     }
+}
+
+fn begins(headers: &HeaderMap, with: &[u8]) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    media_type.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    begins(headers, b"application/grpc")
+}
+
+fn is_plain_grpc(headers: &HeaderMap) -> bool {
+    is_grpc(headers) && !begins(headers, b"application/grpc-web")
 }
 
 impl Group {

@@ -3,6 +3,8 @@
 //! Only `websocket` is ever upgraded. Behind an upgrade the gateway is blind, and `h2c` or a protocol of a server's own
 //! would let a caller send requests there that no route has seen. A connection that was upgraded is nobody else's again.
 
+use std::rc::Rc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
@@ -13,15 +15,14 @@ use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
 use sha1::{Digest, Sha1};
 
+use super::leash::Leash;
+use super::tunnel;
 use crate::wire::fields::Hop;
 
 const WEBSOCKET: &str = "websocket";
 
 /// RFC 6455 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// Bytes held in each direction of a tunnel.
-const TUNNEL_BUFFER_BYTES: usize = 16 * 1024;
 
 /// A caller's wish for a WebSocket.
 pub(super) struct Asked {
@@ -172,18 +173,16 @@ impl Drop for OpenStream {
 }
 
 impl Tunnel {
-    /// Carries bytes both ways until both sides have ended, one breaks, or the worker ends. There is no idle bound: an open
-    /// WebSocket may be silent for hours, and TCP finds out about a dead peer. `held` lives as long as the tunnel.
-    pub(super) fn carry(self, held: impl Sized + 'static) {
+    /// Carries bytes both ways until both sides have ended, one breaks, the leash is cut, or the worker ends. There is no idle
+    /// bound: an open WebSocket may be silent for hours, and TCP finds out about a dead peer. `held` lives as long as the
+    /// tunnel.
+    pub(super) fn carry(self, leash: Option<Rc<Leash>>, held: impl Sized + 'static) {
         tokio::task::spawn_local(async move {
             let held = held;
             // the caller's end is there once the response was written; the upstream's own bytes wait in its socket
             if let (Ok(caller), Ok(upstream)) = (self.caller.await, self.upstream.await) {
-                let (mut caller, mut upstream) = (TokioIo::new(caller), TokioIo::new(upstream));
-                let size = TUNNEL_BUFFER_BYTES;
-                if let Err(error) =
-                    tokio::io::copy_bidirectional_with_sizes(&mut caller, &mut upstream, size, size).await
-                {
+                let carried = tunnel::carry(TokioIo::new(caller), TokioIo::new(upstream), leash.as_deref());
+                if let Err(error) = carried.await {
                     tracing::debug!(error = %error.kind(), "tunnel broke");
                 }
             }

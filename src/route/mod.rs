@@ -58,6 +58,23 @@ pub struct FieldEdits {
     pub remove: Vec<HeaderName>,
 }
 
+/// What ends a route's open streams before their time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamEnds {
+    /// That the credential would no longer be let pass: revoked, its principal disabled or without the role.
+    pub revocation: bool,
+    /// That the credential has ended.
+    pub expiry: bool,
+}
+
+/// Who is shut out is shut out of what is open too. That a credential has ended says nothing against who has it, and few
+/// clients expect that a download or a subscription ends with a token that lives for minutes.
+impl Default for StreamEnds {
+    fn default() -> Self {
+        Self { revocation: true, expiry: false }
+    }
+}
+
 /// One rule of the configuration, compiled.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -87,6 +104,8 @@ pub struct Route {
     pub response_fields: FieldEdits,
     /// Which pages of other origins may read its responses; `None`: what the upstream says of it passes.
     pub cors: Option<Arc<Cors>>,
+    /// What ends its open streams.
+    pub ends_streams: StreamEnds,
     /// Whether `Authorization` is sent on.
     pub forward_credentials: bool,
     /// The route's budget.
@@ -114,6 +133,7 @@ pub(crate) fn test_route(path: &str) -> Route {
         request_fields: FieldEdits::default(),
         response_fields: FieldEdits::default(),
         cors: None,
+        ends_streams: StreamEnds::default(),
         forward_credentials: false,
         rate: None,
         timeout: None,

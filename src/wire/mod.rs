@@ -7,4 +7,5 @@ pub mod fields;
 pub mod forwarded;
 pub mod accept;
 pub mod body;
+pub mod frames;
 pub mod opaque;

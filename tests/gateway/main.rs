@@ -43,5 +43,6 @@ mod configuration;
 mod metrics;
 mod smuggling;
 mod cors;
+mod streams;
 mod bad_environment;
 mod outside;

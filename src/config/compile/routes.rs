@@ -71,6 +71,7 @@ fn compile_route(model: Model, upstreams: &Names, schemes: SchemeSet, report: &m
         request_fields: model.request_fields,
         response_fields: model.response_fields,
         cors: model.cors.map(Arc::new),
+        ends_streams: model.ends_streams.unwrap_or_default(),
         forward_credentials: model.forward_credentials,
         rate: model.rate,
         timeout: model.timeout,

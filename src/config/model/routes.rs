@@ -11,7 +11,7 @@ use super::super::tree::{Node, Value};
 use crate::limit::Quota;
 use crate::principal::{SchemeSet, Scope};
 use crate::route::pattern::Segment;
-use crate::route::{Allow, Cors, FieldEdits, Pattern, RateBy, RouteRate};
+use crate::route::{Allow, Cors, FieldEdits, Pattern, RateBy, RouteRate, StreamEnds};
 
 /// One of `routes`.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Route {
     pub response_fields: FieldEdits,
     /// `cors`.
     pub cors: Option<Cors>,
+    /// `end_streams_on`.
+    pub ends_streams: Option<StreamEnds>,
     /// `forward_credentials`.
     pub forward_credentials: bool,
     /// `rate`.
@@ -69,18 +71,18 @@ const KEYS: &[&str] = &[
     "request_headers",
     "response_headers",
     "cors",
+    "end_streams_on",
     "forward_credentials",
     "rate",
     "timeout",
     "body_bytes",
     "to",
 ];
-const LATER: &[&str] = &["end_streams_on"];
 
 impl Route {
     /// Reads one item.
     pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let section = Section::open(node, "a route", KEYS, LATER, report)?;
+        let section = Section::open(node, "a route", KEYS, &[], report)?;
         let path = section.required("path", report, decode::placed_text);
         let pattern = section.read("path", report, pattern);
         let hosts = section.read("hosts", report, |node, report| distinct(node, report, host)).unwrap_or_default();
@@ -103,6 +105,7 @@ impl Route {
             field_edits(node, "`response_headers`", &mut Vec::new(), report)
         });
         let cors = section.read("cors", report, super::cors::cors);
+        let ends_streams = section.read("end_streams_on", report, ends_streams);
         let forward_credentials = section.read("forward_credentials", report, decode::boolean).unwrap_or_default();
         let rate = section.read("rate", report, rate);
         let timeout = section.read("timeout", report, decode::some_time);
@@ -125,6 +128,7 @@ impl Route {
             request_field_places,
             response_fields: response_fields.unwrap_or_default(),
             cors,
+            ends_streams,
             forward_credentials,
             rate,
             timeout,
@@ -181,6 +185,18 @@ fn distinct<T: PartialEq + Clone>(
         seen.push(value.clone());
         Some(value)
     })
+}
+
+/// A list of what ends streams; it may be empty.
+fn ends_streams(node: &Node, report: &mut Report) -> Option<StreamEnds> {
+    let mut ends = StreamEnds { revocation: false, expiry: false };
+    decode::list(node, report, |item, report| {
+        let words = [("revocation", true), ("expiry", false)];
+        let named = if decode::one_of(&words)(item, report)? { &mut ends.revocation } else { &mut ends.expiry };
+        *named = true;
+        Some(())
+    })?;
+    Some(ends)
 }
 
 /// A method (RFC 9110 9.1): a token. Methods are case-sensitive, so that `get` would match nothing.

@@ -174,6 +174,7 @@ fn route() -> Route {
         request_fields: FieldEdits::default(),
         response_fields: FieldEdits::default(),
         cors: None,
+        ends_streams: crate::route::StreamEnds::default(),
         forward_credentials: false,
         rate: None,
         timeout: None,
@@ -193,6 +194,7 @@ fn identity() -> Arc<Identity> {
         user_field: HeaderValue::from_static("ann"),
         roles_field: HeaderValue::from_static("user,admin"),
         expires_at: None,
+        tie: None,
     })
 }
 
