@@ -145,10 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         if self.link.is_upgraded() {
             return Poll::Ready(Ok(Held::Upgraded));
         }
-        // hyper reads on before it calls the handler, so that nothing is under way does not say that all is answered
-        let calls = self.link.calls();
-        if calls != self.calls_before && !self.link.is_busy() && self.between == Some(calls) {
-            self.calls_before = calls;
+        if self.may_release() {
+            self.calls_before = self.link.calls();
             return Poll::Ready(Ok(Held::Released));
         }
         self.reader = Some(cx.waker().clone());
@@ -160,6 +158,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut ahead))?;
         self.ahead.extend_from_slice(ahead.filled());
         if self.ahead.is_empty() { Poll::Ready(Ok(Held::HungUp)) } else { Poll::Pending }
+    }
+
+    /// Whether the request that was let pass last has been answered, and the answer has left. Hyper reads on before it
+    /// calls the handler, so that nothing is under way does not say so.
+    fn may_release(&self) -> bool {
+        let calls = self.link.calls();
+        calls != self.calls_before && !self.link.is_busy() && self.between == Some(calls)
     }
 
     /// At the first bytes of a refusal by hyper, makes ours.
@@ -309,7 +314,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         if !gate.link.is_busy() {
             gate.between = Some(gate.link.calls());
         }
-        if (gate.between.is_some() || gate.link.is_upgraded())
+        // only where there is something to let pass: hyper flushes at every poll, and would be polled for ever
+        if (gate.may_release() || gate.link.is_upgraded())
             && let Some(reader) = gate.reader.take()
         {
             reader.wake();
