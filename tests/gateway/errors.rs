@@ -175,6 +175,61 @@ errors:
 }
 
 #[test]
+fn every_reason_can_have_the_text_of_the_system_that_is_replaced() {
+    let upstream = Upstream::hello();
+    let errors = "
+errors:
+  member: msg
+  messages:
+    unsupported_scheme: Unsupported scheme
+    invalid_credentials: Bad username or password
+    insufficient_permissions: Not for you
+    invalid_token.malformed: Not enough segments
+    invalid_token.bad_signature: Signature verification failed
+    invalid_token.unsupported: The specified alg value is not allowed
+    invalid_token.expired: Token has expired
+    invalid_token.not_yet_valid: The token is not yet valid (nbf)
+    invalid_token.wrong_issuer: Invalid issuer
+    invalid_token.wrong_type: Only non-refresh tokens are allowed
+    invalid_token.missing_claim: Token has no 'exp' claim
+    invalid_token.unknown_subject: User not found
+    invalid_token.unknown: Token is unknown
+";
+    let gateway = Gateway::start(&format!("{USERS}{HS256}{errors}{}", routes(&upstream)));
+    let signer = Signer::hs256(SECRET);
+    let with = |name: &str, value: Value| {
+        let mut claims = crate::support::keys::claims("user");
+        claims[name] = value;
+        if claims[name].is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        }
+        format!("Bearer {}", signer.token(&claims))
+    };
+    let typed =
+        signer.sign(&serde_json::json!({ "alg": "HS256", "typ": "rt+jwt" }), &crate::support::keys::claims("user"));
+    let good = crate::support::client::basic("user", "userpassword");
+    for (authorization, text) in [
+        ("Digest x".to_owned(), "Unsupported scheme"),
+        ("Basic eDp5".to_owned(), "Bad username or password"),
+        (good, "Not for you"),
+        ("Bearer abc".to_owned(), "Not enough segments"),
+        (format!("Bearer {}", Signer::hs256(&"x".repeat(40)).good("user")), "Signature verification failed"),
+        (format!("Bearer {}", Signer::hs512(SECRET).good("user")), "The specified alg value is not allowed"),
+        (with("exp", 1_000_000.into()), "Token has expired"),
+        (with("nbf", 9_000_000_000_i64.into()), "The token is not yet valid (nbf)"),
+        (with("iss", "x".into()), "Invalid issuer"),
+        (format!("Bearer {typed}"), "Only non-refresh tokens are allowed"),
+        (with("exp", Value::Null), "Token has no 'exp' claim"),
+        (with("sub", "ghost".into()), "User not found"),
+        ("Token x".to_owned(), "Token is unknown"),
+    ] {
+        let response = gateway.send(&get("/admin/x").authorization(&authorization));
+        assert_eq!(response.member("msg"), text, "{authorization}");
+    }
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
 fn a_refusal_to_head_has_no_body_and_a_refused_body_does_not_become_a_request() {
     let upstream = Upstream::hello();
     let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
