@@ -109,3 +109,24 @@ fn a_role_decides_after_the_credentials_hold() {
     gateway.send(&get("/admin/x").basic("guest", "nope")).refused(401, "invalid_credentials");
     assert_eq!(upstream.received().len(), 4);
 }
+
+#[test]
+fn an_unknown_user_takes_as_long_as_a_wrong_password() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let mut took = [Vec::new(), Vec::new()];
+    // turn by turn, so that what else the machine does weighs on both; each password is a new one, so nothing is cached
+    for n in 0..15 {
+        for (times, user) in took.iter_mut().zip(["user", "nobody"]) {
+            let start = std::time::Instant::now();
+            gateway.send(&get("/user/x").basic(user, &format!("wrong-{n}"))).expect(401);
+            times.push(start.elapsed());
+        }
+    }
+    let [known, unknown] = took.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64()
+    });
+    let ratio = unknown / known;
+    assert!((0.5..2.0).contains(&ratio), "{known} s for a wrong password, {unknown} s for an unknown user");
+}

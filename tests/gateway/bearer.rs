@@ -178,6 +178,36 @@ fn every_kind_of_key_of_the_file_verifies() {
 }
 
 #[test]
+fn a_public_key_verifies_and_signs_nothing() {
+    let upstream = Upstream::hello();
+    let (rsa, ecdsa) = (Signer::rs256(), Signer::es256());
+    let auth = "
+auth:
+  jwt:
+    roles: role
+    keys:
+      - { id: k1, algorithm: HS256, secret: an-hmac-secret-of-more-than-32-bytes }
+      - { id: RS256, algorithm: RS256, public_key: RS256.pem }
+      - { id: ES256, algorithm: ES256, public_key: ES256.pem }
+";
+    let setup = Setup::new(&format!("{USERS}{auth}{}", routes(&upstream)));
+    for signer in [&rsa, &ecdsa] {
+        setup.write(&format!("{}.pem", signer.algorithm()), signer.public_pem());
+    }
+    let gateway = setup.start();
+    for signer in [&rsa, &ecdsa] {
+        let header = json!({ "alg": signer.algorithm(), "typ": "JWT", "kid": signer.algorithm() });
+        let token = signer.sign(&header, &with("role", json!("admin")));
+        gateway.send(&get("/admin/x").bearer(&token)).expect(200);
+        let forged =
+            Signer::hs256(&signer.public_pem()).sign(&json!({ "alg": "HS256" }), &with("role", json!("admin")));
+        gateway.send(&get("/admin/x").bearer(&forged)).refused(401, "invalid_token");
+    }
+    let published = gateway.send(&get("/.well-known/jwks.json")).expect(200).json();
+    assert_eq!(published["keys"].as_array().unwrap().len(), 2, "{published}");
+}
+
+#[test]
 fn a_key_in_the_token_chooses_nothing() {
     let upstream = Upstream::hello();
     let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));

@@ -349,3 +349,19 @@ routes: [{{ path: /**, allow: anyone, to: api }}]
     gateway.send(&post("/auth/login/").json(&json!({}))).expect(200);
     assert_eq!(upstream.received().len(), 1);
 }
+
+#[test]
+fn one_of_many_who_register_a_name_at_once_gets_it() {
+    let (gateway, _upstream) = gateway("endpoints: [{ path: /register, action: register }]\n");
+    let ask = |n: usize| {
+        let body = json!({ "username": "wanted", "password": format!("password-{n}") });
+        gateway.send(&post("/register").json(&body)).status
+    };
+    let ask = &ask;
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..8).map(|n| scope.spawn(move || ask(n))).collect();
+        asked.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|&&status| status == 201).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [201, 400, 503].contains(status)), "{statuses:?}");
+}

@@ -177,3 +177,22 @@ fn a_caller_that_dawdles_is_cut_off() {
     connection.send(&get("/open/x")).expect(200);
     assert!(connection.rest().unwrap().is_empty());
 }
+
+#[test]
+fn connections_beyond_the_limit_wait_for_one_to_end() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("workers: 1\nlimits: {{ connections: 3 }}\n{USERS}{}", routes(&upstream)));
+    let mut held: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
+    for connection in &mut held {
+        connection.send(&get("/open/x")).expect(200);
+    }
+    let mut further = gateway.connect();
+    further.write(&get("/open/further").to_bytes()).unwrap();
+    // the others are served meanwhile, this one is not
+    for connection in &mut held {
+        connection.send(&get("/open/x")).expect(200);
+    }
+    assert!(upstream.received().iter().all(|received| received.target == "/open/x"));
+    held.pop();
+    assert_eq!(further.response("GET").unwrap().status, 200);
+}

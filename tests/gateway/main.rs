@@ -34,6 +34,7 @@ mod endpoints;
 mod oauth;
 mod revocation;
 mod forwarding;
+mod http2;
 mod upgrade;
 mod tls;
 mod reload;

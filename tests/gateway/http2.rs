@@ -1,0 +1,195 @@
+//! HTTP/2 from callers, with prior knowledge: what it may say, and what nobody gets away with (RFC 9113).
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+
+use crate::support::client::basic;
+use crate::support::{Gate, Gateway, Reply, USERS, Upstream, eventually, get, routes};
+
+/// Runs `talk` with a connection to the gateway.
+fn with_connection<T>(gateway: &Gateway, talk: impl AsyncFnOnce(SendRequest<Bytes>) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+        let (client, connection) = h2::client::handshake(socket).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let said = tokio::time::timeout(crate::support::DEADLINE, talk(client.ready().await.unwrap())).await;
+        connection.abort();
+        said.expect("an end before the deadline")
+    })
+}
+
+fn request(path: &str) -> http::request::Builder {
+    Request::builder().uri(format!("http://localhost{path}"))
+}
+
+async fn body(mut body: h2::RecvStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(part) = body.data().await {
+        let part = part.unwrap();
+        body.flow_control().release_capacity(part.len()).unwrap();
+        all.extend_from_slice(&part);
+    }
+    all
+}
+
+#[test]
+fn many_streams_at_once_are_answered_each_by_its_own() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let upstream = Upstream::start(move |request| {
+        opened.wait();
+        Reply::text(&request.target)
+    });
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let answers = with_connection(&gateway, async |mut client| {
+        let mut waiting = Vec::new();
+        for n in 0..40 {
+            client = client.ready().await.unwrap();
+            let (response, _) = client.send_request(request(&format!("/open/{n}")).body(()).unwrap(), true).unwrap();
+            waiting.push(response);
+        }
+        gate.open();
+        let mut answers = Vec::new();
+        for response in waiting {
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            answers.push(String::from_utf8(body(response.into_body()).await).unwrap());
+        }
+        answers
+    });
+    assert_eq!(answers, (0..40).map(|n| format!("/open/{n}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn each_stream_is_judged_by_itself() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let statuses = with_connection(&gateway, async |mut client| {
+        let mut statuses = Vec::new();
+        for authorization in [
+            Some(basic("user", "userpassword")),
+            None,
+            Some(basic("user", "nope")),
+            Some(basic("admin", "adminpassword")),
+        ] {
+            client = client.ready().await.unwrap();
+            let mut request = request("/admin/x");
+            if let Some(value) = authorization {
+                request = request.header("authorization", value);
+            }
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            statuses.push(response.await.unwrap().status().as_u16());
+        }
+        statuses
+    });
+    assert_eq!(statuses, [403, 401, 401, 200]);
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn bodies_and_trailers_pass_both_ways() {
+    let upstream = Upstream::start(|request| {
+        let sum = request.trailers.iter().map(|(name, value)| format!("{name}={value}")).collect::<String>();
+        let count = request.body.len();
+        Reply::raw(format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n{:x}\r\n{sum}:{count}\r\n0\r\nX-Sum: 9\r\n\r\n",
+            sum.len() + 1 + count.to_string().len()
+        ))
+    });
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let (said, trailers) = with_connection(&gateway, async |mut client| {
+        let request = request("/open/x").method("POST").header("te", "trailers").header("trailer", "x-ask");
+        let (response, mut out) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        let sending = async {
+            let mut left = 300_000;
+            while left > 0 {
+                out.reserve_capacity(left);
+                let granted = std::future::poll_fn(|context| out.poll_capacity(context)).await.unwrap().unwrap();
+                let count = granted.min(left);
+                out.send_data(vec![b'x'; count].into(), false).unwrap();
+                left -= count;
+            }
+            let trailers = http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-ask"),
+                http::HeaderValue::from_static("7"),
+            )]);
+            out.send_trailers(trailers).unwrap();
+        };
+        let (response, ()) = tokio::join!(response, sending);
+        let mut stream = response.unwrap().into_body();
+        let mut all = Vec::new();
+        while let Some(part) = stream.data().await {
+            let part = part.unwrap();
+            stream.flow_control().release_capacity(part.len()).unwrap();
+            all.extend_from_slice(&part);
+        }
+        (String::from_utf8(all).unwrap(), stream.trailers().await.unwrap())
+    });
+    assert_eq!(said, "x-ask=7:300000");
+    assert_eq!(trailers.unwrap().get("x-sum").unwrap(), "9");
+}
+
+#[test]
+fn heads_that_are_too_large_or_contradict_themselves_are_refused() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("limits: {{ header_bytes: 4KiB }}\n{USERS}{}", routes(&upstream)));
+    for (name, request) in [
+        ("a large field", request("/open/x").header("x-pad", "x".repeat(20_000))),
+        ("another host", request("/open/x").header("host", "other")),
+        ("a dot segment", request("/open/%2e%2e/admin")),
+        ("a wrong length", request("/open/x").header("content-length", "-1")),
+    ] {
+        let status = with_connection(&gateway, async |mut client| {
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).ok()?;
+            Some(response.await.ok()?.status().as_u16())
+        });
+        assert!(status.is_none_or(|status| [400, 431].contains(&status)), "{name}: {status:?}");
+    }
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
+fn streams_that_are_reset_at_once_do_not_wear_it_down() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    // CVE-2023-44487: the connection may be ended for it, the gateway goes on
+    with_connection(&gateway, async |mut client| {
+        for _ in 0..3000 {
+            let Ok(ready) = client.ready().await else { return };
+            client = ready;
+            let Ok((response, mut out)) = client.send_request(request("/open/x").body(()).unwrap(), false) else {
+                return;
+            };
+            out.send_reset(h2::Reason::CANCEL);
+            drop(response);
+        }
+    });
+    gateway.send(&get("/open/after")).expect(200);
+    eventually("nothing is left in flight", || {
+        // the scrape itself is no request of the gateway
+        let left = gateway.metric("portcullis_requests_in_flight", &[]);
+        if left < 0.5 { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn a_body_that_contradicts_its_length_does_not_become_another_request() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    for (length, content) in
+        [("0", "GET /admin/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"), ("100", "short"), ("3", "longer")]
+    {
+        with_connection(&gateway, async |mut client| {
+            let request = request("/open/x").method("POST").header("content-length", length);
+            let Ok((response, mut out)) = client.send_request(request.body(()).unwrap(), false) else { return };
+            drop(out.send_data(Bytes::from_static(content.as_bytes()), true));
+            drop(response.await);
+        });
+        for received in upstream.received() {
+            assert_eq!(received.target, "/open/x", "{length}");
+            assert!(received.header("Transfer-Encoding").is_none() || received.header("Content-Length").is_none());
+        }
+    }
+}
