@@ -3,18 +3,25 @@
 //! The running gateway asks it in two steps, [`place`] before a credential is looked at and [`authorize::permit`] after;
 //! [`decide`] is both at once, for whoever asks without serving. There is no other way to a decision.
 
+pub mod explain;
+pub mod expectations;
+mod request;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri, Version};
 
-use crate::authenticate::Caller;
+use crate::authenticate::{Caller, Identity};
 use crate::authorize::{self, Permit};
 use crate::config::snapshot::Snapshot;
 use crate::endpoint::Endpoint;
+use crate::principal::{Principal, Scheme};
 use crate::rejection::Rejection;
-use crate::route::Route;
 use crate::route::cors::{self, Grant};
+use crate::route::{Allow, Route};
 use crate::wire::target::{self, Target};
+
+pub use request::Request;
 
 /// What of a request the rules look at.
 #[derive(Clone, Copy, Debug)]
@@ -71,20 +78,38 @@ pub fn place<'s>(snapshot: &'s Snapshot, head: Head<'_>, target: &Target) -> Res
     Ok(Place::Route(snapshot.routes.find(&host, head.method, target.path())?))
 }
 
-/// The decision for a request of `caller`.
-pub fn decide<'s>(snapshot: &'s Snapshot, head: Head<'_>, caller: Caller) -> Decision<'s> {
+/// The decision for a request; `caller` says who sent it, and is asked only where the answer depends on that.
+pub fn decide<'s>(
+    snapshot: &'s Snapshot,
+    head: Head<'_>,
+    caller: impl FnOnce(&'s Route) -> Result<Caller, Rejection>,
+) -> Decision<'s> {
     let target = match Target::parse(head.uri, &snapshot.paths) {
         Ok(target) => target,
         Err(error) => return Decision { target: None, place: None, outcome: Err(error.into()) },
     };
-    match place(snapshot, head, &target) {
-        Err(rejection) => Decision { target: Some(target), place: None, outcome: Err(rejection) },
-        Ok(place @ (Place::Endpoint(_) | Place::Preflight(..))) => {
-            Decision { target: Some(target), place: Some(place), outcome: Ok(None) }
+    let (place, outcome) = match place(snapshot, head, &target) {
+        Err(rejection) => (None, Err(rejection)),
+        Ok(Place::Endpoint(endpoint)) => {
+            let outcome = endpoint.action.takes(head.method).map(|()| None);
+            (Some(Place::Endpoint(endpoint)), outcome)
         }
+        Ok(preflight @ Place::Preflight(..)) => (Some(preflight), Ok(None)),
         Ok(Place::Route(route)) => {
-            let outcome = authorize::permit(route, caller).map(Some);
-            Decision { target: Some(target), place: Some(Place::Route(route)), outcome }
+            let caller = if route.allow == Allow::Anyone { Ok(Caller::Anyone) } else { caller(route) };
+            let outcome = caller.and_then(|caller| authorize::permit(route, caller)).map(Some);
+            (Some(Place::Route(route)), outcome)
         }
-    }
+    };
+    Decision { target: Some(target), place, outcome }
+}
+
+/// A caller who is taken to be `principal`, by `scheme` or, where that is left open, by one that the route offers.
+///
+/// # Errors
+/// [`Rejection::UnsupportedScheme`] where the route does not offer the scheme.
+pub fn claimed(route: &Route, principal: &Principal, scheme: Option<Scheme>) -> Result<Caller, Rejection> {
+    let offered = scheme.or_else(|| route.schemes.iter().next()).filter(|&scheme| route.schemes.contains(scheme));
+    let scheme = offered.ok_or(Rejection::UnsupportedScheme)?;
+    Ok(Caller::Known(Arc::new(Identity::new(principal.clone(), scheme, None))))
 }

@@ -8,6 +8,8 @@ mod watch;
 mod first_request;
 mod bootstrap;
 pub mod check;
+pub mod explain;
+pub mod test;
 pub mod echo;
 pub mod operator;
 pub mod secrets;
@@ -53,6 +55,19 @@ enum Command {
     Check {
         /// The file
         file: PathBuf,
+        /// How problems are written
+        #[arg(long, value_enum, default_value_t)]
+        format: check::Format,
+    },
+    /// Say what a request would get, and why; without a principal: who may; with a role alone: all that it reaches
+    Explain(explain::ExplainArguments),
+    /// Run the expectations of a configuration file
+    Test {
+        /// The file
+        file: PathBuf,
+        /// Print the routes that no expectation touches, too
+        #[arg(long)]
+        coverage: bool,
     },
     /// Answer every request with what it was, as JSON: an upstream to try a configuration with
     Echo {
@@ -82,7 +97,9 @@ pub fn main() -> ExitCode {
     let Arguments { config, command } = Arguments::parse();
     match command.unwrap_or(Command::Run) {
         Command::Run => run::run(&config),
-        Command::Check { file } => check::check(&file),
+        Command::Check { file, format } => check::check(&file, format),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Test { file, coverage } => test::test(&file, coverage),
         Command::Echo { listen } => echo::echo(listen),
         Command::User(command) => operate(&config, |operator, console| command.run(operator, console)),
         Command::Client(command) => operate(&config, |operator, console| command.run(operator, console)),

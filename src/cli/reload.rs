@@ -1,9 +1,7 @@
 //! Another snapshot in place of the one in force: checked whole, then swapped; a bad one is reported and the old stays.
 
-use super::Running;
-use super::bootstrap;
+use super::{Running, bootstrap, start};
 use crate::config::snapshot::Snapshot;
-use crate::config::{self, Environment};
 use crate::listen::Mode;
 
 impl Running {
@@ -11,7 +9,7 @@ impl Running {
     pub async fn reload(&mut self) {
         let source = self.source.clone();
         // a large file takes its time, and this thread may hold others up
-        let loaded = tokio::task::spawn_blocking(move || config::load(&source, &Environment::of_process())).await;
+        let loaded = tokio::task::spawn_blocking(move || start::load(&source)).await;
         let outcome = match loaded {
             Ok(Ok(snapshot)) => self.put_in_force(snapshot).await,
             Ok(Err(problems)) => Err(problems.to_string()),

@@ -18,6 +18,7 @@ use crate::authenticate::{Authenticator, LookUp};
 use crate::clock::Clock;
 use crate::config::snapshot::{Snapshot, StoreLocation};
 use crate::config::{self, Environment, Problems};
+use crate::decision::expectations;
 use crate::endpoint::Service;
 use crate::forward::Fleet;
 use crate::gateway::{Gateway, State, Worker};
@@ -110,7 +111,7 @@ struct Parts {
 /// # Errors
 /// Whatever keeps it from serving.
 pub fn start(source: &Path, clock: Clock) -> Result<Running, StartError> {
-    let snapshot = config::load(source, &Environment::of_process())?;
+    let snapshot = load(source)?;
     let metrics = Arc::new(Metrics::new());
     let background = Builder::new_multi_thread()
         .worker_threads(BACKGROUND_THREADS)
@@ -154,6 +155,16 @@ pub fn start(source: &Path, clock: Clock) -> Result<Running, StartError> {
         workers,
         log,
     })
+}
+
+/// The configuration at `source`, whose own tests are met.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(super) fn load(source: &Path) -> Result<Snapshot, Problems> {
+    let snapshot = config::load(source, &Environment::of_process())?;
+    let failed = expectations::problems(&snapshot, &source.display().to_string());
+    if failed.count() == 0 { Ok(snapshot) } else { Err(failed) }
 }
 
 fn bind_admin(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -11,6 +11,7 @@ pub mod decode;
 pub mod model;
 pub mod compile;
 pub mod snapshot;
+mod warnings;
 
 use std::path::Path;
 
@@ -26,13 +27,29 @@ pub use source::Environment;
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path, environment: &Environment) -> Result<Snapshot, Problems> {
+    let (name, text) = read(path)?;
+    load_text(&text, path.parent().unwrap_or_else(|| Path::new("")), &name, environment)
+}
+
+/// Reads the configuration in `path`, and says what of it is probably a mistake (contract 7).
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(path: &Path, environment: &Environment) -> Result<(Snapshot, Problems), Problems> {
+    let (name, text) = read(path)?;
+    check_text(&text, path.parent().unwrap_or_else(|| Path::new("")), &name, environment)
+}
+
+fn read(path: &Path) -> Result<(String, String), Problems> {
     let name = path.display().to_string();
     let bytes = source::read(path, source::FILE_BYTES_MAX)
         .map_err(|error| Problems::unreadable(&name, format!("cannot be read: {error}")))?;
-    let directory = path.parent().unwrap_or_else(|| Path::new(""));
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => load_text(text, directory, &name, environment),
-        Err(error) => Err(not_utf8(&name, bytes.get(..error.valid_up_to()).unwrap_or_default())),
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            Err(not_utf8(&name, error.as_bytes().get(..valid).unwrap_or_default()))
+        }
     }
 }
 
@@ -46,6 +63,41 @@ pub fn load_text(
     file_name: &str,
     environment: &Environment,
 ) -> Result<Snapshot, Problems> {
+    understand(text, directory, file_name, environment).map(|understood| understood.snapshot)
+}
+
+/// As [`load_text`], with what is probably a mistake.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check_text(
+    text: &str,
+    directory: &Path,
+    file_name: &str,
+    environment: &Environment,
+) -> Result<(Snapshot, Problems), Problems> {
+    let Understood { snapshot, root, places, text } = understand(text, directory, file_name, environment)?;
+    let mut report = Report::default();
+    warnings::of_file(&root, &snapshot, &mut report);
+    warnings::of_rules(&snapshot, &places, &mut report);
+    let warnings = report.into_warnings(file_name, &Listing::of_tree(text, &root));
+    Ok((snapshot, warnings))
+}
+
+/// A file without problems, and where its parts stand.
+struct Understood<'t> {
+    snapshot: Snapshot,
+    root: tree::Node,
+    places: warnings::Places,
+    text: &'t str,
+}
+
+fn understand<'t>(
+    text: &'t str,
+    directory: &Path,
+    file_name: &str,
+    environment: &Environment,
+) -> Result<Understood<'t>, Problems> {
     let mut report = Report::default();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Some(mut root) = tree::parse(text, &mut report) else {
@@ -58,8 +110,9 @@ pub fn load_text(
     if has_dotenv {
         files.note(directory.join(".env"));
     }
+    let places = warnings::Places::of(&model);
     match compile::compile(model, files, &mut report) {
-        Some(snapshot) if report.is_empty() => Ok(snapshot),
+        Some(snapshot) if report.is_empty() => Ok(Understood { snapshot, root, places, text }),
         Some(_) | None => Err(report.into_problems(file_name, &Listing::of_tree(text, &root))),
     }
 }

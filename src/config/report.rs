@@ -28,6 +28,15 @@ impl Place {
     pub const START: Self = Self { line: 1, column: 1 };
 }
 
+/// Whether a file can be used as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It cannot.
+    Error,
+    /// It can, but may not mean what was meant.
+    Warning,
+}
+
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
     place: Place,
@@ -43,6 +52,7 @@ pub struct Report {
     settled: HashSet<Place>,
     more: usize,
     elsewhere: Vec<String>,
+    warnings: Vec<Finding>,
 }
 
 impl Report {
@@ -54,6 +64,13 @@ impl Report {
     /// Something is wrong at `place`, and this is what was expected.
     pub fn add_with_hint(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.push(place, message.into(), Some(hint.into()));
+    }
+
+    /// What stands at `place` is no mistake by itself, but probably one.
+    pub fn warn(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+        if self.warnings.len() < PROBLEMS_MAX {
+            self.warnings.push(Finding { place, message: message.into(), hint: Some(hint.into()) });
+        }
     }
 
     /// Nothing more is said of what begins at `place`.
@@ -105,16 +122,18 @@ impl Report {
     pub fn into_problems(mut self, file: &str, listing: &Listing<'_>) -> Problems {
         self.found.sort();
         self.found.dedup(); // what stands behind an alias is read once for each use
-        let placed = self.found.into_iter().map(|finding| Problem {
-            place: Some(finding.place),
-            file: file.into(),
-            message: finding.message,
-            hint: finding.hint,
-            line: listing.show(finding.place),
-        });
+        let placed = self.found.into_iter().map(|finding| Problem::of(finding, Severity::Error, file, listing));
         let elsewhere =
             self.elsewhere.into_iter().map(|message| Problem { message, ..Problem::whole(file, String::new()) });
         Problems { all: elsewhere.chain(placed).collect(), more: self.more, unreadable: false }
+    }
+
+    /// The warnings, in the same way.
+    pub fn into_warnings(mut self, file: &str, listing: &Listing<'_>) -> Problems {
+        self.warnings.sort();
+        self.warnings.dedup();
+        let all = self.warnings.into_iter().map(|finding| Problem::of(finding, Severity::Warning, file, listing));
+        Problems { all: all.collect(), more: 0, unreadable: false }
     }
 
     fn push(&mut self, place: Place, message: String, hint: Option<String>) {
@@ -193,22 +212,61 @@ pub fn distance(a: &str, b: &str) -> usize {
 
 /// One problem, ready to print.
 #[derive(Debug)]
-struct Problem {
-    file: Box<str>,
-    place: Option<Place>,
-    message: String,
-    hint: Option<String>,
+pub struct Problem {
+    /// The file.
+    pub file: Box<str>,
+    /// Where in it; `None` where it is about the file as a whole.
+    pub place: Option<Place>,
+    /// Whether the file can be used all the same.
+    pub severity: Severity,
+    /// What is wrong.
+    pub message: String,
+    /// What was expected.
+    pub hint: Option<String>,
     /// The line, masked, and how many characters stand before the caret.
     line: Option<(String, usize)>,
 }
 
 impl Problem {
+    /// An error that was found by trying the file; `detail` may have several lines.
+    pub fn found(file: &str, place: Place, message: String, detail: String) -> Self {
+        Self { place: Some(place), hint: Some(detail), ..Self::whole(file, message) }
+    }
+
+    fn of(finding: Finding, severity: Severity, file: &str, listing: &Listing<'_>) -> Self {
+        Self {
+            file: file.into(),
+            place: Some(finding.place),
+            severity,
+            message: finding.message,
+            hint: finding.hint.filter(|hint| !hint.is_empty()),
+            line: listing.show(finding.place),
+        }
+    }
+
     fn whole(file: &str, message: String) -> Self {
-        Self { file: file.into(), place: None, message, hint: None, line: None }
+        Self { file: file.into(), place: None, severity: Severity::Error, message, hint: None, line: None }
     }
 }
 
-/// Everything that is wrong with a configuration; at least one problem.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(Place { line, column }) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        let kind = if self.severity == Severity::Warning { "warning: " } else { "" };
+        writeln!(f, ": {kind}{}", self.message)?;
+        let hint = self.hint.as_deref().unwrap_or_default();
+        if let Some((line, before)) = &self.line {
+            let pointer = format!("{:before$}^ {hint}", "");
+            return writeln!(f, "    {line}\n    {}", pointer.trim_end());
+        }
+        hint.lines().try_for_each(|line| writeln!(f, "    {line}"))
+    }
+}
+
+/// Everything that is wrong with a configuration.
 #[derive(Debug)]
 pub struct Problems {
     all: Vec<Problem>,
@@ -231,23 +289,27 @@ impl Problems {
     pub fn count(&self) -> usize {
         self.all.len() + self.more
     }
+
+    /// Those that are printed, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.all.iter()
+    }
+
+    /// How many are not printed.
+    pub const fn more(&self) -> usize {
+        self.more
+    }
+}
+
+impl From<Vec<Problem>> for Problems {
+    fn from(all: Vec<Problem>) -> Self {
+        Self { all, more: 0, unreadable: false }
+    }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.all {
-            match problem.place {
-                Some(Place { line, column }) => writeln!(f, "{}:{line}:{column}: {}", problem.file, problem.message)?,
-                None => writeln!(f, "{}: {}", problem.file, problem.message)?,
-            }
-            if let Some((line, before)) = &problem.line {
-                let hint = problem.hint.as_deref().unwrap_or_default();
-                let pointer = format!("{:before$}^ {hint}", "");
-                writeln!(f, "    {line}\n    {}", pointer.trim_end())?;
-            } else if let Some(hint) = &problem.hint {
-                writeln!(f, "    {hint}")?;
-            }
-        }
+        self.all.iter().try_for_each(|problem| write!(f, "{problem}"))?;
         if self.more > 0 {
             writeln!(f, "and {} more", self.more)?;
         }

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http::{Method, StatusCode};
+
+use super::report::Place;
 use crate::endpoint::{self, Endpoints};
 use crate::forward::{self, UpstreamSettings};
-use crate::principal::{Role, SchemeSet};
+use crate::principal::{Role, Scheme, SchemeSet, Scope};
 use crate::record;
 use crate::rejection::Texts;
 use crate::secret::Secret;
@@ -56,12 +59,45 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamSettings>,
     /// The rules.
     pub routes: route::Table,
+    /// The rules' own tests.
+    pub expect: Vec<Expectation>,
     /// The section `log`.
     pub log: record::Settings,
     /// Users and clients to create where absent.
     pub bootstrap: Bootstrap,
     /// Files besides the configuration that it was read from; a change of one is a reason to reload.
     pub files: Vec<PathBuf>,
+}
+
+/// One of `expect`: what a request of a caller should get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// Where it stands.
+    pub place: Place,
+    /// The method.
+    pub method: Method,
+    /// A path, or a URL with a host.
+    pub url: Box<str>,
+    /// As whom.
+    pub caller: ExpectedCaller,
+    /// The status; 200 where the request passes.
+    pub status: StatusCode,
+}
+
+/// As whom a request is expected to get something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpectedCaller {
+    /// Without credentials.
+    Anyone,
+    /// As a principal.
+    Principal {
+        /// Its roles.
+        roles: Vec<Role>,
+        /// The scopes of its credential.
+        scopes: Vec<Scope>,
+        /// The scheme of its credential; `None`: one that the route offers.
+        scheme: Option<Scheme>,
+    },
 }
 
 /// Where the store is.
@@ -101,5 +137,5 @@ pub struct BootstrapClient {
     /// The roles.
     pub roles: Vec<Role>,
     /// The scopes it may ask for.
-    pub scopes: Vec<crate::principal::Scope>,
+    pub scopes: Vec<Scope>,
 }

@@ -133,7 +133,6 @@ fn every_section_knows_its_keys() {
 #[test]
 fn what_is_not_built_yet_is_known_and_refused() {
     for (section, message) in [
-        ("expect: []", "`expect` is not available yet"),
         ("auth: { issuers: [] }", "`issuers` is not available yet"),
         ("limits: { shared: redis://x }", "`shared` is not available yet"),
         ("listeners: [{ address: 127.0.0.1:1, proxy_protocol: true }]", "`proxy_protocol` is not available yet"),

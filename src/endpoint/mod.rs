@@ -196,9 +196,7 @@ impl Service {
     ) -> Result<Response<Body>, Rejection> {
         self.limits.address(asked.address).map_err(Rejection::RateLimited)?;
         let (head, body) = request.into_parts();
-        if !endpoint.action.methods().contains(&head.method) {
-            return Err(Rejection::MethodNotAllowed(endpoint.action.allow()));
-        }
+        endpoint.action.takes(&head.method)?;
         let members = if head.method == Method::POST {
             Members::read(&endpoint.fields, &head.headers, body).await?
         } else {
@@ -223,7 +221,16 @@ impl Service {
 }
 
 impl Action {
-    const fn methods(self) -> &'static [Method] {
+    /// Whether it is asked for by this method.
+    ///
+    /// # Errors
+    /// [`Rejection::MethodNotAllowed`] where it is not.
+    pub fn takes(self, method: &Method) -> Result<(), Rejection> {
+        if self.methods().contains(method) { Ok(()) } else { Err(Rejection::MethodNotAllowed(self.allow())) }
+    }
+
+    /// The methods by which it is asked for.
+    pub const fn methods(self) -> &'static [Method] {
         match self {
             // GET for a login by `Authorization: Basic`, as browsers ask for
             Self::Login => &[Method::GET, Method::POST],

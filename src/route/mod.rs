@@ -3,6 +3,8 @@
 pub mod pattern;
 pub mod table;
 pub mod cors;
+pub mod regions;
+pub mod explain;
 
 use std::sync::Arc;
 use std::time::Duration;

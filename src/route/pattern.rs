@@ -84,6 +84,12 @@ impl Pattern {
         Ok(Self { segments: segments.into(), below })
     }
 
+    /// The pattern of one path and nothing else, in its canonical spelling.
+    pub fn exact(path: &str) -> Self {
+        let segments = path.strip_prefix('/').unwrap_or(path).split('/');
+        Self { segments: segments.map(|text| Segment::Literal(text.into())).collect(), below: false }
+    }
+
     /// Its segments, without a last `**`.
     pub const fn segments(&self) -> &[Segment] {
         &self.segments

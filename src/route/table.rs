@@ -119,6 +119,11 @@ impl Table {
         &self.routes
     }
 
+    /// Which of [`Table::routes`] a route of this table is.
+    pub fn index(&self, route: &Route) -> Option<usize> {
+        self.routes.element_offset(route)
+    }
+
     /// The route that decides a request for a canonical path; `host` in lower case, without port.
     ///
     /// # Errors

@@ -125,6 +125,7 @@ pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Sn
         endpoints,
         upstreams: upstreams?,
         routes: routes?,
+        expect: model.expect,
         log: model.log,
         bootstrap,
         files: files.read.into_iter().collect(),

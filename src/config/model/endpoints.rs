@@ -44,6 +44,11 @@ const ACTIONS: [(&str, Action); 10] = [
     ("metadata", Action::Metadata),
 ];
 
+/// The name of an action in the file.
+pub fn action_name(action: Action) -> &'static str {
+    ACTIONS.iter().find(|(_, known)| *known == action).map_or("", |(name, _)| name)
+}
+
 impl Endpoint {
     /// Reads one item.
     pub fn read(node: &Node, report: &mut Report) -> Option<Self> {

@@ -8,6 +8,7 @@ pub mod upstreams;
 pub mod routes;
 mod cors;
 pub mod endpoints;
+mod expect;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 
 use super::decode::{self, Placed, Section};
 use super::report::{Place, Report};
+use super::snapshot::Expectation;
 use super::tree::{Node, Value};
 use crate::listen::tls::MinVersion;
 use crate::record;
@@ -57,6 +59,8 @@ pub struct Model {
     pub upstreams: Vec<upstreams::Upstream>,
     /// `routes`.
     pub routes: Vec<routes::Route>,
+    /// `expect`.
+    pub expect: Vec<Expectation>,
     /// `log`.
     pub log: record::Settings,
     /// `bootstrap`.
@@ -125,10 +129,10 @@ const KEYS: &[&str] = &[
     "endpoints",
     "upstreams",
     "routes",
+    "expect",
     "log",
     "bootstrap",
 ];
-const LATER: &[&str] = &["expect"];
 
 const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8443);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
@@ -138,7 +142,7 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// Reads the whole file.
 pub fn read(root: &Node, report: &mut Report) -> Model {
-    let file = Section::open(root, "the file", KEYS, LATER, report);
+    let file = Section::open(root, "the file", KEYS, &[], report);
     let section = |key: &str| file.as_ref().and_then(|file| file.node(key));
     if let Some(file) = &file {
         for key in ["upstreams", "routes"] {
@@ -170,6 +174,7 @@ pub fn read(root: &Node, report: &mut Report) -> Model {
         endpoints: section("endpoints").and_then(|node| decode::list(node, report, endpoints::Endpoint::read)),
         upstreams: section("upstreams").map(|node| upstreams::read(node, report)).unwrap_or_default(),
         routes: section("routes").and_then(|node| decode::list(node, report, routes::Route::read)).unwrap_or_default(),
+        expect: section("expect").and_then(|node| decode::list(node, report, expect::read)).unwrap_or_default(),
         log: settings::log(section("log"), report),
         bootstrap: auth::Bootstrap::read(section("bootstrap"), report),
     }

@@ -200,7 +200,7 @@ fn ends_streams(node: &Node, report: &mut Report) -> Option<StreamEnds> {
 }
 
 /// A method (RFC 9110 9.1): a token. Methods are case-sensitive, so that `get` would match nothing.
-fn method(node: &Node, report: &mut Report) -> Option<Method> {
+pub fn method(node: &Node, report: &mut Report) -> Option<Method> {
     let name = decode::full_text(node, report)?;
     if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
         if decode::is_expanded(node) {
@@ -223,16 +223,17 @@ fn host(node: &Node, report: &mut Report) -> Option<Box<str>> {
     let host = decode::full_text(node, report)?.to_ascii_lowercase();
     let name = host.strip_suffix('.').unwrap_or(&host);
     let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let is_host = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !name.contains(':') && rustls::pki_types::ServerName::try_from(name).is_ok(),
+    let host = match bracketed {
+        // in the one spelling in which requests are matched
+        Some(address) => address.parse::<std::net::Ipv6Addr>().ok().map(|address| format!("[{address}]")),
+        None => Some(name.to_owned())
+            .filter(|name| !name.contains(':') && rustls::pki_types::ServerName::try_from(name.as_str()).is_ok()),
     };
-    if !is_host {
+    if host.is_none() {
         let hint = "expected a host name without a port, such as `api.example.com`";
         report.add_with_hint(node.place, format!("{} is not a host", decode::shown_node(node)), hint);
-        return None;
     }
-    Some(name.into())
+    host.map(Into::into)
 }
 
 /// A prefix of whole literal segments of `path`: what is taken off is the same for every request of the route. It is

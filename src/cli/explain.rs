@@ -1,0 +1,273 @@
+//! `portcullis explain FILE METHOD URL`: what a request would get, and why. Asks the function that serves requests.
+//!
+//! A credential that is given is proved against the store, as a request's would be; nothing else is asked over a network.
+
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Value, json};
+
+use super::BROKEN;
+use super::operator::{CliError, Operator};
+use crate::authenticate::keys::Keys;
+use crate::authenticate::password::PasswordPool;
+use crate::authenticate::{Authenticator, Caller, LookUp};
+use crate::clock::Clock;
+use crate::config::snapshot::{Snapshot, StoreLocation};
+use crate::config::{self, Environment};
+use crate::decision::Request;
+use crate::decision::explain::{Asker, Question, allow_json, explain as explained, reach, upstream, who_may};
+use crate::limit::Limits;
+use crate::principal::{Principal, Role, Scheme, Scope, Subject};
+use crate::record::metrics::{Metrics, WorkerMetrics};
+use crate::rejection::{CredentialsFault, Rejection};
+use crate::route::Route;
+use crate::store::changes::Changes;
+use crate::store::sql::SqlStore;
+use crate::store::{Account, Store};
+
+/// The longest `Authorization` that is read from standard input, in bytes.
+const AUTHORIZATION_BYTES_MAX: u64 = 64 << 10;
+
+/// `portcullis explain …`
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The configuration file
+    file: PathBuf,
+    /// The method, such as GET
+    #[arg(requires = "url")]
+    method: Option<String>,
+    /// A path, or a URL with a host
+    url: Option<String>,
+    /// As this user, with the roles that the store knows
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["role", "authorization", "anyone"])]
+    user: Option<String>,
+    /// As somebody with this role; may be given several times
+    #[arg(long, value_name = "ROLE", conflicts_with_all = ["authorization", "anyone"])]
+    role: Vec<String>,
+    /// With a credential that bears this scope; may be given several times
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// By this scheme: basic, token or bearer
+    #[arg(long, value_name = "SCHEME", value_parser = scheme)]
+    scheme: Option<Scheme>,
+    /// With this Authorization, which is proved against the store; `-` reads it from standard input
+    #[arg(long, value_name = "VALUE", conflicts_with = "anyone", hide_env_values = true)]
+    authorization: Option<String>,
+    /// As a caller without credentials
+    #[arg(long)]
+    anyone: bool,
+    /// From this address
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn scheme(name: &str) -> Result<Scheme, String> {
+    Scheme::from_name(name).ok_or_else(|| "expected basic, token or bearer".to_owned())
+}
+
+/// Prints the answer: 0 where the request would pass or, nobody being named, somebody may; 1 where it would be refused.
+#[expect(clippy::print_stderr, reason = "this is a command")]
+pub fn explain(arguments: &ExplainArguments) -> ExitCode {
+    let snapshot = match config::load(&arguments.file, &Environment::of_process()) {
+        Ok(snapshot) => snapshot,
+        Err(problems) => {
+            eprint!("{problems}");
+            return ExitCode::from(BROKEN);
+        }
+    };
+    let answer = match (&arguments.method, &arguments.url) {
+        (Some(method), Some(url)) => one(&snapshot, arguments, method, url),
+        (Some(_) | None, _) => all(&snapshot, arguments),
+    };
+    answer.unwrap_or_else(|error| {
+        eprintln!("portcullis: {error}");
+        error.exit_code()
+    })
+}
+
+/// What one request gets.
+#[expect(clippy::print_stdout, reason = "this is a command")]
+fn one(snapshot: &Snapshot, arguments: &ExplainArguments, method: &str, url: &str) -> Result<ExitCode, CliError> {
+    let method: Method = method.parse().map_err(|_| CliError::Usage("a method is a word such as GET".to_owned()))?;
+    let mut request = Request::parse(&method, url);
+    let authorization = authorization(arguments)?;
+    if let (Ok(request), Some(value)) = (&mut request, &authorization) {
+        request.headers.insert(AUTHORIZATION, value.clone());
+    }
+    let question = Question::of(&method, url, request).from(arguments.address);
+    let explanation = if let Some(value) = authorization {
+        let prover = Prover::open(snapshot)?;
+        explained(snapshot, question, Asker::Proving(Box::new(|route| prover.prove(snapshot, route, value, arguments))))
+    } else if arguments.anyone {
+        explained(snapshot, question, Asker::Anyone)
+    } else {
+        match claim(snapshot, arguments)? {
+            None => explained(snapshot, question, Asker::Open),
+            Some(Claim { disabled: true, .. }) => {
+                let refuse = |_: &Route| Err(Rejection::InvalidCredentials(CredentialsFault::Disabled));
+                explained(snapshot, question, Asker::Proving(Box::new(refuse)))
+            }
+            Some(Claim { principal, .. }) => explained(snapshot, question, Asker::Claimed(principal, arguments.scheme)),
+        }
+    };
+    if arguments.json {
+        println!("{:#}", explanation.json());
+    } else {
+        print!("{explanation}");
+    }
+    Ok(if explanation.is_refused() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// All that a principal reaches.
+#[expect(clippy::print_stdout, reason = "this is a command")]
+fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, CliError> {
+    let Some(claim) = claim(snapshot, arguments)? else {
+        let usage = "expected a method and a URL, or a `--role` or `--user` whose reach is listed";
+        return Err(CliError::Usage(usage.to_owned()));
+    };
+    let reached = if claim.disabled { Vec::new() } else { reach(snapshot, &claim.principal, arguments.scheme) };
+    if arguments.json {
+        println!("{:#}", Value::from_iter(reached.iter().map(|(route, _)| as_json(snapshot, route))));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (route, missing) in &reached {
+        let mut line = format!("{} (line {}): ", route.name, route.line);
+        line.push_str(&if route.methods.is_empty() { "every method".to_owned() } else { methods(route).join(", ") });
+        if !route.hosts.is_empty() {
+            line.push_str(&format!(", on {}", route.hosts.join(", ")));
+        }
+        line.push_str(&format!(", to {}; for {}", upstream(snapshot, route), who_may(route)));
+        if !missing.is_empty() {
+            let names: Vec<&str> = missing.iter().map(Scope::as_str).collect();
+            line.push_str(&format!(" (the credential must bear {})", names.join(", ")));
+        }
+        println!("{line}");
+    }
+    if reached.is_empty() {
+        println!("nothing");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn methods(route: &Route) -> Vec<&str> {
+    route.listed_methods().map(Method::as_str).collect()
+}
+
+fn as_json(snapshot: &Snapshot, route: &Route) -> Value {
+    json!({
+        "path": &*route.name,
+        "line": route.line,
+        "hosts": route.hosts,
+        "methods": methods(route),
+        "allow": allow_json(&route.allow),
+        "scopes": route.scopes.iter().map(Scope::as_str).collect::<Vec<_>>(),
+        "schemes": route.schemes.iter().map(Scheme::name).collect::<Vec<_>>(),
+        "upstream": upstream(snapshot, route),
+    })
+}
+
+/// Whom the arguments name.
+struct Claim {
+    principal: Principal,
+    disabled: bool,
+}
+
+fn claim(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<Option<Claim>, CliError> {
+    let scopes: Arc<[Scope]> = arguments.scope.iter().map(|scope| Scope::from(scope.as_str())).collect();
+    if let Some(name) = &arguments.user {
+        let operator = Operator::open(snapshot)?;
+        let account = operator.wait(operator.store().account(Subject::user(name.as_str())))?;
+        let Some(Account { subject, id, roles, disabled, .. }) = account else {
+            return Err(CliError::No(format!("there is no user {}", config::report::quoted(name))));
+        };
+        return Ok(Some(Claim { principal: Principal { subject, user_id: Some(id), roles, scopes }, disabled }));
+    }
+    if arguments.role.is_empty() && scopes.is_empty() && arguments.scheme.is_none() {
+        return Ok(None);
+    }
+    let roles = arguments.role.iter().map(|role| Role::from(role.as_str())).collect();
+    let principal = Principal { subject: Subject::user("somebody"), user_id: None, roles, scopes };
+    Ok(Some(Claim { principal, disabled: false }))
+}
+
+fn authorization(arguments: &ExplainArguments) -> Result<Option<HeaderValue>, CliError> {
+    let Some(given) = &arguments.authorization else { return Ok(None) };
+    let mut text = given.clone();
+    if given == "-" {
+        text.clear();
+        let mut input = std::io::stdin().take(AUTHORIZATION_BYTES_MAX);
+        input.read_to_string(&mut text).map_err(|error| CliError::Io("reading the credential", error))?;
+    }
+    let value = HeaderValue::from_str(text.trim_end_matches(['\r', '\n']));
+    value.map(Some).map_err(|_| CliError::Usage("this cannot be the value of a header".to_owned()))
+}
+
+/// Finds out who a credential belongs to, as the gateway does.
+struct Prover {
+    runtime: tokio::runtime::Runtime,
+    store: Arc<SqlStore>,
+    authenticator: Authenticator,
+    metrics: WorkerMetrics,
+}
+
+impl Prover {
+    fn open(snapshot: &Snapshot) -> Result<Self, CliError> {
+        let starting = |error| CliError::Io("starting", error);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().map_err(starting)?;
+        let clock = Clock::system();
+        let StoreLocation::Sqlite(path) = &snapshot.store;
+        let store = Arc::new(SqlStore::open(path, runtime.handle().clone(), clock.clone(), |_, _| {})?);
+        let shared = Arc::clone(&store) as Arc<dyn Store>;
+        let keys = runtime
+            .block_on(Keys::load(Arc::clone(&shared), clock.clone()))
+            .map_err(|error| CliError::Usage(format!("signing keys: {error}")))?;
+        let limits = Limits::new(clock.clone());
+        limits.apply(&snapshot.limits, snapshot.routes.routes());
+        let look_up = LookUp {
+            store: shared,
+            passwords: Arc::new(PasswordPool::start(1).map_err(starting)?),
+            keys: Arc::new(keys),
+            changes: Arc::new(Changes::default()),
+            clock,
+        };
+        let authenticator =
+            Authenticator::new(look_up, Arc::new(limits), &snapshot.auth.cache, runtime.handle().clone())
+                .map_err(|_| CliError::Usage("no randomness".to_owned()))?;
+        Ok(Self { runtime, store, authenticator, metrics: Metrics::new().worker() })
+    }
+
+    fn prove(
+        &self,
+        snapshot: &Snapshot,
+        route: &Route,
+        value: HeaderValue,
+        arguments: &ExplainArguments,
+    ) -> Result<Caller, Rejection> {
+        let headers: HeaderMap = std::iter::once((AUTHORIZATION, value)).collect();
+        self.runtime.block_on(self.authenticator.caller(
+            &snapshot.auth,
+            route.schemes,
+            &headers,
+            arguments.address,
+            &self.metrics,
+        ))
+    }
+}
+
+impl Drop for Prover {
+    fn drop(&mut self) {
+        // what is not closed in order loses nothing, it only leaves more files behind
+        self.runtime.block_on(self.store.close()).ok();
+    }
+}

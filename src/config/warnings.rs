@@ -1,0 +1,254 @@
+//! What is no mistake by itself, but probably one (contract 7): found by what the rules mean, not by how they look.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::SocketAddr;
+
+use super::decode::{self, Placed};
+use super::model::{ListenerMode, Model};
+use super::report::{Place, Report};
+use super::snapshot::{ExpectedCaller, Snapshot};
+use super::tree::{Node, Plain, Value};
+use crate::authenticate::RoleSource;
+use crate::route::regions::{Paths, Region, Regions, Rule};
+use crate::route::{Allow, Pattern, Route};
+use crate::wire::target::canonical_path;
+
+/// Kinds of paths that are looked at; a file whose patterns tell more apart gets fewer warnings.
+const REGIONS_MAX: usize = 200_000;
+/// The role that the endpoint `introspect` asks for, which no route names.
+const INTROSPECT: &str = "introspect";
+
+/// Where the parts of a snapshot stand in the file.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Listeners that serve in clear.
+    plain: Vec<Placed<SocketAddr>>,
+    /// The paths of routes, as shown in messages.
+    routes: Vec<(Place, String)>,
+}
+
+impl Places {
+    pub(super) fn of(model: &Model) -> Self {
+        let is_plain = |mode: &ListenerMode| matches!(mode, ListenerMode::Plain);
+        Self {
+            plain: model.listeners.iter().filter(|one| is_plain(&one.mode)).map(|one| one.address.clone()).collect(),
+            routes: model.routes.iter().map(|route| (route.path.place, route.shown_path.clone())).collect(),
+        }
+    }
+}
+
+/// What the text itself shows: secrets, and names of roles that nothing else knows.
+pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
+    let accounts = |kind: &str| items(child(child(Some(root), "bootstrap"), kind));
+    for (node, key) in accounts("users").map(|user| (user, "password")).chain(
+        accounts("clients")
+            .chain(items(child(child(child(Some(root), "auth"), "jwt"), "keys")))
+            .map(|one| (one, "secret")),
+    ) {
+        if let Some(secret) = child(Some(node), key)
+            && matches!(&secret.value, Value::Scalar(scalar) if !scalar.expanded && scalar.kind() == Plain::Text)
+        {
+            let message = format!("this {key} stands in the file in clear text");
+            report.warn(secret.place, message, "write `${NAME}` and set it in the environment, or `{ file: path }`");
+        }
+    }
+    if matches!(snapshot.auth.jwt.roles, RoleSource::Store) {
+        roles(root, snapshot, report);
+    }
+}
+
+/// Roles that are named by routes alone, or by accounts alone. Where no account is made here, nothing is known of them.
+fn roles(root: &Node, snapshot: &Snapshot, report: &mut Report) {
+    let accounts: Vec<&Node> = ["users", "clients"]
+        .into_iter()
+        .flat_map(|kind| items(child(child(Some(root), "bootstrap"), kind)))
+        .flat_map(|account| items(child(Some(account), "roles")))
+        .collect();
+    if accounts.is_empty() {
+        return;
+    }
+    let routes: Vec<&Node> =
+        items(child(Some(root), "routes")).flat_map(|route| items(child(Some(route), "allow"))).collect();
+    let mut known: BTreeSet<&str> = accounts.iter().filter_map(|node| word(node)).collect();
+    known.extend(snapshot.expect.iter().flat_map(|expectation| {
+        match &expectation.caller {
+            ExpectedCaller::Anyone => &[],
+            ExpectedCaller::Principal { roles, .. } => roles.as_slice(),
+        }
+        .iter()
+        .map(|role| role.as_str())
+    }));
+    known.insert(snapshot.tokens.default_role.as_str());
+    let mut told = HashSet::new();
+    for node in &routes {
+        if word(node).is_some_and(|role| !known.contains(role) && told.insert(role.to_owned())) {
+            let message = format!("no user or client of this file ever has the role {}", decode::shown_node(node));
+            report.warn(node.place, message, "is it spelt right? an expectation that names it says that it is meant");
+        }
+    }
+    let named: BTreeSet<&str> = routes.iter().filter_map(|node| word(node)).collect();
+    for node in accounts {
+        if word(node).is_some_and(|role| !named.is_empty() && !named.contains(role) && role != INTROSPECT) {
+            report.warn(node.place, format!("no route asks for the role {}", decode::shown_node(node)), "");
+        }
+    }
+}
+
+fn child<'n>(node: Option<&'n Node>, key: &str) -> Option<&'n Node> {
+    match &node?.value {
+        Value::Map(entries) => entries.iter().find(|entry| &*entry.key == key).map(|entry| &entry.value),
+        Value::List(_) | Value::Scalar(_) => None,
+    }
+}
+
+fn items(node: Option<&Node>) -> impl Iterator<Item = &Node> {
+    let items = match node.map(|node| &node.value) {
+        Some(Value::List(items)) => items.as_slice(),
+        Some(Value::Map(_) | Value::Scalar(_)) | None => &[],
+    };
+    items.iter()
+}
+
+fn word(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Scalar(scalar) => Some(&scalar.text),
+        Value::List(_) | Value::Map(_) => None,
+    }
+}
+
+/// What the rules mean together.
+pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report) {
+    for listener in places.plain.iter().filter(|listener| !listener.value.ip().is_loopback()) {
+        let message = format!("{} is served without TLS and is not loopback", listener.value);
+        report.warn(listener.place, message, "credentials cross the network in clear; give it `tls`");
+    }
+    open_below_restricted(snapshot, places, report);
+    let mut found = Found { won: vec![false; snapshot.routes.routes().len()], falls: BTreeMap::new() };
+    let routes = snapshot.routes.routes();
+    let rules = routes.iter().enumerate().map(|(meaning, route)| Rule {
+        pattern: route.pattern.clone(),
+        hosts: &route.hosts,
+        methods: &route.methods,
+        meaning,
+    });
+    let regions = Regions::new([rules.collect(), Vec::new()]);
+    if regions.visit(Paths::All, REGIONS_MAX, |region| found.look(snapshot, region)).is_err() {
+        return;
+    }
+    for ((route, won), (place, shown)) in routes.iter().zip(&found.won).zip(&places.routes) {
+        if !won {
+            report.warn(*place, format!("{shown} can never match"), never(snapshot, route));
+        }
+    }
+    for ((from, to), methods) in &found.falls {
+        let (Some((place, shown)), Some((to_place, to_shown))) = (places.routes.get(*from), places.routes.get(*to))
+        else {
+            continue;
+        };
+        let message = format!(
+            "{} for {shown}: decided by {to_shown} on line {}, which lets others pass",
+            methods.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+            to_place.line
+        );
+        report.warn(*place, message, "leave `methods` out, or give the others a route of their own");
+    }
+}
+
+/// What a walk over all kinds of requests has found.
+struct Found {
+    /// Whether each route decides any request.
+    won: Vec<bool>,
+    /// From a restricted route to a wider one: the methods that fall.
+    falls: BTreeMap<(usize, usize), BTreeSet<String>>,
+}
+
+impl Found {
+    fn look(&mut self, snapshot: &Snapshot, region: &Region<'_, '_>) {
+        if snapshot.endpoints.contains_key(region.path) || canonical_path(region.path, &snapshot.paths).is_err() {
+            return;
+        }
+        let methods = region.methods();
+        for host in region.hosts() {
+            let candidates = snapshot.routes.candidates(host, region.path);
+            let Some(&first) = candidates.first() else { continue };
+            for method in &methods {
+                let Some(winner) = candidates.iter().find(|route| route.allows_method(method)) else { continue };
+                let Some(index) = snapshot.routes.index(winner) else { continue };
+                if let Some(won) = self.won.get_mut(index) {
+                    *won = true;
+                }
+                if first.pattern != winner.pattern
+                    && !first.allows_method(method)
+                    && is_wider(first, winner)
+                    && let Some(from) = snapshot.routes.index(first)
+                {
+                    let is_rest = methods.last().is_some_and(|last| last == method);
+                    let shown = if is_rest { "every other method" } else { method.as_str() };
+                    self.falls.entry((from, index)).or_default().insert(shown.to_owned());
+                }
+            }
+        }
+    }
+}
+
+/// Whether `other` lets somebody pass whom the restricted `route` does not.
+fn is_wider(route: &Route, other: &Route) -> bool {
+    match (&route.allow, &other.allow) {
+        (Allow::Anyone, _) => false,
+        (Allow::Authenticated | Allow::Roles(_), Allow::Anyone) | (Allow::Roles(_), Allow::Authenticated) => true,
+        (Allow::Authenticated, _) => false,
+        (Allow::Roles(roles), Allow::Roles(others)) => others.iter().any(|role| !roles.contains(role)),
+    }
+}
+
+fn never(snapshot: &Snapshot, route: &Route) -> String {
+    let path = route.pattern.to_string();
+    let literal = route.pattern == Pattern::exact(&path);
+    if let Err(error) = canonical_path(&path.replace(['{', '}'], ""), &snapshot.paths) {
+        return format!("every such request is refused by `paths`: {error}");
+    }
+    if literal && snapshot.endpoints.contains_key(path.as_str()) {
+        return "an endpoint of the gateway has this path".to_owned();
+    }
+    "more specific routes decide all of its requests".to_owned()
+}
+
+/// `allow: anyone` on a path that another route's prefix restricts. What everything is below, `/**`, is no such prefix.
+fn open_below_restricted(snapshot: &Snapshot, places: &Places, report: &mut Report) {
+    let routes = snapshot.routes.routes();
+    let mut prefixes: BTreeMap<String, usize> = BTreeMap::new();
+    for (index, route) in routes.iter().enumerate() {
+        if route.pattern.is_prefix() && !route.pattern.segments().is_empty() && route.allow != Allow::Anyone {
+            prefixes.entry(shape(&route.pattern, route.pattern.segments().len())).or_insert(index);
+        }
+    }
+    for (route, (place, shown)) in routes.iter().zip(&places.routes).filter(|(route, _)| route.allow == Allow::Anyone) {
+        let lengths = (1..=route.pattern.segments().len()).rev();
+        let above = lengths.filter_map(|length| prefixes.get(&shape(&route.pattern, length))).find(|&&index| {
+            routes.get(index).is_some_and(|above| {
+                above.hosts.is_empty()
+                    || route.hosts.is_empty()
+                    || above.hosts.iter().any(|host| route.hosts.contains(host))
+            })
+        });
+        if let Some((above_place, above)) = above.and_then(|&index| places.routes.get(index)) {
+            let message =
+                format!("{shown} lets anyone pass, below {above} on line {}, which does not", above_place.line);
+            report.warn(*place, message, "is it meant to be open?");
+        }
+    }
+}
+
+/// The first segments of a pattern, whatever its placeholders are called.
+fn shape(pattern: &Pattern, length: usize) -> String {
+    use crate::route::pattern::Segment;
+    let mut shape = String::new();
+    for segment in pattern.segments().iter().take(length) {
+        shape.push('/');
+        match segment {
+            Segment::Literal(text) => shape.push_str(text),
+            Segment::Any(_) => shape.push_str("{}"),
+        }
+    }
+    shape
+}
