@@ -41,6 +41,7 @@ mod reload;
 mod drain;
 mod cli;
 mod configuration;
+mod rules;
 mod metrics;
 mod smuggling;
 mod cors;

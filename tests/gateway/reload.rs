@@ -43,6 +43,10 @@ fn a_bad_file_is_reported_and_the_old_rules_stay() {
         (yaml(&upstream, "/new', alow: 'anyone").as_str(), "alow"),
         (yaml(&upstream, "/new").replace("to: api", "to: apo").as_str(), "apo"),
         ("", "gateway.yaml"),
+        (
+            format!("{}expect: [{{ request: GET /new, as: anyone, is: 401 }}]\n", yaml(&upstream, "/new")).as_str(),
+            "GET /new",
+        ),
     ] {
         gateway.reload(bad);
         assert!(gateway.stderr().contains(named), "{named}: {}", gateway.stderr());

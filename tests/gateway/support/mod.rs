@@ -11,7 +11,7 @@ pub mod upstream;
 pub mod wait;
 
 pub use client::{Connection, Request, Response, delete, get, post, put};
-pub use gateway::{Gateway, Setup};
+pub use gateway::{Cli, Gateway, Setup};
 pub use keys::{Certificate, Signer};
 pub use upstream::{Reply, Upstream};
 pub use wait::{DEADLINE, Gate, eventually, unix_now};

@@ -1,0 +1,178 @@
+//! The commands on rules: check, explain, test; and the rules' own tests (contract 7).
+
+use serde_json::{Value, json};
+
+use crate::support::{Cli, Gateway, Request, Setup, USERS, Upstream};
+
+const RULES: &str = "
+bootstrap:
+  users: [{ name: user, password: '${USER_PASSWORD:-userpassword}', roles: [user] }]
+upstreams: { api: { servers: ['http://127.0.0.1:9'] } }
+routes:
+  - path: /orders/**
+    methods: [GET]
+    allow: [user, admin]
+    to: api
+  - path: /orders/{id}/refund
+    methods: [POST]
+    allow: [admin]
+    strip_prefix: /orders
+    to: api
+  - { path: /health, allow: anyone, to: api }
+  - { path: /me, allow: authenticated, to: api }
+";
+
+fn explain(setup: &Setup, arguments: &[&str]) -> Cli {
+    let mut all = vec!["explain", "gateway.yaml"];
+    all.extend(arguments);
+    setup.cli_plain(&all, "")
+}
+
+#[test]
+fn explain_says_what_a_request_would_get() {
+    let setup = Setup::new(RULES);
+    for (arguments, code, outcome, status, error, path) in [
+        (&["GET", "/orders/7", "--role", "user"][..], 0, "forwarded", Value::Null, Value::Null, json!("/orders/**")),
+        (&["HEAD", "/orders/7", "--role", "user"], 0, "forwarded", Value::Null, Value::Null, json!("/orders/**")),
+        (
+            &["GET", "/orders/7", "--role", "guest"],
+            1,
+            "refused",
+            json!(403),
+            json!("insufficient_permissions"),
+            json!("/orders/**"),
+        ),
+        (
+            &["GET", "/orders/7", "--anyone"],
+            1,
+            "refused",
+            json!(401),
+            json!("missing_credentials"),
+            json!("/orders/**"),
+        ),
+        (
+            &["POST", "/orders/7/refund", "--role", "admin"],
+            0,
+            "forwarded",
+            Value::Null,
+            Value::Null,
+            json!("/orders/{id}/refund"),
+        ),
+        (&["GET", "/health", "--anyone"], 0, "forwarded", Value::Null, Value::Null, json!("/health")),
+        (&["GET", "/me", "--role", "whoever"], 0, "forwarded", Value::Null, Value::Null, json!("/me")),
+        (&["GET", "/nowhere", "--anyone"], 1, "refused", json!(404), json!("no_route"), Value::Null),
+        (&["GET", "/orders//x", "--role", "user"], 1, "refused", json!(400), json!("bad_request"), Value::Null),
+        (
+            &["DELETE", "/orders/7", "--role", "admin"],
+            1,
+            "refused",
+            json!(405),
+            json!("method_not_allowed"),
+            Value::Null,
+        ),
+    ] {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let answer = explain(&setup, &all).expect(code).json();
+        assert_eq!(
+            (&answer["outcome"], &answer["status"], &answer["error"]),
+            (&json!(outcome), &status, &error),
+            "{arguments:?}"
+        );
+        assert_eq!(answer["route"].get("path").unwrap_or(&Value::Null), &path, "{arguments:?}");
+        if status == json!(405) {
+            assert!(answer["methods"].to_string().contains("GET"), "{answer}");
+        }
+    }
+    let forwarded = explain(&setup, &["POST", "/orders/7/refund", "--role", "admin", "--json"]).json();
+    assert_eq!((&forwarded["upstream"], &forwarded["path"]), (&json!("api"), &json!("/orders/7/refund")));
+    assert!(forwarded["forwarded_head"].to_string().contains("POST /7/refund"), "{forwarded}");
+    let text = explain(&setup, &["GET", "/orders/7", "--role", "guest"]).expect(1).stdout;
+    for part in ["/orders/**", "admin", "user", "guest"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // without a principal: who may
+    let who = explain(&setup, &["GET", "/orders/7"]).expect(0).stdout;
+    assert!(who.contains("admin") && who.contains("user"), "{who}");
+    let reach = explain(&setup, &["--role", "user"]).expect(0).stdout;
+    assert!(reach.contains("/orders/**") && !reach.contains("refund"), "{reach}");
+}
+
+#[test]
+fn explain_agrees_with_the_gateway() {
+    let upstream = Upstream::hello();
+    let yaml = RULES.replace("http://127.0.0.1:9", &upstream.url());
+    let gateway = Gateway::start(&yaml);
+    for (method, path) in [
+        ("GET", "/orders/7"),
+        ("POST", "/orders/7"),
+        ("POST", "/orders/7/refund"),
+        ("GET", "/orders/7/refund"),
+        ("GET", "/health"),
+        ("GET", "/me"),
+        ("GET", "/x"),
+        ("GET", "/orders/%2e%2e/me"),
+        ("HEAD", "/orders"),
+        ("GET", "/%6frders/7"),
+        ("DELETE", "/me"),
+        ("GET", "/orders;x"),
+    ] {
+        for user in [true, false] {
+            let who = if user { &["--user", "user"][..] } else { &["--anyone"] };
+            let mut arguments = vec![method, path, "--json"];
+            arguments.extend(who);
+            let said = explain(&gateway.setup, &arguments).json();
+            let mut request = Request::new(method, path);
+            if user {
+                request = request.basic("user", "userpassword");
+            }
+            let status = gateway.send(&request).status;
+            let expected = said["status"].as_u64().unwrap_or(200);
+            assert_eq!(u64::from(status), expected, "{method} {path} as user: {user}: {said}");
+        }
+    }
+}
+
+#[test]
+fn check_warns_of_what_is_probably_a_mistake() {
+    let setup = Setup::new(&format!(
+        "
+listeners: [{{ address: '0.0.0.0:8080' }}]
+auth: {{ jwt: {{ keys: [{{ id: k1, algorithm: HS256, secret: a-secret-that-stands-in-the-file-itself }}] }} }}
+{USERS}
+upstreams: {{ api: {{ servers: ['http://127.0.0.1:9'] }} }}
+routes:
+  - {{ path: /admin/**, allow: [admin], to: api }}
+  - {{ path: /admin/public, allow: anyone, to: api }}
+  - {{ path: /x, allow: [nobody-has-this], to: api }}
+"
+    ));
+    let end = setup.cli_plain(&["check", "gateway.yaml"], "").expect(0);
+    let text = format!("{}{}", end.stdout, end.stderr);
+    for part in ["nobody-has-this", "/admin/public", "0.0.0.0:8080", "secret"] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    assert!(!text.contains("a-secret-that-stands"), "{text}");
+}
+
+#[test]
+fn the_rules_own_tests_run_and_refuse_a_start() {
+    let upstream = Upstream::hello();
+    let rules = RULES.replace("http://127.0.0.1:9", &upstream.url());
+    let good = format!(
+        "{rules}expect:
+  - {{ request: GET /orders/7, as: {{ roles: [user] }}, is: 200 }}
+  - {{ request: GET /orders/7, as: {{ roles: [guest] }}, is: 403 }}
+  - {{ request: DELETE /orders/7, as: anyone, is: 405 }}
+  - {{ request: GET /orders/7, as: anyone, is: 401 }}
+"
+    );
+    let setup = Setup::new(&good);
+    setup.cli_plain(&["test", "gateway.yaml"], "").expect(0);
+    drop(setup.start());
+    setup.configure(&format!("{good}  - {{ request: GET /health, as: anyone, is: 401 }}\n"));
+    let end = setup.cli_plain(&["test", "gateway.yaml"], "").expect(1);
+    assert!(format!("{}{}", end.stdout, end.stderr).contains("GET /health"), "{end:?}");
+    let end = setup.try_start().err().expect("it does not start");
+    assert_eq!(end.code, Some(2), "{end:?}");
+}
