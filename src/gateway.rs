@@ -270,10 +270,10 @@ impl Worker {
         Exchange::open(&current.recorder, request_id, address, method.clone())
     }
 
-    /// A new id: 128 random bits in hexadecimal.
     fn request_id(&self) -> HeaderValue {
-        let id = self.0.random.borrow_mut().u128(..);
-        HeaderValue::try_from(format!("{id:032x}")).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        let mut random = [0; 16];
+        self.0.random.borrow_mut().fill(&mut random);
+        forwarded::new_request_id(random)
     }
 }
 

@@ -7,16 +7,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::hash::Hasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rand;
 use moka::sync::Cache as Shelf;
+use siphasher::sip128::{Hasher128, SipHasher24};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::{CacheSettings, Failure, Fault, Identity};
 use crate::clock::{Clock, UnixSeconds};
@@ -40,9 +42,9 @@ const REFUSED_MAX: u64 = 16_384;
 /// Lists of roles that principals share, at most; past it, sharing begins anew.
 const ROLE_LISTS_MAX: usize = 1024;
 
-/// What stands for a credential: 128 bits of HMAC-SHA256 under a key made at start. It must be a PRF with a secret key
-/// and not a hash for tables: who could make two credentials collide would be served another's principal. At 2^-128 a
-/// guess, and no way to compute guesses outside, that is no way in. About 0.5 µs for a token of 400 bytes.
+/// What stands for a credential: 128 bits of SipHash-2-4 under a key made at start. It must be a PRF with a secret key and
+/// not a hash for tables: who could make two credentials collide would be served another's principal. At 2^-128 a guess,
+/// and no way to compute guesses outside, that is no way in. A fifth of what HMAC-SHA256 costs on a token of 300 bytes.
 pub(super) type CacheKey = [u8; 16];
 
 /// What a verdict depends on; unused places repeat the first.
@@ -222,7 +224,7 @@ type Flight = watch::Receiver<Option<Landed>>;
 /// The cache; shared by all workers.
 #[derive(Debug)]
 pub(super) struct Cache {
-    secret: hmac::Key,
+    secret: SipHasher24,
     shelves: ArcSwap<Shelves>,
     flights: Mutex<HashMap<CacheKey, Flight>>,
     roles: Mutex<HashSet<Arc<[Role]>>>,
@@ -244,7 +246,7 @@ impl Cache {
         background: Handle,
     ) -> Result<Self, aws_lc_rs::error::Unspecified> {
         Ok(Self {
-            secret: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
+            secret: keyed_hasher()?,
             shelves: ArcSwap::from_pointee(Shelves::new(settings)),
             flights: Mutex::default(),
             roles: Mutex::default(),
@@ -271,14 +273,12 @@ impl Cache {
 
     /// The key of `parts`, each of which is set off from the next by its length.
     pub(super) fn key(&self, parts: &[&[u8]]) -> CacheKey {
-        let mut tag = hmac::Context::with_key(&self.secret);
+        let mut hasher = self.secret;
         for part in parts {
-            tag.update(&part.len().to_le_bytes());
-            tag.update(part);
+            hasher.write_usize(part.len());
+            hasher.write(part);
         }
-        let mut key = CacheKey::default();
-        key.iter_mut().zip(tag.sign().as_ref()).for_each(|(to, from)| *to = *from);
-        key
+        hasher.finish128().as_bytes()
     }
 
     /// What there is for `key` now.
@@ -436,6 +436,12 @@ impl Cache {
     fn flights(&self) -> MutexGuard<'_, HashMap<CacheKey, Flight>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn keyed_hasher() -> Result<SipHasher24, aws_lc_rs::error::Unspecified> {
+    let mut key = Zeroizing::new([0; 16]);
+    rand::fill(&mut *key)?;
+    Ok(SipHasher24::new_with_key(&key))
 }
 
 const fn respite_ms() -> u64 {

@@ -768,4 +768,34 @@ mod tests {
              Key { id: \"ed\", algorithm: EdDSA, .. }, Key { id: \"rsa\", algorithm: PS256, .. }]"
         );
     }
+
+    /// `jsonwebtoken`, which shares the cryptography with us but nothing else.
+    #[test]
+    fn another_library_reads_our_tokens_and_we_read_its() {
+        use jsonwebtoken::jwk::JwkSet;
+        use jsonwebtoken::{Algorithm as Theirs, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+
+        let pem = |algorithm| Generated::generate_for(algorithm).unwrap().serialize_pem();
+        type Encode = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+        for (ours, theirs, pem, encoding) in [
+            (Algorithm::ES256, Theirs::ES256, pem(&PKCS_ECDSA_P256_SHA256), EncodingKey::from_ec_pem as Encode),
+            (Algorithm::ES384, Theirs::ES384, pem(&PKCS_ECDSA_P384_SHA384), EncodingKey::from_ec_pem),
+            (Algorithm::EdDSA, Theirs::EdDSA, pem(&PKCS_ED25519), EncodingKey::from_ed_pem),
+            (Algorithm::RS256, Theirs::RS256, rsa_pem(), EncodingKey::from_rsa_pem),
+            (Algorithm::PS256, Theirs::PS256, rsa_pem(), EncodingKey::from_rsa_pem),
+        ] {
+            let ring = KeyRing::new(vec![Key::private_pem("k1", ours, pem.as_bytes()).unwrap()]).unwrap();
+            let said = claims(json!({ "iss": "portcullis", "sub": "ann", "iat": 1, "exp": 4_000_000_000_i64 }));
+
+            let jwks: JwkSet = serde_json::from_value(ring.jwks()).unwrap();
+            let key = DecodingKey::from_jwk(jwks.find("k1").unwrap()).unwrap();
+            let token = ring.sign("JWT", &said).unwrap();
+            let read_back = decode::<Value>(&token, &key, &Validation::new(theirs)).unwrap();
+            assert_eq!(read_back.claims["sub"], "ann", "{theirs:?}");
+
+            let token = encode(&Header::new(theirs), &said, &encoding(pem.as_bytes()).unwrap()).unwrap();
+            let read_by_us = read(&token, &jwt_settings(), &ring, JwtKind::Access, 1_800_000_000).unwrap();
+            assert_eq!(&*read_by_us.subject.name, "ann", "{theirs:?}");
+        }
+    }
 }
