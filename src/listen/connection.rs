@@ -234,7 +234,7 @@ impl<H: Handler> Service<H> {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
         }
-        Ok(response.map(|body| Tracked::new(body, under_way)))
+        Ok(response.map(|body| Tracked::new(body, under_way.answered())))
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {

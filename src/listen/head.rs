@@ -11,7 +11,7 @@ use crate::rejection::Rejection;
 
 /// Why a request is refused before hyper has seen its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// 400, and what is wrong.
     Malformed(&'static str),
     /// 431.
@@ -32,7 +32,7 @@ impl From<Fault> for Rejection {
 
 /// What a piece of input was found to be. `taken` counts from the piece's start; what follows is not looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scanned {
+pub enum Scanned {
     /// All of it belongs to the message, and more is to come.
     More,
     /// The message ends after `taken` bytes.
@@ -74,7 +74,7 @@ const TRAILERS_MAX: usize = 16 * 1024;
 
 /// Follows one connection's requests.
 #[derive(Debug)]
-pub(super) struct Scanner {
+pub struct Scanner {
     place: Place,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
@@ -88,7 +88,8 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    pub(super) const fn new(header_bytes_max: usize, headers_max: usize) -> Self {
+    /// At the start of a connection, with bounds on each head: bytes with its request line, and fields.
+    pub const fn new(header_bytes_max: usize, headers_max: usize) -> Self {
         Self {
             place: Place::RequestLine,
             line: Vec::new(),
@@ -102,17 +103,17 @@ impl Scanner {
     }
 
     /// Whether no byte of a message has come; empty lines before one are none.
-    pub(super) const fn at_start(&self) -> bool {
+    pub const fn at_start(&self) -> bool {
         matches!(self.place, Place::RequestLine) && self.line.is_empty()
     }
 
     /// Whether a head has begun and has not ended.
-    pub(super) const fn in_head(&self) -> bool {
+    pub const fn in_head(&self) -> bool {
         matches!(self.place, Place::RequestLine | Place::Field) && !self.at_start()
     }
 
     /// Looks at the next piece of input.
-    pub(super) fn scan(&mut self, piece: &[u8]) -> Scanned {
+    pub fn scan(&mut self, piece: &[u8]) -> Scanned {
         let mut at = 0;
         while let Some(rest) = piece.get(at..).filter(|rest| !rest.is_empty()) {
             match self.place {

@@ -45,6 +45,9 @@ pub(super) enum Phase {
 /// How long a connection that was asked to finish may take over telling so.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Requests of a connection that may be taken back at once before it matters how many were not.
+const TAKEN_BACK_MAX: u32 = 100;
+
 /// The limits, in ticks.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
@@ -177,6 +180,8 @@ pub(super) struct Link {
     calls: AtomicU64,
     /// Requests under way.
     under_way: AtomicU32,
+    /// Requests that the caller took back at once.
+    taken_back: AtomicU32,
     head_overdue: AtomicBool,
     upgraded: AtomicBool,
     refusal_wanted: AtomicBool,
@@ -236,6 +241,7 @@ impl Link {
             task: OnceLock::new(),
             calls: AtomicU64::new(0),
             under_way: AtomicU32::new(0),
+            taken_back: AtomicU32::new(0),
             head_overdue: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             refusal_wanted: AtomicBool::new(false),
@@ -296,7 +302,20 @@ impl Link {
         self.calls.store(self.calls().wrapping_add(1), Relaxed);
         self.under_way.store(self.under_way.load(Relaxed) + 1, Relaxed);
         self.enter(Phase::Busy);
-        UnderWay(Arc::clone(self))
+        UnderWay { link: Arc::clone(self), since: self.now(), answered: false }
+    }
+
+    /// Notes a request that was taken back before it was answered, within a tick or two. A caller may change their mind;
+    /// one who mostly does so is after our work and the upstream's (CVE-2023-44487, paced so that h2 does not see it).
+    fn take_back(&self, since: u32) {
+        if self.now().wrapping_sub(since) > 1 {
+            return;
+        }
+        let taken_back = self.taken_back.load(Relaxed) + 1;
+        self.taken_back.store(taken_back, Relaxed);
+        if taken_back > TAKEN_BACK_MAX && u64::from(taken_back) * 2 > self.calls() {
+            self.order(Order::Abort);
+        }
     }
 
     /// Asks the connection's task for something; a stronger order stays.
@@ -375,11 +394,26 @@ impl Link {
 
 /// A request under way.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Link>);
+pub(super) struct UnderWay {
+    link: Arc<Link>,
+    since: u32,
+    answered: bool,
+}
+
+impl UnderWay {
+    /// Notes that there is a response; its body may still be long.
+    pub(super) fn answered(mut self) -> Self {
+        self.answered = true;
+        self
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let Self(link) = self;
+        let Self { link, since, answered } = self;
+        if !*answered {
+            link.take_back(*since);
+        }
         link.under_way.store(link.under_way.load(Relaxed) - 1, Relaxed);
         if !link.is_busy() {
             link.enter(Phase::Idle);

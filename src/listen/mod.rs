@@ -10,7 +10,7 @@ pub mod socket;
 mod accept;
 mod certificates;
 mod gate;
-mod head;
+pub mod head;
 mod link;
 mod redirect;
 mod self_signed;

@@ -46,5 +46,7 @@ mod metrics;
 mod smuggling;
 mod cors;
 mod streams;
+mod floods;
+mod attacks_framing;
 mod bad_environment;
 mod outside;

@@ -239,6 +239,11 @@ impl Gateway {
         self.stderr.text()
     }
 
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let id = self.child.lock().unwrap().id().to_string();
