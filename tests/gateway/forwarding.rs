@@ -402,3 +402,81 @@ fn pipelined_requests_are_answered_in_their_order() {
         assert_eq!(connection.response("GET").unwrap().text(), format!("/{n}"));
     }
 }
+
+#[test]
+fn a_caller_that_goes_away_ends_the_upstreams_work() {
+    let gone = Gate::default();
+    let noticed = gone.clone();
+    let upstream = Upstream::start(move |_| {
+        let noticed = noticed.clone();
+        Reply::script(move |socket| {
+            let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
+            socket.write_all(head).unwrap();
+            // the end of the connection, or a failure to write to it
+            let mut part = [0; 16];
+            if matches!(socket.read(&mut part), Ok(0) | Err(_)) {
+                noticed.open();
+            }
+        })
+    });
+    let gateway = open(&[upstream.url()]);
+    let mut connection = gateway.connect();
+    connection.write(&get("/x").to_bytes()).unwrap();
+    let mut response = connection.head().unwrap();
+    assert_eq!(connection.chunk(&mut response).unwrap(), b"x");
+    drop(connection);
+    gone.wait();
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_was_read_is_delivered() {
+    let upstream = Upstream::sessions(|mut socket| {
+        let mut part = [0; 1024];
+        let count = socket.read(&mut part).unwrap();
+        assert!(count > 0);
+        socket.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge").unwrap();
+        // as servers do, so that the answer is not lost to a reset
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut rest = [0; 16_384];
+        while socket.read(&mut rest).is_ok_and(|count| count > 0) {}
+    });
+    let gateway = open(&[upstream.url()]);
+    let response = gateway.send(&post("/x").body(vec![b'x'; 5_000_000]));
+    assert_eq!((response.status, response.text().as_str()), (413, "large"));
+}
+
+#[test]
+fn interim_responses_of_the_upstream_do_not_pass_for_final_ones() {
+    let upstream = Upstream::start(|_| {
+        Reply::raw(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\
+             Content-Length: 4\r\n\r\nlast",
+        )
+    });
+    let gateway = open(&[upstream.url()]);
+    assert_eq!(gateway.send(&get("/x")).expect(200).text(), "last");
+    // a switch that nobody asked for
+    let upstream =
+        Upstream::start(|_| Reply::raw("HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nraw"));
+    let gateway = open(&[upstream.url()]);
+    gateway.send(&get("/x")).refused(502, "upstream_unavailable");
+}
+
+#[test]
+fn a_head_of_the_upstream_that_is_too_large_is_no_response() {
+    let upstream = Upstream::start(|_| Reply::new(200, &[("X-Pad", &"x".repeat(2_000_000))], "x"));
+    let gateway = open(&[upstream.url()]);
+    gateway.send(&get("/x")).refused(502, "upstream_unavailable");
+}
+
+#[test]
+fn a_caller_of_http_1_0_is_answered_in_its_words() {
+    let upstream =
+        Upstream::start(|_| Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"));
+    let gateway = open(&[upstream.url()]);
+    let answer = String::from_utf8(gateway.raw(b"GET /x HTTP/1.0\r\nHost: a\r\n\r\n")).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(" 200 ") && !head.to_lowercase().contains("transfer-encoding"), "{head}");
+    assert_eq!(body, "hello");
+    assert!(upstream.last().head.contains("HTTP/1.1"));
+}

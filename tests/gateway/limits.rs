@@ -196,3 +196,24 @@ fn connections_beyond_the_limit_wait_for_one_to_end() {
     held.pop();
     assert_eq!(further.response("GET").unwrap().status, 200);
 }
+
+#[test]
+fn an_address_cannot_be_made_up_to_get_a_fresh_budget() {
+    let upstream = Upstream::hello();
+    let limits = limits(
+        "per_address: { rate: 1/h, burst: 2 }, per_account: off, per_account_anywhere: off",
+        "unauthenticated: { rate: 1/h, burst: 2 }",
+    );
+    let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
+    let statuses = |request: &dyn Fn() -> crate::support::Request| -> Vec<u16> {
+        let spoofed = |n: usize| {
+            let address = format!("203.0.113.{n}");
+            let request = request().header("X-Forwarded-For", &address).header("Forwarded", &format!("for={address}"));
+            gateway.send(&request.header("X-Real-IP", &address)).status
+        };
+        (0..4).map(spoofed).collect()
+    };
+    assert_eq!(statuses(&|| get("/user/x").token("wrong")), [401, 401, 429, 429]);
+    let login = json!({ "username": "user", "password": "nope" });
+    assert_eq!(statuses(&|| post("/auth/login").json(&login)), [401, 401, 429, 429]);
+}
