@@ -193,3 +193,22 @@ fn bootstrap_makes_what_is_absent_and_changes_nothing_later() {
     let again = format!("{}{}", gateway.stdout(), gateway.stderr());
     assert!(!again.contains("gen "), "a generated password is printed once: {again}");
 }
+
+#[test]
+fn an_echo_answers_with_what_it_was_asked() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let mut child = command.args(["echo", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().rsplit_once("http://").unwrap().1.parse().unwrap();
+    let request = crate::support::post("/a?b=c").header("X-Own", "1").body("hello");
+    let response = crate::support::Connection::plain(address).send(&request);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = response.expect(200).json().to_string();
+    for part in ["POST", "/a?b=c", "hello", "x-own"] {
+        assert!(text.to_lowercase().contains(&part.to_lowercase()), "{part}: {text}");
+    }
+}

@@ -365,3 +365,30 @@ fn one_of_many_who_register_a_name_at_once_gets_it() {
     assert_eq!(statuses.iter().filter(|&&status| status == 201).count(), 1, "{statuses:?}");
     assert!(statuses.iter().all(|status| [201, 400, 503].contains(status)), "{statuses:?}");
 }
+
+#[test]
+fn a_flood_of_logins_is_answered_or_put_off_and_others_are_served_meanwhile() {
+    let (gateway, _upstream) = gateway("");
+    let gateway = &gateway;
+    let token = gateway.access("user");
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let flood: Vec<_> = (0..120)
+            .map(|n| {
+                scope.spawn(move || {
+                    let response = gateway.send(&login(&format!("user-{n}"), "wrong-password"));
+                    if response.status == 503 {
+                        assert!(response.header("Retry-After").is_some(), "{response:?}");
+                    }
+                    response.status
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            gateway.send(&get("/user/x").bearer(&token)).expect(200);
+        }
+        flood.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(statuses.iter().all(|status| [401, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&401), "{statuses:?}");
+    gateway.login("user", "userpassword");
+}
