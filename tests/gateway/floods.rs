@@ -31,7 +31,7 @@ fn flood(gateway: &Gateway, deaf: bool, mut next: impl FnMut() -> Option<Vec<u8>
     let mut reader = socket.try_clone().unwrap();
     let listening = (!deaf).then(|| {
         std::thread::spawn(move || {
-            let mut part = [0; 65_536];
+            let mut part = [0; 16_384];
             while matches!(reader.read(&mut part), Ok(count) if count > 0) {}
         })
     });
