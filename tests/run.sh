@@ -30,4 +30,5 @@ if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
 fi
 export PORTCULLIS_TEST_PYTHON="$PWD/$venv/bin/python"
 
-exec cargo test --locked "$@"
+# beside real servers, for the tests of the store
+exec tests/databases.sh cargo test --locked "$@"

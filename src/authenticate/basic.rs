@@ -8,7 +8,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::cache::{Depends, Verdict};
-use super::password::PasswordPool;
+use super::password::{PasswordPool, is_ours};
 use super::{Failure, Fault, Identity, LookUp};
 use crate::principal::{Principal, Scheme, Subject};
 use crate::rejection::CredentialsFault;
@@ -53,11 +53,31 @@ pub(super) async fn verify(
         return refused(CredentialsFault::UnknownSubject);
     };
     let hash = mem::replace(&mut account.password_hash, Secret::new(String::new()));
+    let renewed = store.rehashes() && !is_ours(hash.expose());
+    let kept = renewed.then(|| (Secret::new(hash.expose().clone()), Secret::new(password.expose().clone())));
     if !passwords.verify(hash, password).await? {
         return refused(CredentialsFault::WrongPassword);
     }
     if account.disabled {
         return refused(CredentialsFault::Disabled);
     }
+    if let Some((old, password)) = kept {
+        renew(store, passwords, &account.subject, old, password).await;
+    }
     Ok(account)
+}
+
+/// Puts a hash of ours in the place of another's. The login was good whether this succeeds or not.
+async fn renew(
+    store: &dyn Store,
+    passwords: &PasswordPool,
+    subject: &Subject,
+    old: Secret<String>,
+    password: Secret<String>,
+) {
+    // a pool that is busy with logins has no time for it, the next login will do
+    let Ok(Ok(new)) = passwords.hash(password).await else { return };
+    if let Err(error) = store.rehash(subject.clone(), old, new).await {
+        tracing::warn!(%error, user = %subject.name, "password not hashed anew");
+    }
 }

@@ -15,7 +15,7 @@ use super::claims::{Claims, strict_object};
 use super::keys::{Algorithm, KeyRing};
 use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource};
 use crate::clock::UnixSeconds;
-use crate::principal::{Principal, Role, Scheme};
+use crate::principal::{Principal, Role, Scheme, SubjectKind};
 use crate::rejection::TokenFault;
 use crate::store::{Account, Change, JwtStanding};
 
@@ -122,11 +122,16 @@ pub(super) async fn look_up(parts: &LookUp, settings: &JwtSettings, token: &str)
         Ok(claims) => claims,
         Err(fault) => return Ok(Verdict::refused(Fault::Token(Scheme::Bearer, fault), generation, depends)),
     };
+    let claims = match resolved(parts, settings, claims).await {
+        Ok(claims) => claims,
+        Err(Failure::Refused(fault)) => return Ok(Verdict::refused(fault, generation, depends)),
+        Err(failure @ (Failure::Unavailable | Failure::Busy | Failure::Internal)) => return Err(failure),
+    };
     let mut depends = depends.and(&parts.changes, &Change::Subject(claims.subject.clone()));
     for id in claims.ids() {
         depends = depends.and(&parts.changes, &Change::Session(id));
     }
-    match standing(parts, settings, &claims).await {
+    match of_name(parts, settings, &claims).await {
         Ok(principal) => {
             let identity = Identity::new(principal, Scheme::Bearer, claims.expires_at);
             let end = claims.expires_at.map(|exp| exp.saturating_add(settings.leeway_seconds()));
@@ -137,8 +142,22 @@ pub(super) async fn look_up(parts: &LookUp, settings: &JwtSettings, token: &str)
     }
 }
 
+/// The claims with the name of their subject, where they bear the id of its row. A client goes by its name in any case.
+async fn resolved(parts: &LookUp, settings: &JwtSettings, claims: Claims) -> Result<Claims, Failure> {
+    if !settings.subject_is_id || claims.subject.kind == SubjectKind::Client {
+        return Ok(claims);
+    }
+    let account = parts.store.account_by_id(Arc::clone(&claims.subject.name)).await?;
+    let unknown = Failure::Refused(Fault::Token(Scheme::Bearer, TokenFault::UnknownSubject));
+    account.map(|account| Claims { subject: account.subject, ..claims }).ok_or(unknown)
+}
+
 /// The principal of claims that hold, by what the store knows of subject and ids.
 pub(super) async fn standing(parts: &LookUp, settings: &JwtSettings, claims: &Claims) -> Result<Principal, Failure> {
+    of_name(parts, settings, &resolved(parts, settings, claims.clone()).await?).await
+}
+
+async fn of_name(parts: &LookUp, settings: &JwtSettings, claims: &Claims) -> Result<Principal, Failure> {
     let known = parts.store.jwt_standing(claims.subject.clone(), claims.ids().collect()).await?;
     let account =
         alive(&known, claims, settings).map_err(|fault| Failure::Refused(Fault::Token(Scheme::Bearer, fault)))?;

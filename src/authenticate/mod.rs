@@ -118,6 +118,9 @@ pub struct JwtSettings {
     pub roles: RoleSource,
     /// The path of the user or client in the claims.
     pub subject: ClaimPath,
+    /// Whether that claim holds the id of a user's row and not the name ([`Account::id`]). A user's name is what they chose:
+    /// were it tried too, one who is called `1` would be taken for the user of that id.
+    pub subject_is_id: bool,
     /// How access and refresh tokens are told apart.
     pub token_type: TypeSource,
     /// Whether a token without `exp` is refused.
@@ -510,7 +513,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => tracing::debug!(error = %error, "store does not answer"),
-            StoreError::Broken(_) => tracing::error!(error = %error, "store is not usable"),
+            StoreError::Broken(_) | StoreError::Cannot(_) => tracing::error!(error = %error, "store is not usable"),
         }
         Self::Unavailable
     }

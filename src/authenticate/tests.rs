@@ -46,6 +46,7 @@ pub(super) fn jwt_settings() -> JwtSettings {
         leeway: Duration::from_secs(30),
         roles: RoleSource::Store,
         subject: ClaimPath(vec!["sub".into()]),
+        subject_is_id: false,
         token_type: TypeSource::Header,
         require_exp: true,
         keys: Some(Arc::new(KeyRing::new(vec![key]).unwrap())),
@@ -192,6 +193,21 @@ impl Store for FakeStore {
         self.answer(|_| true)
     }
 
+    fn account_by_id(&self, id: Arc<str>) -> Answer<'_, Option<Account>> {
+        self.answer(move |tables| {
+            let subjects: Vec<_> = tables.accounts.keys().cloned().collect();
+            subjects.iter().filter_map(|subject| tables.account(subject)).find(|account| account.id == id)
+        })
+    }
+    fn clear_token(&self, _: Secret<String>, _: UnixSeconds) -> Answer<'_, Option<OpaqueToken>> {
+        self.answer(|_| None)
+    }
+    fn revoke_clear_token(&self, _: Secret<String>) -> Answer<'_, bool> {
+        Self::unused()
+    }
+    fn rehashes(&self) -> bool {
+        false
+    }
     fn refresh_token(&self, _: TokenDigest) -> Answer<'_, RefreshStanding> {
         Self::unused()
     }

@@ -5,10 +5,25 @@
 
 use super::cache::{Depends, Verdict};
 use super::{Failure, Fault, Identity, LookUp};
+use crate::clock::UnixSeconds;
 use crate::principal::{Principal, Scheme};
 use crate::rejection::TokenFault;
-use crate::store::{Change, digest};
+use crate::secret::Secret;
+use crate::store::{Change, OpaqueToken, Store, StoreError, digest};
 use crate::wire::opaque::{OpaqueKind, plausible};
+
+/// A living token, wherever it is kept. One that bears our prefix is nobody else's.
+///
+/// # Errors
+/// The store's.
+pub async fn find(store: &dyn Store, text: &str, now: UnixSeconds) -> Result<Option<OpaqueToken>, StoreError> {
+    match store.token(digest(text), now).await? {
+        None if !text.starts_with(OpaqueKind::Token.prefix()) => {
+            store.clear_token(Secret::new(text.to_owned()), now).await
+        }
+        found => Ok(found),
+    }
+}
 
 /// Who presents this token.
 pub(super) async fn look_up(parts: &LookUp, token: &str) -> Result<Verdict, Failure> {
@@ -20,7 +35,7 @@ pub(super) async fn look_up(parts: &LookUp, token: &str) -> Result<Verdict, Fail
         return refused(TokenFault::Malformed, depends);
     }
     let now = parts.clock.unix();
-    let Some(found) = parts.store.token(digest, now).await? else {
+    let Some(found) = find(&*parts.store, token, now).await? else {
         return refused(TokenFault::Unknown, depends);
     };
     let mut depends = depends.and(&parts.changes, &Change::Subject(found.owner.subject.clone()));

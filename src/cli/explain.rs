@@ -19,7 +19,7 @@ use crate::authenticate::keys::Keys;
 use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{Authenticator, Caller, LookUp};
 use crate::clock::Clock;
-use crate::config::snapshot::{Snapshot, StoreLocation};
+use crate::config::snapshot::Snapshot;
 use crate::config::{self, Environment};
 use crate::decision::Request;
 use crate::decision::explain::{Asker, Question, allow_json, explain as explained, reach, upstream, who_may};
@@ -224,10 +224,10 @@ impl Prover {
     fn open(snapshot: &Snapshot) -> Result<Self, CliError> {
         let starting = |error| CliError::Io("starting", error);
         let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().map_err(starting)?;
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(starting)?;
         let clock = Clock::system();
-        let StoreLocation::Sqlite(path) = &snapshot.store;
-        let store = Arc::new(SqlStore::open(path, runtime.handle().clone(), clock.clone(), |_, _| {})?);
+        let (location, tables) = (&snapshot.store, &snapshot.tables);
+        let store = Arc::new(SqlStore::open(location, tables, runtime.handle().clone(), clock.clone(), |_, _| {})?);
         let shared = Arc::clone(&store) as Arc<dyn Store>;
         let keys = runtime
             .block_on(Keys::load(Arc::clone(&shared), clock.clone()))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::snapshot::{Snapshot, StoreLocation};
+use crate::config::snapshot::Snapshot;
 use crate::endpoint;
 use crate::store::sql::SqlStore;
 use crate::store::{Answer, Store, StoreError};
@@ -60,14 +60,14 @@ impl Operator {
     /// # Errors
     /// It cannot be used.
     pub fn open(snapshot: &Snapshot) -> Result<Self, CliError> {
-        let StoreLocation::Sqlite(path) = &snapshot.store;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .enable_time()
+            .enable_all()
             .build()
             .map_err(|error| CliError::Io("starting", error))?;
         let clock = Clock::system();
-        let store = SqlStore::open(path, runtime.handle().clone(), clock.clone(), |_, _| {})?;
+        let store =
+            SqlStore::open(&snapshot.store, &snapshot.tables, runtime.handle().clone(), clock.clone(), |_, _| {})?;
         Ok(Self {
             store,
             clock,
@@ -97,8 +97,15 @@ impl Operator {
     pub(super) fn of_directory(directory: &std::path::Path) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let clock = Clock::system();
-        let file = directory.join("store.db");
-        let store = SqlStore::open(&file, runtime.handle().clone(), clock.clone(), |_, _| {}).unwrap();
+        let file = crate::config::snapshot::StoreLocation::Sqlite(directory.join("store.db"));
+        let store = SqlStore::open(
+            &file,
+            &crate::store::tables::Tables::default(),
+            runtime.handle().clone(),
+            clock.clone(),
+            |_, _| {},
+        )
+        .unwrap();
         let tokens = endpoint::Settings {
             access_ttl: Duration::from_mins(15),
             refresh_ttl: Duration::from_secs(7_000),

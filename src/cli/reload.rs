@@ -65,7 +65,7 @@ impl Running {
             ("listeners", listens(&old) != listens(new)),
             ("workers", old.workers != new.workers),
             ("admin", old.admin != new.admin),
-            ("store", old.store != new.store),
+            ("store", old.store != new.store || old.tables != new.tables),
             ("timeouts of callers", old.caller_timeouts != new.caller_timeouts),
             ("header_bytes, headers or connections", old.bounds != new.bounds),
         ] {

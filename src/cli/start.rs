@@ -16,7 +16,7 @@ use crate::authenticate::keys::{Keys, KeysError};
 use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{Authenticator, LookUp};
 use crate::clock::Clock;
-use crate::config::snapshot::{Snapshot, StoreLocation};
+use crate::config::snapshot::Snapshot;
 use crate::config::{self, Environment, Problems};
 use crate::decision::expectations;
 use crate::endpoint::Service;
@@ -180,20 +180,24 @@ fn parts(
     metrics: &Arc<Metrics>,
     lines: &Lines,
 ) -> Result<Parts, StartError> {
-    let StoreLocation::Sqlite(path) = &snapshot.store;
     let observer = Arc::clone(metrics);
     let observe = move |operation: &'static str, took: Duration| {
         observer.store_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
     };
-    let store = Arc::new(SqlStore::open(path, background.clone(), clock.clone(), observe)?);
+    let store =
+        Arc::new(SqlStore::open(&snapshot.store, &snapshot.tables, background.clone(), clock.clone(), observe)?);
     let keys = background.block_on(Keys::load(Arc::clone(&store) as Arc<dyn Store>, clock.clone()))?;
+    let passwords = PasswordPool::start(PasswordPool::default_threads())?;
+    if let Some(hash) = background.block_on(store.usual_hash())? {
+        passwords.set_dummy(hash);
+    }
     let audit = Audit::new(lines.clone(), clock.clone());
     audit.switch(snapshot.log.audit);
     Ok(Parts {
         store,
         changes: Arc::default(),
         keys: Arc::new(keys),
-        passwords: Arc::new(PasswordPool::start(PasswordPool::default_threads())?),
+        passwords: Arc::new(passwords),
         audit: Arc::new(audit),
     })
 }
@@ -256,7 +260,7 @@ fn describe(
 fn keep_going(background: &Handle, parts: &Parts, gateway: &Arc<Gateway>) {
     let (store, changes, keys) = (Arc::clone(&parts.store), Arc::clone(&parts.changes), Arc::clone(&parts.keys));
     background.spawn(async move { hear_changes(&*store, &changes, &keys).await });
-    let (store, gateway) = (Arc::clone(&parts.store), Arc::clone(gateway));
+    let (store, passwords, gateway) = (Arc::clone(&parts.store), Arc::clone(&parts.passwords), Arc::clone(gateway));
     background.spawn(async move {
         let mut tick = interval(SWEEP_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -265,6 +269,10 @@ fn keep_going(background: &Handle, parts: &Parts, gateway: &Arc<Gateway>) {
             gateway.state().limits.sweep();
             if let Err(error) = store.purge(gateway.state().clock.unix()).await {
                 tracing::warn!(%error, "expired tokens not purged");
+            }
+            // whose hashes are made anew cost something else after a while
+            if let Ok(Some(hash)) = store.usual_hash().await {
+                passwords.set_dummy(hash);
             }
         }
     });

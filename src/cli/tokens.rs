@@ -13,6 +13,7 @@ use super::operator::{CliError, Console, Operator, seconds, when};
 use super::secrets::from_stdin;
 use crate::config::units;
 use crate::principal::{Subject, SubjectKind};
+use crate::secret::Secret;
 use crate::store::{NewToken, RefreshStanding, TokenListing};
 use crate::wire::opaque::{OpaqueKind, digest, mint, plausible};
 
@@ -139,7 +140,9 @@ fn revoke(operator: &Operator, text: &str) -> Result<bool, CliError> {
         operator.wait(operator.store().revoke_family(family, operator.last_token_ends()))?;
         return Ok(true);
     }
-    if operator.wait(operator.store().revoke_token(digest(text)))? {
+    if operator.wait(operator.store().revoke_token(digest(text)))?
+        || operator.wait(operator.store().revoke_clear_token(Secret::new(text.to_owned())))?
+    {
         return Ok(true);
     }
     let Some((jti, expires_at)) = jwt_id(text) else { return Ok(false) };

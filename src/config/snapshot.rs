@@ -13,6 +13,8 @@ use crate::principal::{Role, Scheme, SchemeSet, Scope};
 use crate::record;
 use crate::rejection::Texts;
 use crate::secret::Secret;
+pub use crate::store::sql::Location as StoreLocation;
+use crate::store::tables::Tables;
 use crate::wire::fields::IdentityNames;
 use crate::wire::forwarded::TrustedProxies;
 use crate::wire::target::PathPolicy;
@@ -29,6 +31,8 @@ pub struct Snapshot {
     pub admin: SocketAddr,
     /// The database.
     pub store: StoreLocation,
+    /// Tables of another application in it.
+    pub tables: Tables,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: TrustedProxies,
     /// The section `auth`.
@@ -98,13 +102,6 @@ pub enum ExpectedCaller {
         /// The scheme of its credential; `None`: one that the route offers.
         scheme: Option<Scheme>,
     },
-}
-
-/// Where the store is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreLocation {
-    /// An `SQLite` file.
-    Sqlite(PathBuf),
 }
 
 /// The section `bootstrap`.

@@ -144,8 +144,6 @@ fn what_is_not_built_yet_is_known_and_refused() {
         ("identity_headers: { assertion: X-A }", "`assertion` is not available yet"),
         ("endpoints: [{ path: /a, action: openapi }]", "`action: openapi` is not available yet"),
         ("endpoints: [{ path: /a, action: docs }]", "`action: docs` is not available yet"),
-        ("store: postgres://root:canary@db/x", "`store: postgres:…` is not available yet"),
-        ("store: { url: sqlite:a }", "a mapping for `store` is not available yet"),
     ] {
         let printed = problems_of(section);
         assert!(printed.contains(message), "{section}\n{printed}");
@@ -206,6 +204,13 @@ fn a_value_of_the_wrong_kind_says_what_was_expected() {
         ("listeners: [{ address: 0.0.0.0:9901 }]", "1:24: the address of `admin` and of a listener are the same"),
         ("store: portcullis.db", "1:8: expected `sqlite:` with the path of a file"),
         ("store: 'sqlite::memory:'", "1:8: expected `sqlite:` with the path of a file"),
+        ("store: mysql://root:canary@db", "1:8: this URL names no database"),
+        ("store: postgres://root:canary@db:x/y", "1:8: not a URL such as"),
+        ("store: { users: { table: a } }", "1:8: `url` is missing"),
+        ("store: { url: sqlite:a, users: { table: a } }", "1:32: `id` is missing"),
+        ("store: { url: sqlite:a, users: { table: a, id: a, name: a, password: a;b } }", "1:70: `a;b` is not the name of a column"),
+        ("store: { url: sqlite:a, users: { table: 'a\"b', id: a, name: a, password: a } }", "1:41: `a\"b` is not the name of a table"),
+        ("store: { url: sqlite:a, tokens: { table: a, token: a, user: a } }", "1:33: `tokens` needs `users`"),
         ("tokens: { access_ttl: 500ms }", "1:23: a token's lifetime is in whole seconds"),
         ("tokens: { claims: { exp: 1 } }", "1:21: the claim `exp` is set by the gateway"),
         ("tokens: { claims: { a: '{acess}' } }", "1:21: "),
@@ -442,7 +447,8 @@ fn no_problem_shows_a_secret() {
         "timeouts: { idle: '${CANARY}' }",
         "log: { level: '${CANARY}' }",
         "workers: '${CANARY}'",
-        "store: mysql://root:canary@db/x",
+        "store: mysql://root:canary@db:x/y",
+        "store: { url: mysql://root:canary@db:x/y }",
         "limits: { shared: 'redis://:canary@redis' }",
         "listeners: [{ address: '${CANARY}' }]",
         "endpoints: [{ path: '${CANARY}', action: '${CANARY}' }]",

@@ -4,6 +4,7 @@ use super::Call;
 use super::credentials::unavailable;
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
+use crate::authenticate::token;
 use crate::rejection::{Rejection, TokenFault};
 use crate::secret::Secret;
 use crate::store::{OpaqueToken, RefreshStanding, RefreshToken, TokenDigest};
@@ -50,7 +51,7 @@ impl Call<'_> {
         if !opaque::plausible(OpaqueKind::Token, text) {
             return Ok(Found::Nothing);
         }
-        let token = store.token(digest, self.service.clock.unix()).await.map_err(unavailable)?;
+        let token = token::find(&**store, text, self.service.clock.unix()).await.map_err(unavailable)?;
         Ok(token.map_or(Found::Nothing, |token| Found::Opaque(digest, token)))
     }
 

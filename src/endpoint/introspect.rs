@@ -79,7 +79,7 @@ impl Call<'_> {
             JwtKind::Access => "Bearer",
             JwtKind::Refresh => REFRESH_TOKEN,
         };
-        let mut members = active(&claims.subject, token_type, &principal.scopes, claims.expires_at);
+        let mut members = active(&principal.subject, token_type, &principal.scopes, claims.expires_at);
         members.insert("roles".into(), principal.roles.iter().map(Role::as_str).collect());
         for name in ["client_id", "iat", "nbf", "aud", "iss", "jti"] {
             if let Some(claim) = claims.all.get(name) {

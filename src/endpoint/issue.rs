@@ -205,9 +205,17 @@ fn complete(
     settings: &Settings,
     kind: JwtKind,
 ) {
-    // were it another text, such as an id, the token would be taken for the user of that name
-    let name = &*principal.subject.name;
-    if at(claims, &jwt.subject).and_then(Value::as_str) != Some(name) {
+    // were it another text, the token would be taken for another's
+    let name = match &principal.user_id {
+        Some(id) if jwt.subject_is_id && principal.subject.kind == SubjectKind::User => &**id,
+        Some(_) | None => &*principal.subject.name,
+    };
+    let written = match at(claims, &jwt.subject) {
+        Some(Value::String(text)) => *text == *name,
+        Some(Value::Number(number)) => number.to_string() == *name,
+        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => false,
+    };
+    if !written {
         put_at(claims, &jwt.subject, name.into());
     }
     match &jwt.roles {

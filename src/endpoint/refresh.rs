@@ -178,13 +178,14 @@ impl Call<'_> {
             return Err(TokenFault::Expired.into());
         }
         let authenticator = &self.service.authenticator;
-        authenticator.standing(&self.asked.auth.jwt, claims).await.map_err(|failure| match failure {
+        let principal = authenticator.standing(&self.asked.auth.jwt, claims).await;
+        let principal = principal.map_err(|failure| match failure {
             Failure::Refused(Fault::Token(_, fault)) => Unredeemed::Refused(fault),
             other @ (Failure::Refused(_) | Failure::Unavailable | Failure::Busy | Failure::Internal) => {
                 Unredeemed::Otherwise(other.into())
             }
         })?;
-        let account = self.service.store.account(claims.subject.clone()).await?;
+        let account = self.service.store.account(principal.subject).await?;
         let account = account.ok_or(TokenFault::UnknownSubject)?;
         let family = match claims.session.as_ref().or(claims.id.as_ref()) {
             Some(id) => Arc::clone(id),

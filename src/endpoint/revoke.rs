@@ -51,7 +51,10 @@ impl Call<'_> {
                 if let (Extent::Session, Some(family)) = (extent, &token.session) {
                     self.end_family(family, token.expires_at.unwrap_or(FOREVER)).await?;
                 }
-                self.service.store.revoke_token(digest).await.map_err(unavailable)?;
+                let store = &self.service.store;
+                if !store.revoke_token(digest).await.map_err(unavailable)? {
+                    store.revoke_clear_token(text).await.map_err(unavailable)?;
+                }
                 self.note(&Change::Token(digest));
                 self.revoked("token", &token.owner.subject);
             }

@@ -4,6 +4,7 @@
 //! (contract 6). Digests, not tokens, cross this interface. No implementation logs a digest, a hash or a secret.
 
 pub mod sql;
+pub mod tables;
 mod rows;
 mod statements;
 mod schema;
@@ -30,6 +31,9 @@ pub enum StoreError {
     /// It answers, but not with what it should hold: a foreign file, a schema of a newer version, a corrupt row.
     #[error("the store is not usable: {0}")]
     Broken(Arc<str>),
+    /// It works, and this cannot be: another application's table has no place for it, or a constraint forbids it.
+    #[error("the store cannot do this: {0}")]
+    Cannot(Arc<str>),
 }
 
 /// A user or client as stored.
@@ -221,6 +225,11 @@ pub enum Added {
 pub trait Store: Send + Sync {
     /// The account of this name; `None` where there is none.
     fn account(&self, subject: Subject) -> Answer<'_, Option<Account>>;
+    /// The user whose row has this id ([`Account::id`], in its one spelling); `None` where there is none.
+    fn account_by_id(&self, id: Arc<str>) -> Answer<'_, Option<Account>>;
+    /// A living token that another application keeps in clear text, with its owner; `None` where it is unknown or expired,
+    /// and where no such table is configured.
+    fn clear_token(&self, text: Secret<String>, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>>;
     /// The living opaque token of this digest with its owner; `None` where it is unknown, expired, revoked or orphaned.
     fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>>;
     /// What is known about a JWT's subject and ids (`jti`, `sid`).
@@ -240,6 +249,8 @@ pub trait Store: Send + Sync {
     fn set_password(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, bool>;
     /// Writes the same password in a better hash, only where the stored one is still `old`; ends nothing.
     fn rehash(&self, subject: Subject, old: Secret<String>, new: Secret<String>) -> Answer<'_, bool>;
+    /// Whether other hashes than ours are to be replaced after a good login.
+    fn rehashes(&self) -> bool;
     /// Replaces the roles; false where there is no such account.
     fn set_roles(&self, subject: Subject, roles: Vec<Role>) -> Answer<'_, bool>;
     /// Disables (which ends every session) or enables; false where there is no such account.
@@ -256,6 +267,8 @@ pub trait Store: Send + Sync {
     fn rotate(&self, rotation: Rotation) -> Answer<'_, RefreshStanding>;
     /// Revokes an opaque token; false where there is none.
     fn revoke_token(&self, digest: TokenDigest) -> Answer<'_, bool>;
+    /// Revokes a token that another application keeps in clear text; false where there is none.
+    fn revoke_clear_token(&self, text: Secret<String>) -> Answer<'_, bool>;
     /// Revokes a family: its refresh tokens, opaque tokens and, by `sid`, its JWTs. Remembered until `until`.
     fn revoke_family(&self, family: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
     /// Revokes a JWT by its `jti`, remembered until `until`.

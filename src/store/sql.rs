@@ -1,29 +1,37 @@
-//! The store in an `SQLite` file.
+//! The store in a database: an `SQLite` file, `PostgreSQL`, or `MySQL`/`MariaDB`, each shared by any number of processes.
 //!
-//! WAL with `synchronous=FULL`: what was answered for survives a killed process and a power loss. One connection writes,
-//! a few read. Each operation runs on the background runtime, whoever awaits it, under a deadline; a mutation that was
-//! begun is carried out even where nobody awaits it any more. Errors name no value.
+//! What was answered for survives a killed process and a power loss. Changes are made one after the other, under a lock
+//! that every process takes, so that what they read stays true and their numbers have no gaps. Each operation runs on the
+//! background runtime, whoever awaits it, under a deadline; a mutation that was begun is carried out even where nobody
+//! awaits it any more. Errors name no value.
 
-use std::fs::{File, OpenOptions};
+mod accounts;
+mod catalog;
+pub(in crate::store) mod engine;
+pub(in crate::store) mod errors;
+mod open;
+mod relations;
+
 use std::future::Future;
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection as _, Transaction};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tracing::warn;
 
-use super::rows::{REFRESH, account, change, column, digest_column, failed, json, key, list, listing, unavailable};
+pub use self::open::ServerUrl;
+
+use self::engine::{Engine, Pool, Tx, query};
+use self::errors::unavailable;
+use self::relations::Relations;
+use super::rows::{REFRESH, change, digest_column, key, list, listing, subject};
 use super::statements::{
-    end_family, end_sessions, insert_key, insert_refresh, insert_token, last_change, note, revoke_id, standing,
+    RefreshRow, end_family, end_sessions, insert_key, insert_refresh, insert_token, last_change, note, refresh_row,
+    revocation_id, revoke_id,
 };
+use super::tables::Tables;
 use super::{
     Account, Added, Answer, Change, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation, Store,
     StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, schema,
@@ -38,18 +46,15 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// The same for listings, which an operator waits for.
 const LISTING_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long opening may take; another process may be changing the tables.
+/// How long opening may take; another process may be changing the tables, or a server be about to start.
 const OPEN_DEADLINE: Duration = Duration::from_secs(6);
 
-/// Between two attempts to open a locked file.
+/// Between two attempts to open what is locked or not there yet.
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long to wait for a connection, and for another process's lock; both below [`DEADLINE`].
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_800);
 const BUSY_TIMEOUT: Duration = Duration::from_millis(1_500);
-
-/// Connections that read.
-const READERS: u32 = 4;
 
 /// Operations under way or waiting at once; further ones fail at once.
 const OPERATIONS_MAX: usize = 4_096;
@@ -75,27 +80,34 @@ const ACCOUNTS_MAX: i64 = 100_000;
 /// For how long a family that an operator revokes stays revoked at least, in seconds: access JWTs may outlive it.
 const FAMILY_REVOKED_SECONDS: i64 = 86_400;
 
-/// The columns that [`account`] reads, of the table as `a`.
-macro_rules! account_columns {
-    () => {
-        "a.id AS id, a.kind AS kind, a.name AS name, a.password_hash AS password_hash, a.roles AS roles, \
-         a.scopes AS account_scopes, a.disabled AS disabled, a.session_version AS session_version, \
-         a.sessions_ended_at AS sessions_ended_at, a.created_at AS created_at"
-    };
-}
+/// Rows that one token in clear text may find, and hashes that are looked at to know what they usually are.
+const ALIKE_MAX: i64 = 64;
+const HASHES_SEEN: i64 = 200;
 
 type Observe = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
-type Tx = Transaction<'static, Sqlite>;
-type Connection = PoolConnection<Sqlite>;
 
-/// A store in one `SQLite` file, shared by any number of processes.
+/// Where the store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// An `SQLite` file.
+    Sqlite(PathBuf),
+    /// A database of a server.
+    Server(ServerUrl),
+}
+
+/// A store in a database.
 pub struct SqlStore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    inner: Arc<Inner>,
     background: Handle,
-    clock: Clock,
     observe: Observe,
     slots: Arc<Semaphore>,
+}
+
+/// What operations work with.
+struct Inner {
+    pool: Pool,
+    relations: Relations,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for SqlStore {
@@ -105,84 +117,82 @@ impl std::fmt::Debug for SqlStore {
 }
 
 impl SqlStore {
-    /// Opens the file, makes it where it is absent (readable by its owner only) and brings its tables up to date. Blocks;
-    /// `background` (with timers) does the work and must not be the runtime of the calling thread alone. `observe` is
-    /// told of each operation and how long it took.
+    /// Opens the database, makes the file where it is absent (readable by its owner only), brings our tables up to date and
+    /// checks those of others. Blocks; `background` (with timers) does the work and must not be the runtime of the
+    /// calling thread alone. `observe` is told of each operation and how long it took.
     ///
     /// # Errors
-    /// `Broken` where the file cannot be a store: no such directory, another format, a newer version, read-only.
-    /// `Unavailable` where it stays locked.
+    /// `Broken` where it cannot be a store: no such directory, another format, a newer version, read-only, no such table or
+    /// column. `Unavailable` where it stays locked or does not answer.
     pub fn open(
-        path: &Path,
+        location: &Location,
+        tables: &Tables,
         background: Handle,
         clock: Clock,
         observe: impl Fn(&'static str, Duration) + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        create(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            .thread_name(|number| format!("store-{number}"))
-            .disable_statement_logging();
-        let pool = |most| {
-            SqlitePoolOptions::new()
-                .max_connections(most)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .test_before_acquire(false)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .after_release(|connection, _| Box::pin(is_clean(connection)))
-        };
-        // lazy pools start a task for their upkeep, so they need the runtime at hand
-        let (writer, readers) = {
+        let pool = {
+            // lazy pools start a task for their upkeep, so they need the runtime at hand
             let _entered = background.enter();
-            let reading = options.clone().pragma("query_only", "ON");
-            (pool(1).connect_lazy_with(options), pool(READERS).connect_lazy_with(reading))
+            match location {
+                Location::Sqlite(path) => open::file(path)?,
+                Location::Server(url) => open::server(url)?,
+            }
         };
         let (answer, answered) = sync_channel(1);
-        let (opened, time) = (writer.clone(), clock.clone());
+        let (opened, time, tables) = (pool.clone(), clock.clone(), tables.clone());
         background.spawn(async move {
+            let within = tokio::time::timeout(OPEN_DEADLINE * 2, prepare(&opened, &tables, &time)).await;
             // the receiver is gone only where its own, longer deadline passed
-            answer.send(prepare(&opened, &time).await).ok();
+            answer.send(within.unwrap_or_else(|_| Err(unavailable("it took too long")))).ok();
         });
-        match answered.recv_timeout(OPEN_DEADLINE + ACQUIRE_TIMEOUT + DEADLINE) {
+        let relations = match answered.recv_timeout(OPEN_DEADLINE * 2 + DEADLINE) {
             Ok(outcome) => outcome?,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 return Err(unavailable("the background runtime does not run"));
             }
-        }
+        };
+        let inner = Arc::new(Inner { pool, relations, clock });
         let slots = Arc::new(Semaphore::new(OPERATIONS_MAX));
-        Ok(Self { writer, readers, background, clock, observe: Arc::new(observe), slots })
+        Ok(Self { inner, background, observe: Arc::new(observe), slots })
     }
 
     /// Ends every connection once its work is done; later operations fail. The last process to do so leaves one complete
     /// file behind; without it the newest changes are in the `-wal` beside.
     pub fn close(&self) -> Answer<'static, ()> {
-        let (writer, readers) = (self.writer.clone(), self.readers.clone());
-        self.run("close", LISTING_DEADLINE, async move {
-            readers.close().await;
-            writer.close().await;
+        self.run("close", LISTING_DEADLINE, |inner| async move {
+            inner.pool.close().await;
             Ok(())
         })
     }
 
+    /// A hash such as most of the users have whose table is another application's; `None` where there is none, or they
+    /// are in our own. What a password of nobody is verified against should cost as much.
+    pub fn usual_hash(&self) -> Answer<'static, Option<Secret<String>>> {
+        self.run("usual_hash", DEADLINE, |inner| async move {
+            let Some(foreign) = &inner.relations.foreign else { return Ok(None) };
+            let text = format!("SELECT {} AS password_hash FROM {} u LIMIT ?", foreign.password, foreign.table);
+            let rows = query(text).bind(HASHES_SEEN).rows(inner.pool.reading().await?.db()).await?;
+            let hashes: Vec<_> = rows.iter().map(|row| row.maybe_text("password_hash")).collect::<Result<_, _>>()?;
+            Ok(usual(hashes.into_iter().flatten().collect()))
+        })
+    }
+
     /// Runs `work` on the background runtime, from this call on and not from the first poll.
-    fn run<T, F>(&self, operation: &'static str, deadline: Duration, work: F) -> Answer<'static, T>
+    fn run<T, W, F>(&self, operation: &'static str, deadline: Duration, work: W) -> Answer<'static, T>
     where
         T: Send + 'static,
+        W: FnOnce(Arc<Inner>) -> F + Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             return Box::pin(async { Err(unavailable("too many operations wait for it")) });
         };
-        let (clock, observe) = (self.clock.clone(), Arc::clone(&self.observe));
+        let (inner, observe) = (Arc::clone(&self.inner), Arc::clone(&self.observe));
         let task = self.background.spawn(async move {
+            let clock = inner.clock.clone();
             let started = clock.now();
-            let outcome = tokio::time::timeout(deadline, work).await;
+            let outcome = tokio::time::timeout(deadline, work(inner)).await;
             observe(operation, clock.now().saturating_duration_since(started));
             drop(slot);
             outcome.unwrap_or_else(|_| Err(unavailable("it took too long")))
@@ -193,116 +203,181 @@ impl SqlStore {
     fn read<T, W, F>(&self, operation: &'static str, work: W) -> Answer<'static, T>
     where
         T: Send + 'static,
-        W: FnOnce(Connection) -> F + Send + 'static,
+        W: FnOnce(Arc<Inner>) -> F + Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        self.read_within(operation, DEADLINE, work)
+        self.run(operation, DEADLINE, work)
     }
 
-    fn read_within<T, W, F>(&self, operation: &'static str, deadline: Duration, work: W) -> Answer<'static, T>
-    where
-        T: Send + 'static,
-        W: FnOnce(Connection) -> F + Send + 'static,
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
-    {
-        let readers = self.readers.clone();
-        self.run(operation, deadline, async move { work(readers.acquire().await.map_err(failed)?).await })
-    }
-
-    /// Runs `work` in a transaction that holds the write lock from its beginning, so that what it read stays true. It
-    /// commits itself; a transaction that is dropped did not happen.
+    /// Runs `work` in a transaction that holds the lock from its beginning, so that what it read stays true. It commits
+    /// itself; a transaction that is dropped did not happen.
     fn write<T, W, F>(&self, operation: &'static str, work: W) -> Answer<'static, T>
     where
         T: Send + 'static,
-        W: FnOnce(Tx, UnixSeconds) -> F + Send + 'static,
+        W: FnOnce(Arc<Inner>, Tx, UnixSeconds) -> F + Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let (writer, clock) = (self.writer.clone(), self.clock.clone());
-        self.run(operation, DEADLINE, async move {
-            let tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-            work(tx, clock.unix()).await
+        self.run(operation, DEADLINE, |inner| async move {
+            let (tx, now) = (inner.begin().await?, inner.clock.unix());
+            work(inner, tx, now).await
         })
     }
 }
 
+impl Inner {
+    /// A transaction that holds the lock.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        match self.pool.engine() {
+            Engine::Sqlite => {}
+            Engine::Postgres | Engine::MySql => {
+                query("SELECT version FROM portcullis_schema FOR UPDATE").row(tx.db()).await?;
+            }
+        }
+        Ok(tx)
+    }
+
+    /// Where a refresh token stands with its owner.
+    fn standing(row: RefreshRow, owner: Option<&Account>) -> RefreshStanding {
+        let RefreshRow { token, revoked, used_at_ms, replay } = row;
+        let alive = owner.is_some_and(|owner| !owner.disabled && owner.session_version == token.session_version);
+        match used_at_ms {
+            _ if revoked || !alive => RefreshStanding::Revoked(token),
+            Some(used_at_ms) => RefreshStanding::Used { token, used_at_ms, replay },
+            None => RefreshStanding::Live(token),
+        }
+    }
+}
+
+/// Of hashes one of the kind and cost that most have.
+fn usual(hashes: Vec<String>) -> Option<Secret<String>> {
+    fn recipe(hash: &str) -> &str {
+        // salt and digest are the last two parts, in bcrypt's the last one; before them stands what it costs
+        let parts = if hash.contains("$2") { 1 } else { 2 };
+        let mut rest = hash;
+        for _ in 0..parts {
+            rest = rest.rsplit_once('$').map_or("", |(before, _)| before);
+        }
+        rest
+    }
+    let mut counts = std::collections::HashMap::<String, usize>::new();
+    for hash in &hashes {
+        *counts.entry(recipe(hash).to_owned()).or_default() += 1;
+    }
+    let (most, _) = counts.into_iter().max_by(|(one, a), (other, b)| a.cmp(b).then_with(|| other.cmp(one)))?;
+    hashes.into_iter().find(|hash| recipe(hash) == most).map(Secret::new)
+}
+
 impl Store for SqlStore {
     fn account(&self, subject: Subject) -> Answer<'_, Option<Account>> {
-        self.read("account", move |mut connection| async move {
-            let row = sqlx::query(concat!(
-                "SELECT ",
-                account_columns!(),
-                " FROM portcullis_accounts a WHERE a.kind = ? AND a.name = ?"
-            ))
-            .bind(subject.kind.name())
-            .bind(&*subject.name)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed)?;
-            row.as_ref().map(account).transpose()
+        self.read("account", move |inner| async move { inner.account(&subject).await })
+    }
+
+    fn account_by_id(&self, id: Arc<str>) -> Answer<'_, Option<Account>> {
+        self.read("account_by_id", move |inner| async move {
+            let mut reading = inner.pool.reading().await?;
+            let found = inner.relations.find_id(reading.db(), &id).await?;
+            drop(reading);
+            inner.settled(found).await
         })
     }
 
     fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>> {
-        self.read("token", move |mut connection| async move {
-            let row = sqlx::query(concat!(
-                "SELECT ",
-                account_columns!(),
-                ", t.scopes AS scopes, t.expires_at AS expires_at, t.family AS family \
-                 FROM portcullis_tokens t \
-                 JOIN portcullis_accounts a ON a.kind = t.owner_kind AND a.name = t.owner_name \
-                 WHERE t.digest = ? AND t.kind = 'token' AND t.revoked = 0 \
-                 AND (t.expires_at IS NULL OR t.expires_at > ?) \
-                 AND a.disabled = 0 AND a.session_version = t.session_version"
-            ))
+        self.read("token", move |inner| async move {
+            let row = query(
+                "SELECT t.owner_kind AS kind, t.owner_name AS name, t.session_version AS session_version, \
+                 t.scopes AS scopes, t.expires_at AS expires_at, t.family AS family FROM portcullis_tokens t \
+                 WHERE t.digest = ? AND t.kind = 'token' AND NOT t.revoked AND (t.expires_at IS NULL OR t.expires_at > ?)",
+            )
             .bind(digest.0.as_slice())
             .bind(now)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed)?;
+            .row(inner.pool.reading().await?.db())
+            .await?;
             let Some(row) = row else { return Ok(None) };
+            let version = row.number("session_version")?;
+            let owner = inner.account(&subject(&row)?).await?;
+            let owner = owner.filter(|owner| !owner.disabled && owner.session_version == version);
+            let Some(owner) = owner else { return Ok(None) };
             Ok(Some(OpaqueToken {
-                owner: account(&row)?,
+                owner,
                 scopes: list(&row, "scopes")?,
-                expires_at: column(&row, "expires_at")?,
-                session: column::<Option<String>>(&row, "family")?.map(Arc::from),
+                expires_at: row.maybe_number("expires_at")?,
+                session: row.maybe_text("family")?.map(Arc::from),
+            }))
+        })
+    }
+
+    fn clear_token(&self, text: Secret<String>, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>> {
+        self.read("clear_token", move |inner| async move {
+            let users = &inner.relations.users;
+            let Some((foreign, tokens)) = inner.relations.clear_tokens(&text) else { return Ok(None) };
+            let statement = format!(
+                "SELECT {}, {} FROM {} t JOIN {} ON u.{} = t.{} WHERE t.{} = ? LIMIT ?",
+                tokens.columns, users.columns, tokens.table, users.from, foreign.id, tokens.user, tokens.token
+            );
+            let mut reading = inner.pool.reading().await?;
+            let rows = query(statement).bind(text.expose().as_str()).bind(ALIKE_MAX).rows(reading.db()).await?;
+            drop(reading);
+            // a collation may take other tokens for the same
+            let mut exact = Vec::new();
+            for row in rows {
+                if text.matches(row.text("clear_token")?.as_bytes()) {
+                    exact.push(row);
+                }
+            }
+            let [row] = exact.as_slice() else { return Ok(None) };
+            let ends = row.number("ends")? != 0;
+            let ends_at = row.maybe_number("ends_at")?;
+            // an end that cannot be read has passed
+            if ends && ends_at.is_none_or(|end| end <= now) {
+                return Ok(None);
+            }
+            let owner = inner.settled(inner.relations.found(users.kind(), row)?).await?;
+            Ok(owner.filter(|owner| !owner.disabled).map(|owner| OpaqueToken {
+                owner,
+                scopes: Arc::default(),
+                expires_at: ends_at.filter(|_| ends),
+                session: None,
             }))
         })
     }
 
     fn jwt_standing(&self, subject: Subject, ids: Vec<Arc<str>>) -> Answer<'_, JwtStanding> {
-        self.read("jwt_standing", move |mut connection| async move {
+        self.read("jwt_standing", move |inner| async move {
             // one statement, so that an account that is made or removed meanwhile is seen whole
-            let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
-            let row = sqlx::query(concat!(
-                "SELECT ",
-                account_columns!(),
-                ", a.id IS NOT NULL AS present, s.session_version AS dead_version, s.removed_at AS removed_at, \
-                 EXISTS (SELECT 1 FROM portcullis_revocations r \
-                 WHERE r.id IN (SELECT value FROM json_each(?))) AS revoked \
-                 FROM (SELECT ? AS kind, ? AS name) q \
-                 LEFT JOIN portcullis_accounts a ON a.kind = q.kind AND a.name = q.name \
-                 LEFT JOIN portcullis_tombstones s ON s.kind = q.kind AND s.name = q.name"
-            ))
-            .bind(json(&ids))
-            .bind(subject.kind.name())
-            .bind(&*subject.name)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(failed)?;
-            let dead: Option<i64> = column(&row, "dead_version")?;
-            let removed_at: Option<i64> = column(&row, "removed_at")?;
-            Ok(JwtStanding {
-                account: column::<bool>(&row, "present")?.then(|| account(&row)).transpose()?,
-                revoked: column(&row, "revoked")?,
-                removed: dead
-                    .zip(removed_at)
-                    .map(|(session_version, removed_at)| Tombstone { session_version, removed_at }),
-            })
+            let (relations, relation) = (&inner.relations, inner.relations.of(subject.kind));
+            let places = vec!["?"; ids.len().max(1)].join(", ");
+            let text = format!(
+                "SELECT {}, s.session_version AS dead_version, s.removed_at AS removed_at, \
+                 (SELECT count(*) FROM portcullis_revocations r WHERE r.id IN ({places})) AS revoked \
+                 FROM (SELECT 1 AS one) q LEFT JOIN {} ON {} \
+                 LEFT JOIN portcullis_tombstones s ON s.kind = ? AND s.name = ?",
+                relation.columns, relation.from, relation.by_name
+            );
+            // no database has a row of such a name; one of the nameless would be as good
+            let name = if subject.name.contains('\0') { "" } else { &*subject.name };
+            let ids: Vec<_> = ids.iter().map(|id| revocation_id(id).into_owned()).collect();
+            let none = if ids.is_empty() { Some("") } else { None };
+            let bound = ids.iter().map(String::as_str).chain(none).fold(query(text), engine::Query::bind);
+            let rows =
+                bound.bind(name).bind(subject.kind.name()).bind(name).rows(inner.pool.reading().await?.db()).await?;
+            let Some(row) = rows.first() else { return Err(StoreError::Broken("a row is missing".into())) };
+            let (dead, removed_at) = (row.maybe_number("dead_version")?, row.maybe_number("removed_at")?);
+            let removed =
+                dead.zip(removed_at).map(|(session_version, removed_at)| Tombstone { session_version, removed_at });
+            let revoked = row.number("revoked")? != 0;
+            let account = inner.settled(relations.exactly(&subject, &rows)?).await?;
+            Ok(JwtStanding { account, revoked, removed })
         })
     }
 
     fn refresh_token(&self, digest: TokenDigest) -> Answer<'_, RefreshStanding> {
-        self.read("refresh_token", move |mut connection| async move { standing(&mut connection, digest).await })
+        self.read("refresh_token", move |inner| async move {
+            let row = refresh_row(inner.pool.reading().await?.db(), digest).await?;
+            let Some(row) = row else { return Ok(RefreshStanding::Unknown) };
+            let owner = inner.account(&row.token.owner).await?;
+            Ok(Inner::standing(row, owner.as_ref()))
+        })
     }
 
     fn add_account(
@@ -312,350 +387,295 @@ impl Store for SqlStore {
         roles: Vec<Role>,
         scopes: Vec<Scope>,
     ) -> Answer<'_, Added> {
-        self.write("add_account", move |mut tx, now| async move {
-            let (kind, name) = (subject.kind.name(), &*subject.name);
-            let added = sqlx::query(
-                "INSERT INTO portcullis_accounts \
-                 (kind, name, password_hash, roles, scopes, session_version, sessions_ended_at, created_at) \
-                 SELECT q.kind, q.name, ?, ?, ?, coalesce(s.session_version, 0) + 1, coalesce(s.removed_at, 0), ? \
-                 FROM (SELECT ? AS kind, ? AS name) q \
-                 LEFT JOIN portcullis_tombstones s ON s.kind = q.kind AND s.name = q.name \
-                 WHERE NOT EXISTS (SELECT 1 FROM portcullis_accounts a WHERE a.kind = q.kind AND a.name = q.name)",
-            )
-            .bind(hash.expose().as_str())
-            .bind(json(&roles.iter().map(Role::as_str).collect::<Vec<_>>()))
-            .bind(json(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>()))
-            .bind(now)
-            .bind(kind)
-            .bind(name)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-            if added.rows_affected() == 0 {
-                return Ok(Added::Taken);
+        self.write("add_account", move |inner, mut tx, now| async move {
+            let lists = (roles.as_slice(), scopes.as_slice());
+            let added = accounts::add(&inner.relations, &mut tx, &subject, &hash, lists, now).await?;
+            if added == Added::Yes {
+                note(&mut tx, &Change::Subject(subject), now).await?;
+                tx.commit().await?;
             }
-            sqlx::query("DELETE FROM portcullis_tombstones WHERE kind = ? AND name = ?")
-                .bind(kind)
-                .bind(name)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-            note(&mut tx, &Change::Subject(subject), now).await?;
-            tx.commit().await.map_err(failed)?;
-            Ok(Added::Yes)
+            Ok(added)
         })
     }
 
     fn set_password(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, bool> {
-        self.write("set_password", move |mut tx, now| async move {
-            let done = sqlx::query(
-                "UPDATE portcullis_accounts SET password_hash = ?, session_version = session_version + 1, \
-                 sessions_ended_at = max(sessions_ended_at, ?) WHERE kind = ? AND name = ?",
-            )
-            .bind(hash.expose().as_str())
-            .bind(now)
-            .bind(subject.kind.name())
-            .bind(&*subject.name)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-            if done.rows_affected() == 0 {
+        self.write("set_password", move |inner, mut tx, now| async move {
+            if !accounts::set_password(&inner.relations, &mut tx, &subject, &hash, now).await? {
                 return Ok(false);
             }
             end_sessions(&mut tx, &subject).await?;
             note(&mut tx, &Change::Subject(subject), now).await?;
-            tx.commit().await.map_err(failed)?;
+            tx.commit().await?;
             Ok(true)
         })
     }
 
     fn rehash(&self, subject: Subject, old: Secret<String>, new: Secret<String>) -> Answer<'_, bool> {
-        self.write("rehash", move |mut tx, _| async move {
+        self.write("rehash", move |inner, mut tx, now| async move {
             // nothing that was cached becomes untrue by this, so nobody hears of it
-            let done = sqlx::query(
-                "UPDATE portcullis_accounts SET password_hash = ? WHERE kind = ? AND name = ? AND password_hash = ?",
-            )
-            .bind(new.expose().as_str())
-            .bind(subject.kind.name())
-            .bind(&*subject.name)
-            .bind(old.expose().as_str())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-            tx.commit().await.map_err(failed)?;
-            Ok(done.rows_affected() > 0)
+            let done = accounts::rehash(&inner.relations, &mut tx, &subject, (&old, &new), now).await?;
+            tx.commit().await?;
+            Ok(done)
         })
     }
 
+    fn rehashes(&self) -> bool {
+        self.inner.relations.rehash
+    }
+
     fn set_roles(&self, subject: Subject, roles: Vec<Role>) -> Answer<'_, bool> {
-        self.write("set_roles", move |mut tx, now| async move {
-            let done = sqlx::query("UPDATE portcullis_accounts SET roles = ? WHERE kind = ? AND name = ?")
-                .bind(json(&roles.iter().map(Role::as_str).collect::<Vec<_>>()))
-                .bind(subject.kind.name())
-                .bind(&*subject.name)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-            if done.rows_affected() == 0 {
+        self.write("set_roles", move |inner, mut tx, now| async move {
+            if !accounts::set_roles(&inner.relations, &mut tx, &subject, &roles, now).await? {
                 return Ok(false);
             }
             note(&mut tx, &Change::Subject(subject), now).await?;
-            tx.commit().await.map_err(failed)?;
+            tx.commit().await?;
             Ok(true)
         })
     }
 
     fn set_disabled(&self, subject: Subject, disabled: bool) -> Answer<'_, bool> {
-        self.write("set_disabled", move |mut tx, now| async move {
-            let done = sqlx::query(
-                "UPDATE portcullis_accounts SET disabled = ?1, session_version = session_version + ?1, \
-                 sessions_ended_at = iif(?1, max(sessions_ended_at, ?2), sessions_ended_at) \
-                 WHERE kind = ?3 AND name = ?4",
-            )
-            .bind(disabled)
-            .bind(now)
-            .bind(subject.kind.name())
-            .bind(&*subject.name)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-            if done.rows_affected() == 0 {
+        self.write("set_disabled", move |inner, mut tx, now| async move {
+            if !accounts::set_disabled(&inner.relations, &mut tx, &subject, disabled, now).await? {
                 return Ok(false);
             }
             if disabled {
                 end_sessions(&mut tx, &subject).await?;
             }
             note(&mut tx, &Change::Subject(subject), now).await?;
-            tx.commit().await.map_err(failed)?;
+            tx.commit().await?;
             Ok(true)
         })
     }
 
     fn remove_account(&self, subject: Subject) -> Answer<'_, bool> {
-        self.write("remove_account", move |mut tx, now| async move {
-            let (kind, name) = (subject.kind.name(), &*subject.name);
-            let version: Option<i64> = sqlx::query_scalar(
-                "DELETE FROM portcullis_accounts WHERE kind = ? AND name = ? RETURNING session_version",
-            )
-            .bind(kind)
-            .bind(name)
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(failed)?;
-            let Some(version) = version else { return Ok(false) };
-            sqlx::query(
-                "INSERT INTO portcullis_tombstones (kind, name, session_version, removed_at) VALUES (?, ?, ?, ?)",
-            )
-            .bind(kind)
-            .bind(name)
-            .bind(version)
-            .bind(now)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
+        self.write("remove_account", move |inner, mut tx, now| async move {
+            if !accounts::remove(&inner.relations, &mut tx, &subject, now).await? {
+                return Ok(false);
+            }
             end_sessions(&mut tx, &subject).await?;
             note(&mut tx, &Change::Subject(subject), now).await?;
-            tx.commit().await.map_err(failed)?;
+            tx.commit().await?;
             Ok(true)
         })
     }
 
     fn accounts(&self, kind: SubjectKind) -> Answer<'_, Vec<Account>> {
-        self.read_within("accounts", LISTING_DEADLINE, move |mut connection| async move {
-            let rows = sqlx::query(
-                "SELECT id, kind, name, '' AS password_hash, roles, scopes AS account_scopes, disabled, \
-                 session_version, sessions_ended_at, created_at \
-                 FROM portcullis_accounts WHERE kind = ? ORDER BY name LIMIT ?",
-            )
-            .bind(kind.name())
-            .bind(ACCOUNTS_MAX)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failed)?;
-            rows.iter().map(account).collect()
+        self.run("accounts", LISTING_DEADLINE, move |inner| async move {
+            let relation = inner.relations.of(kind);
+            let text = format!(
+                "SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT ?",
+                relation.columns, relation.from, relation.all, relation.order
+            );
+            let rows = query(text).bind(ACCOUNTS_MAX).rows(inner.pool.reading().await?.db()).await?;
+            let mut accounts = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let found = inner.relations.found(kind, row)?.map(|found| found.account);
+                accounts.extend(found.map(|account| Account { password_hash: Secret::new(String::new()), ..account }));
+            }
+            Ok(accounts)
         })
     }
 
     fn issue(&self, token: Option<NewToken>, refresh: Option<(TokenDigest, RefreshToken)>) -> Answer<'_, ()> {
-        self.write("issue", move |mut tx, now| async move {
+        self.run("issue", DEADLINE, move |inner| async move {
+            // it depends on nothing that it reads, so it need not wait for others
+            let (mut tx, now) = (inner.pool.begin().await?, inner.clock.unix());
             if let Some(token) = token {
                 insert_token(&mut tx, &token, now).await?;
             }
             if let Some((digest, refresh)) = refresh {
                 insert_refresh(&mut tx, digest, &refresh, now).await?;
             }
-            tx.commit().await.map_err(failed)
+            tx.commit().await
         })
     }
 
     fn rotate(&self, rotation: Rotation) -> Answer<'_, RefreshStanding> {
-        self.write("rotate", move |mut tx, now| async move {
-            let before = standing(&mut tx, rotation.used).await?;
+        self.write("rotate", move |inner, mut tx, now| async move {
+            let Some(row) = refresh_row(tx.db(), rotation.used).await? else { return Ok(RefreshStanding::Unknown) };
+            let owner = match inner.relations.find(tx.db(), &row.token.owner).await? {
+                Some(found) if found.settled => Some(found.account),
+                Some(_) => inner.relations.settle(&mut tx, &row.token.owner, now).await?,
+                None => None,
+            };
+            let before = Inner::standing(row, owner.as_ref());
             let RefreshStanding::Live(token) = &before else { return Ok(before) };
             if token.expires_at.saturating_mul(1_000) <= rotation.used_at_ms {
                 return Ok(RefreshStanding::Unknown);
             }
-            sqlx::query("UPDATE portcullis_tokens SET used_at_ms = ?, replay = ? WHERE digest = ?")
+            query("UPDATE portcullis_tokens SET used_at_ms = ?, replay = ? WHERE digest = ?")
                 .bind(rotation.used_at_ms)
                 .bind(rotation.replay)
                 .bind(rotation.used.0.as_slice())
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
+                .execute(tx.db())
+                .await?;
             let successor =
                 RefreshToken { scopes: rotation.scopes, expires_at: rotation.successor_expires_at, ..token.clone() };
             insert_refresh(&mut tx, rotation.successor, &successor, now).await?;
             if let Some(beside) = rotation.token {
                 insert_token(&mut tx, &beside, now).await?;
             }
-            tx.commit().await.map_err(failed)?;
+            tx.commit().await?;
             Ok(before)
         })
     }
 
     fn revoke_token(&self, digest: TokenDigest) -> Answer<'_, bool> {
-        self.write("revoke_token", move |mut tx, now| async move {
-            let done = sqlx::query("DELETE FROM portcullis_tokens WHERE digest = ? AND kind = 'token'")
+        self.write("revoke_token", move |_, mut tx, now| async move {
+            let done = query("DELETE FROM portcullis_tokens WHERE digest = ? AND kind = 'token'")
                 .bind(digest.0.as_slice())
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-            if done.rows_affected() == 0 {
+                .execute(tx.db())
+                .await?;
+            if done == 0 {
                 return Ok(false);
             }
             note(&mut tx, &Change::Token(digest), now).await?;
-            tx.commit().await.map_err(failed)?;
+            tx.commit().await?;
+            Ok(true)
+        })
+    }
+
+    fn revoke_clear_token(&self, text: Secret<String>) -> Answer<'_, bool> {
+        self.write("revoke_clear_token", move |inner, mut tx, now| async move {
+            let Some((foreign, tokens)) = inner.relations.clear_tokens(&text) else { return Ok(false) };
+            // with the whole text once more, as bytes: a collation may take other tokens for the same
+            let exact = match foreign.engine {
+                Engine::Sqlite | Engine::Postgres => format!("CAST({} AS TEXT) = ?", tokens.token),
+                Engine::MySql => format!("CAST(CONVERT({} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)", tokens.token),
+            };
+            let done = query(format!("DELETE FROM {} WHERE {} = ? AND {exact}", tokens.table, tokens.token))
+                .bind(text.expose().as_str())
+                .bind(text.expose().as_str())
+                .execute(tx.db())
+                .await?;
+            if done == 0 {
+                return Ok(false);
+            }
+            note(&mut tx, &Change::Token(super::digest(text.expose())), now).await?;
+            tx.commit().await?;
             Ok(true)
         })
     }
 
     fn revoke_family(&self, family: Arc<str>, until: UnixSeconds) -> Answer<'_, ()> {
-        self.write("revoke_family", move |mut tx, now| async move {
+        self.write("revoke_family", move |_, mut tx, now| async move {
             end_family(&mut tx, &family, until, now).await?;
-            tx.commit().await.map_err(failed)
+            tx.commit().await
         })
     }
 
     fn revoke_jwt(&self, jti: Arc<str>, until: UnixSeconds) -> Answer<'_, ()> {
-        self.write("revoke_jwt", move |mut tx, now| async move {
+        self.write("revoke_jwt", move |_, mut tx, now| async move {
             revoke_id(&mut tx, &jti, until).await?;
             note(&mut tx, &Change::Session(jti), now).await?;
-            tx.commit().await.map_err(failed)
+            tx.commit().await
         })
     }
 
     fn revoke_listed(&self, id: i64) -> Answer<'_, bool> {
-        self.write("revoke_listed", move |mut tx, now| async move {
-            let row = sqlx::query("SELECT kind, digest, family, expires_at FROM portcullis_tokens WHERE id = ?")
+        self.write("revoke_listed", move |_, mut tx, now| async move {
+            let row = query("SELECT kind, digest, family, expires_at FROM portcullis_tokens WHERE id = ?")
                 .bind(id)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(failed)?;
+                .row(tx.db())
+                .await?;
             let Some(row) = row else { return Ok(false) };
-            if column::<String>(&row, "kind")? == REFRESH {
-                let family: String = column(&row, "family")?;
-                let expires_at: Option<i64> = column(&row, "expires_at")?;
+            if row.text("kind")? == REFRESH {
+                let family = row.text("family")?;
+                let expires_at = row.maybe_number("expires_at")?;
                 let until = expires_at.unwrap_or(i64::MAX).max(now.saturating_add(FAMILY_REVOKED_SECONDS));
                 end_family(&mut tx, &family, until, now).await?;
             } else {
-                sqlx::query("DELETE FROM portcullis_tokens WHERE id = ?")
-                    .bind(id)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(failed)?;
+                query("DELETE FROM portcullis_tokens WHERE id = ?").bind(id).execute(tx.db()).await?;
                 note(&mut tx, &Change::Token(digest_column(&row)?), now).await?;
             }
-            tx.commit().await.map_err(failed)?;
+            tx.commit().await?;
             Ok(true)
         })
     }
 
     fn tokens(&self, owner: Option<Subject>, now: UnixSeconds) -> Answer<'_, Vec<TokenListing>> {
-        self.read_within("tokens", LISTING_DEADLINE, move |mut connection| async move {
-            let (kind, name) = owner.map(|owner| (owner.kind.name(), owner.name)).unzip();
-            let rows = sqlx::query(
+        self.run("tokens", LISTING_DEADLINE, move |inner| async move {
+            // of users elsewhere, those whose row was seen since it was changed
+            let versions = match inner.relations.foreign {
+                None => "SELECT kind, name, session_version FROM portcullis_accounts WHERE NOT disabled",
+                Some(_) => {
+                    "SELECT kind, name, session_version FROM portcullis_accounts WHERE NOT disabled AND kind = 'client' \
+                     UNION ALL SELECT 'user', name, session_version FROM portcullis_user_state WHERE NOT disabled"
+                }
+            };
+            let of_owner = if owner.is_some() { "AND t.owner_kind = ? AND t.owner_name = ? " } else { "" };
+            let mut statement = query(format!(
                 "SELECT t.id AS id, t.kind AS token_kind, t.owner_kind AS kind, t.owner_name AS name, \
-                 t.issued_at AS issued_at, t.expires_at AS expires_at \
-                 FROM portcullis_tokens t \
-                 JOIN portcullis_accounts a ON a.kind = t.owner_kind AND a.name = t.owner_name \
-                 WHERE (?1 IS NULL OR (t.owner_kind = ?1 AND t.owner_name = ?2)) \
-                 AND t.revoked = 0 AND t.used_at_ms IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?3) \
-                 AND a.disabled = 0 AND a.session_version = t.session_version \
-                 ORDER BY t.id DESC LIMIT ?4",
-            )
-            .bind(kind)
-            .bind(name.as_deref())
-            .bind(now)
-            .bind(TOKENS_MAX)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failed)?;
+                 t.issued_at AS issued_at, t.expires_at AS expires_at FROM portcullis_tokens t \
+                 JOIN ({versions}) a ON a.kind = t.owner_kind AND a.name = t.owner_name \
+                 WHERE NOT t.revoked AND t.used_at_ms IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?) \
+                 AND a.session_version = t.session_version {of_owner}ORDER BY t.id DESC LIMIT ?"
+            ))
+            .bind(now);
+            if let Some(owner) = &owner {
+                statement = statement.bind(owner.kind.name()).bind(&*owner.name);
+            }
+            let rows = statement.bind(TOKENS_MAX).rows(inner.pool.reading().await?.db()).await?;
             rows.iter().map(listing).collect()
         })
     }
 
     fn keys(&self, now: UnixSeconds) -> Answer<'_, Vec<StoredKey>> {
-        self.read("keys", move |mut connection| async move {
-            let rows = sqlx::query(
+        self.read("keys", move |inner| async move {
+            let rows = query(
                 "SELECT id, algorithm, private_key, signs_from, verifies_until FROM portcullis_keys \
                  WHERE verifies_until IS NULL OR verifies_until > ? ORDER BY number",
             )
             .bind(now)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failed)?;
+            .rows(inner.pool.reading().await?.db())
+            .await?;
             rows.iter().map(key).collect()
         })
     }
 
     fn add_first_key(&self, key: StoredKey) -> Answer<'_, bool> {
-        self.write("add_first_key", move |mut tx, now| async move {
-            let current: bool =
-                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM portcullis_keys WHERE verifies_until IS NULL)")
-                    .fetch_one(&mut *tx)
-                    .await
-                    .map_err(failed)?;
-            if current {
+        self.write("add_first_key", move |_, mut tx, now| async move {
+            let current = query("SELECT id FROM portcullis_keys WHERE verifies_until IS NULL").row(tx.db()).await?;
+            if current.is_some() {
                 return Ok(false);
             }
             insert_key(&mut tx, &key).await?;
             note(&mut tx, &Change::Keys, now).await?;
-            tx.commit().await.map_err(failed)?;
+            tx.commit().await?;
             Ok(true)
         })
     }
 
     fn rotate_key(&self, key: StoredKey, verifies_until: UnixSeconds) -> Answer<'_, ()> {
-        self.write("rotate_key", move |mut tx, now| async move {
-            sqlx::query("UPDATE portcullis_keys SET verifies_until = ? WHERE verifies_until IS NULL")
+        self.write("rotate_key", move |_, mut tx, now| async move {
+            query("UPDATE portcullis_keys SET verifies_until = ? WHERE verifies_until IS NULL")
                 .bind(verifies_until)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
+                .execute(tx.db())
+                .await?;
             insert_key(&mut tx, &key).await?;
             note(&mut tx, &Change::Keys, now).await?;
-            tx.commit().await.map_err(failed)
+            tx.commit().await
         })
     }
 
     fn changes(&self, position: Option<i64>) -> Answer<'_, (Vec<Change>, i64)> {
-        self.read("changes", move |mut connection| async move {
-            let Some(position) = position else { return Ok((Vec::new(), last_change(&mut connection).await?)) };
-            let rows =
-                sqlx::query("SELECT seq, kind, value FROM portcullis_changes WHERE seq > ? ORDER BY seq LIMIT ?")
-                    .bind(position)
-                    .bind(CHANGES_MAX)
-                    .fetch_all(&mut *connection)
-                    .await
-                    .map_err(failed)?;
+        self.read("changes", move |inner| async move {
+            let mut reading = inner.pool.reading().await?;
+            let Some(position) = position else { return Ok((Vec::new(), last_change(reading.db()).await?)) };
+            let rows = query("SELECT seq, kind, value FROM portcullis_changes WHERE seq > ? ORDER BY seq LIMIT ?")
+                .bind(position)
+                .bind(CHANGES_MAX)
+                .rows(reading.db())
+                .await?;
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
-                // a list that ends before what was heard is of another file: one restored from a copy, for instance
-                let end = last_change(&mut connection).await?;
+                // a list that ends before what was heard is of another database: one restored from a copy, for instance
+                let end = last_change(reading.db()).await?;
                 return Ok(if end < position { (vec![Change::All], end) } else { (Vec::new(), position) });
             };
-            let end = column(last, "seq")?;
+            let end = last.number("seq")?;
             // numbers have no gaps, so one that is missing was purged
-            if column::<i64>(first, "seq")? != position.saturating_add(1) {
+            if first.number("seq")? != position.saturating_add(1) {
                 return Ok((vec![Change::All], end));
             }
             Ok((rows.iter().map(change).collect::<Result<_, _>>()?, end))
@@ -663,95 +683,68 @@ impl Store for SqlStore {
     }
 
     fn purge(&self, now: UnixSeconds) -> Answer<'_, ()> {
-        self.write("purge", move |mut tx, _| async move {
-            for (statement, before) in [
+        self.write("purge", move |_, mut tx, _| async move {
+            // the newest change stays, so that the numbers that were given stay known
+            let newest = last_change(tx.db()).await?;
+            for (table, column, action, condition, before) in [
+                ("portcullis_tokens", "id", "DELETE FROM", "expires_at <= ? ORDER BY expires_at", now),
+                ("portcullis_revocations", "id", "DELETE FROM", "until <= ? ORDER BY until", now),
                 (
-                    "DELETE FROM portcullis_tokens WHERE id IN \
-                     (SELECT id FROM portcullis_tokens WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
-                    now,
-                ),
-                (
-                    "DELETE FROM portcullis_revocations WHERE id IN \
-                     (SELECT id FROM portcullis_revocations WHERE until <= ? ORDER BY until LIMIT ?)",
-                    now,
-                ),
-                (
-                    "UPDATE portcullis_tokens SET replay = NULL WHERE id IN \
-                     (SELECT id FROM portcullis_tokens WHERE replay IS NOT NULL AND used_at_ms < ? LIMIT ?)",
+                    "portcullis_tokens",
+                    "id",
+                    "UPDATE",
+                    "replay IS NOT NULL AND used_at_ms < ?",
                     now.saturating_mul(1_000).saturating_sub(REPLAY_KEPT_MS),
                 ),
-                (
-                    // the newest stays, so that the numbers that were given stay known
-                    "DELETE FROM portcullis_changes WHERE seq IN (SELECT seq FROM portcullis_changes \
-                     WHERE at < ? AND seq < (SELECT max(seq) FROM portcullis_changes) ORDER BY seq LIMIT ?)",
-                    now.saturating_sub(CHANGES_KEPT_SECONDS),
-                ),
-                (
-                    "DELETE FROM portcullis_keys WHERE number IN \
-                     (SELECT number FROM portcullis_keys WHERE verifies_until <= ? LIMIT ?)",
-                    now,
-                ),
+                ("portcullis_keys", "number", "DELETE FROM", "verifies_until <= ?", now),
             ] {
-                sqlx::query(statement).bind(before).bind(PURGE_ROWS).execute(&mut *tx).await.map_err(failed)?;
+                let set = if action == "UPDATE" { " SET replay = NULL" } else { "" };
+                // one table inside and outside: MySQL wants the inner one to be a table of its own
+                let text = format!(
+                    "{action} {table}{set} WHERE {column} IN \
+                     (SELECT {column} FROM (SELECT {column} FROM {table} WHERE {condition} LIMIT ?) x)"
+                );
+                query(text).bind(before).bind(PURGE_ROWS).execute(tx.db()).await?;
             }
-            tx.commit().await.map_err(failed)
+            query(
+                "DELETE FROM portcullis_changes WHERE seq IN (SELECT seq FROM \
+                 (SELECT seq FROM portcullis_changes WHERE at < ? AND seq < ? ORDER BY seq LIMIT ?) x)",
+            )
+            .bind(now.saturating_sub(CHANGES_KEPT_SECONDS))
+            .bind(newest)
+            .bind(PURGE_ROWS)
+            .execute(tx.db())
+            .await?;
+            tx.commit().await
         })
     }
 
     fn ping(&self) -> Answer<'_, ()> {
-        self.read("ping", |mut connection| async move {
-            sqlx::query("SELECT version FROM portcullis_schema")
-                .fetch_one(&mut *connection)
-                .await
-                .map(drop)
-                .map_err(failed)
+        self.read("ping", |inner| async move {
+            query("SELECT version FROM portcullis_schema").one(inner.pool.reading().await?.db()).await.map(drop)
         })
     }
 }
 
-/// Makes the file where it is absent. `SQLite` gives its `-wal` and `-shm` the same mode. A file that is there is not opened:
-/// closing it would drop the locks that this process holds on it (sqlite.org/howtocorrupt.html, 2.2).
-fn create(path: &Path) -> Result<(), StoreError> {
-    let failed = |error: io::Error| StoreError::Broken(format!("cannot open {}: {error}", path.display()).into());
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => {
-            // the name is to survive a power loss too
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            file.sync_all().and_then(|()| File::open(directory)?.sync_all()).map_err(failed)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let found = path.metadata().map_err(failed)?;
-            if !found.is_file() {
-                return Err(failed(io::ErrorKind::IsADirectory.into()));
-            }
-            if found.permissions().mode() & 0o077 != 0 {
-                warn!(path = %path.display(), "the store can be read by others than its owner");
-            }
-            Ok(())
-        }
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Brings the tables up to date, waiting for another process that is at it. Turning WAL on does not wait by itself.
-async fn prepare(writer: &SqlitePool, clock: &Clock) -> Result<(), StoreError> {
+/// Brings our tables up to date and checks those of others, waiting for another process that is at it, or for a server
+/// that is about to start. Turning WAL on does not wait by itself.
+async fn prepare(pool: &Pool, tables: &Tables, clock: &Clock) -> Result<Relations, StoreError> {
     let started = clock.now();
     loop {
-        match schema::migrate(writer).await {
+        let outcome = match schema::migrate(pool).await {
+            Ok(()) => match pool.reading().await {
+                Ok(mut reading) => Relations::check(reading.db(), tables).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match outcome {
             Err(StoreError::Unavailable(_)) if clock.now() < started + OPEN_DEADLINE => {
                 tokio::time::sleep(OPEN_PAUSE).await;
             }
             outcome => return outcome,
         }
     }
-}
-
-/// Whether a connection may be used again. Where `SQLite` ends a transaction by itself, as it does when the disk is full, the
-/// driver goes on counting it as begun and would refuse every later one.
-async fn is_clean(connection: &mut sqlx::SqliteConnection) -> Result<bool, sqlx::Error> {
-    // a rollback is only queued when its transaction is dropped; this waits for it
-    connection.ping().await?;
-    Ok(!connection.is_in_transaction())
 }
 
 #[cfg(test)]

@@ -1,49 +1,49 @@
 //! Statements that several operations share; each is one step of somebody's transaction.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sqlx::Transaction;
-use sqlx::sqlite::{Sqlite, SqliteConnection};
+use std::borrow::Cow;
 
-use super::rows::{column, digest_column, failed, json, refresh};
-use super::{Change, NewToken, RefreshStanding, RefreshToken, StoreError, StoredKey, TokenDigest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::rows::{digest_column, json, refresh};
+use super::sql::engine::{Db, Engine, Tx, query};
+use super::{Change, NewToken, RefreshToken, StoreError, StoredKey, TokenDigest};
 use crate::clock::UnixSeconds;
 use crate::principal::{Scope, Subject};
 
-type Tx = Transaction<'static, Sqlite>;
+/// A longer id of a JWT is kept as its digest.
+const ID_BYTES_MAX: usize = 200;
 
-/// Where a refresh token stands, for reading and, inside a transaction, for using it up.
-pub(super) async fn standing(
-    connection: &mut SqliteConnection,
-    digest: TokenDigest,
-) -> Result<RefreshStanding, StoreError> {
-    let row = sqlx::query(
+/// A refresh token as its row says; whether it is alive depends on its owner too.
+pub(super) struct RefreshRow {
+    pub(super) token: RefreshToken,
+    pub(super) revoked: bool,
+    pub(super) used_at_ms: Option<i64>,
+    pub(super) replay: Option<Vec<u8>>,
+}
+
+pub(super) async fn refresh_row(db: Db<'_>, digest: TokenDigest) -> Result<Option<RefreshRow>, StoreError> {
+    let row = query(
         "SELECT t.owner_kind AS kind, t.owner_name AS name, t.client_id AS client_id, t.scopes AS scopes, \
          t.family AS family, t.expires_at AS expires_at, t.session_version AS session_version, \
-         t.used_at_ms AS used_at_ms, t.replay AS replay, \
-         t.revoked OR a.id IS NULL OR a.disabled OR a.session_version <> t.session_version \
-         OR EXISTS (SELECT 1 FROM portcullis_revocations r WHERE r.id = t.family) AS revoked \
-         FROM portcullis_tokens t \
-         LEFT JOIN portcullis_accounts a ON a.kind = t.owner_kind AND a.name = t.owner_name \
+         t.used_at_ms AS used_at_ms, t.replay AS replay, t.revoked AS revoked, r.until AS revoked_until \
+         FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family \
          WHERE t.digest = ? AND t.kind = 'refresh'",
     )
     .bind(digest.0.as_slice())
-    .fetch_optional(connection)
-    .await
-    .map_err(failed)?;
-    let Some(row) = row else { return Ok(RefreshStanding::Unknown) };
-    let token = refresh(&row)?;
-    if column(&row, "revoked")? {
-        return Ok(RefreshStanding::Revoked(token));
-    }
-    Ok(match column::<Option<i64>>(&row, "used_at_ms")? {
-        Some(used_at_ms) => RefreshStanding::Used { token, used_at_ms, replay: column(&row, "replay")? },
-        None => RefreshStanding::Live(token),
-    })
+    .row(db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(RefreshRow {
+        token: refresh(&row)?,
+        revoked: row.truth("revoked")? || row.maybe_number("revoked_until")?.is_some(),
+        used_at_ms: row.maybe_number("used_at_ms")?,
+        replay: row.maybe_bytes("replay")?,
+    }))
 }
 
 pub(super) async fn insert_token(tx: &mut Tx, token: &NewToken, now: UnixSeconds) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO portcullis_tokens \
          (kind, digest, owner_kind, owner_name, session_version, scopes, family, issued_at, expires_at) \
          VALUES ('token', ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -56,10 +56,9 @@ pub(super) async fn insert_token(tx: &mut Tx, token: &NewToken, now: UnixSeconds
     .bind(token.session.as_deref())
     .bind(now)
     .bind(token.expires_at)
-    .execute(&mut **tx)
+    .execute(tx.db())
     .await
     .map(drop)
-    .map_err(failed)
 }
 
 pub(super) async fn insert_refresh(
@@ -68,7 +67,7 @@ pub(super) async fn insert_refresh(
     token: &RefreshToken,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO portcullis_tokens \
          (kind, digest, owner_kind, owner_name, session_version, scopes, family, issued_at, expires_at, client_id) \
          VALUES ('refresh', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -82,39 +81,30 @@ pub(super) async fn insert_refresh(
     .bind(now)
     .bind(token.expires_at)
     .bind(token.client_id.as_deref())
-    .execute(&mut **tx)
+    .execute(tx.db())
     .await
     .map(drop)
-    .map_err(failed)
 }
 
 pub(super) async fn insert_key(tx: &mut Tx, key: &StoredKey) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO portcullis_keys (id, algorithm, private_key, signs_from, verifies_until) VALUES (?, ?, ?, ?, ?)",
-    )
-    .bind(&*key.id)
-    .bind(&*key.algorithm)
-    .bind(key.private_key.expose().as_slice())
-    .bind(key.signs_from)
-    .bind(key.verifies_until)
-    .execute(&mut **tx)
-    .await
-    .map(drop)
-    .map_err(failed)
+    query("INSERT INTO portcullis_keys (id, algorithm, private_key, signs_from, verifies_until) VALUES (?, ?, ?, ?, ?)")
+        .bind(&*key.id)
+        .bind(&*key.algorithm)
+        .bind(key.private_key.expose().as_slice())
+        .bind(key.signs_from)
+        .bind(key.verifies_until)
+        .execute(tx.db())
+        .await
+        .map(drop)
 }
 
 /// Opaque tokens go; refresh tokens stay until they expire, so that one that is used again is known for what it is.
 pub(super) async fn end_sessions(tx: &mut Tx, subject: &Subject) -> Result<(), StoreError> {
     for statement in [
         "DELETE FROM portcullis_tokens WHERE owner_kind = ? AND owner_name = ? AND kind = 'token'",
-        "UPDATE portcullis_tokens SET revoked = 1, replay = NULL WHERE owner_kind = ? AND owner_name = ?",
+        "UPDATE portcullis_tokens SET revoked = TRUE, replay = NULL WHERE owner_kind = ? AND owner_name = ?",
     ] {
-        sqlx::query(statement)
-            .bind(subject.kind.name())
-            .bind(&*subject.name)
-            .execute(&mut **tx)
-            .await
-            .map_err(failed)?;
+        query(statement).bind(subject.kind.name()).bind(&*subject.name).execute(tx.db()).await?;
     }
     Ok(())
 }
@@ -125,57 +115,70 @@ pub(super) async fn end_family(
     until: UnixSeconds,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let gone = sqlx::query("DELETE FROM portcullis_tokens WHERE family = ? AND kind = 'token' RETURNING digest")
+    let gone = query("SELECT digest FROM portcullis_tokens WHERE family = ? AND kind = 'token'")
         .bind(family)
-        .fetch_all(&mut **tx)
-        .await
-        .map_err(failed)?;
+        .rows(tx.db())
+        .await?;
+    query("DELETE FROM portcullis_tokens WHERE family = ? AND kind = 'token'").bind(family).execute(tx.db()).await?;
     for row in &gone {
         note(tx, &Change::Token(digest_column(row)?), now).await?;
     }
-    sqlx::query("UPDATE portcullis_tokens SET revoked = 1, replay = NULL WHERE family = ?")
+    query("UPDATE portcullis_tokens SET revoked = TRUE, replay = NULL WHERE family = ?")
         .bind(family)
-        .execute(&mut **tx)
-        .await
-        .map_err(failed)?;
+        .execute(tx.db())
+        .await?;
     revoke_id(tx, family, until).await?;
     note(tx, &Change::Session(family.into()), now).await
 }
 
 pub(super) async fn revoke_id(tx: &mut Tx, id: &str, until: UnixSeconds) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO portcullis_revocations (id, until) VALUES (?, ?) \
-         ON CONFLICT (id) DO UPDATE SET until = max(until, excluded.until)",
-    )
-    .bind(id)
-    .bind(until)
-    .execute(&mut **tx)
-    .await
-    .map(drop)
-    .map_err(failed)
+    let latest = match tx.db().engine() {
+        Engine::Sqlite | Engine::Postgres => {
+            "ON CONFLICT (id) DO UPDATE SET until = GREATEST(portcullis_revocations.until, excluded.until)"
+        }
+        Engine::MySql => "ON DUPLICATE KEY UPDATE until = GREATEST(until, VALUES(until))",
+    };
+    query(format!("INSERT INTO portcullis_revocations (id, until) VALUES (?, ?) {latest}"))
+        .bind(&*revocation_id(id))
+        .bind(until)
+        .execute(tx.db())
+        .await
+        .map(drop)
 }
 
-/// Writes a change for the other processes, in the transaction that makes it.
+/// Others' JWTs may have ids of any length and content; a column has not.
+pub(super) fn revocation_id(id: &str) -> Cow<'_, str> {
+    if id.len() <= ID_BYTES_MAX && !id.contains('\0') {
+        return Cow::Borrowed(id);
+    }
+    // no id is as long as this one and holds a blank
+    Cow::Owned(format!("sha256 {}", URL_SAFE_NO_PAD.encode(super::digest(id).0)))
+}
+
+/// Writes a change for the other processes, in the transaction that makes it. The transaction holds the lock, so that
+/// numbers have no gaps and become visible in their order.
 pub(super) async fn note(tx: &mut Tx, change: &Change, now: UnixSeconds) -> Result<(), StoreError> {
     let (kind, value) = match change {
         Change::Subject(subject) => (subject.kind.name(), subject.name.to_string()),
         Change::Token(digest) => ("token", URL_SAFE_NO_PAD.encode(digest.0)),
+        // one that no column can hold is told as everything
+        Change::Session(id) if id.contains('\0') => ("all", String::new()),
         Change::Session(id) => ("session", id.to_string()),
         Change::Keys => ("keys", String::new()),
         Change::All => ("all", String::new()),
     };
-    sqlx::query("INSERT INTO portcullis_changes (kind, value, at) VALUES (?, ?, ?)")
+    let next = last_change(tx.db()).await?.saturating_add(1);
+    query("INSERT INTO portcullis_changes (seq, kind, value, at) VALUES (?, ?, ?, ?)")
+        .bind(next)
         .bind(kind)
         .bind(value)
         .bind(now)
-        .execute(&mut **tx)
+        .execute(tx.db())
         .await
         .map(drop)
-        .map_err(failed)
 }
 
-pub(super) async fn last_change(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
-    let last: Option<i64> =
-        sqlx::query_scalar("SELECT max(seq) FROM portcullis_changes").fetch_one(connection).await.map_err(failed)?;
-    Ok(last.unwrap_or(0))
+pub(super) async fn last_change(db: Db<'_>) -> Result<i64, StoreError> {
+    let row = query("SELECT max(seq) AS last FROM portcullis_changes").one(db).await?;
+    Ok(row.maybe_number("last")?.unwrap_or(0))
 }

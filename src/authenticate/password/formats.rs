@@ -84,7 +84,20 @@ pub fn hash(password: &str) -> Result<Secret<String>, HashError> {
 
 /// Whether `password` is the one that `hash` was made of.
 pub fn verify(hash: &str, password: &str) -> bool {
-    hash.len() <= HASH_BYTES_MAX && usable(password) && matches(hash, password.as_bytes()).unwrap_or(false)
+    verdict(hash, password).unwrap_or(false)
+}
+
+/// The same; `None` where it was answered without work, since the hash is damaged, unknown or too costly.
+pub(super) fn verdict(hash: &str, password: &str) -> Option<bool> {
+    if hash.len() > HASH_BYTES_MAX || !usable(password) {
+        return None;
+    }
+    matches(hash, password.as_bytes())
+}
+
+/// Whether a hash is as [`hash`] makes it, and need not be made anew.
+pub fn is_ours(hash: &str) -> bool {
+    hash.starts_with(&format!("$argon2id$v=19$m={OUR_MEMORY_KIB},t={OUR_PASSES},p={OUR_LANES}$"))
 }
 
 /// C libraries end a password at a NUL, so one that holds any is several passwords at once.

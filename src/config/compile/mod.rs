@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::decode::{Placed, SecretSource};
+use super::model::store::Location;
 use super::model::{Model, auth};
 use super::report::Report;
 use super::snapshot::{Bootstrap, BootstrapClient, BootstrapUser, Snapshot, StoreLocation};
@@ -24,6 +25,8 @@ use crate::{authenticate, endpoint, forward, listen};
 
 /// Descriptors kept for the store, listeners, probes, logs and reloads: a quarter where there are few, at most these.
 const DESCRIPTORS_KEPT_MAX: u64 = 256;
+/// The file of the default store.
+const DEFAULT_STORE: &str = "portcullis.db";
 /// Where the descriptor limit cannot be read.
 const DESCRIPTORS_ASSUMED: u64 = 1024;
 
@@ -81,11 +84,19 @@ impl Files {
 
 /// The snapshot, or `None` where something without which there is none was wrong; what was is in the report.
 pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Snapshot> {
-    let store = files.path(&model.store);
-    let listeners = listeners::compile(&model.listeners, &store, &model.admin, &mut files, report);
-    let auth = auth_settings(model.auth.realm, model.auth.cache, model.auth.jwt, &mut files, report);
-    let tokens = token_settings(model.tokens, model.passwords, report);
+    let (store, beside) = match model.store.location {
+        Location::File(path) => {
+            let path = files.path(&path);
+            (StoreLocation::Sqlite(path.clone()), path)
+        }
+        // what is kept beside a file is then kept beside the configuration
+        Location::Server(url) => (StoreLocation::Server(url), files.path(DEFAULT_STORE)),
+    };
+    let listeners = listeners::compile(&model.listeners, &beside, &model.admin, &mut files, report);
+    let subject_is_id = names_an_id(&model.tokens.claims, &model.auth.jwt.subject);
     let schemes = model.auth.schemes;
+    let auth = auth_settings(model.auth, subject_is_id, &mut files, report);
+    let tokens = token_settings(model.tokens, model.passwords, report);
     let endpoints = endpoints::compile(model.endpoints, &model.texts, report);
     let names = upstreams::Names::of(&model.upstreams);
     let routes = routes::compile(model.routes, &names, schemes, &model.identity, report);
@@ -96,7 +107,8 @@ pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Sn
         listeners,
         workers: model.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into)),
         admin: model.admin.value,
-        store: StoreLocation::Sqlite(store),
+        store,
+        tables: model.store.tables,
         trusted_proxies: TrustedProxies(model.trusted_proxies),
         auth,
         schemes,
@@ -140,13 +152,20 @@ fn connections_max() -> usize {
     usize::try_from((open_max - kept) / 2).unwrap_or(usize::MAX).clamp(1, 10_000_000)
 }
 
+/// Whether issued JWTs have the id of the user's row where the subject is looked for: `{user_id}` and nothing else.
+fn names_an_id(claims: &Map<String, Value>, subject: &authenticate::ClaimPath) -> bool {
+    let Some((first, rest)) = subject.0.split_first() else { return false };
+    let found = rest.iter().try_fold(claims.get(&**first), |found, step| Some(found?.get(&**step)));
+    found.flatten().and_then(Value::as_str) == Some("{user_id}")
+}
+
 fn auth_settings(
-    realm: Box<str>,
-    cache: authenticate::CacheSettings,
-    jwt: auth::Jwt,
+    auth: auth::Auth,
+    subject_is_id: bool,
     files: &mut Files,
     report: &mut Report,
 ) -> authenticate::Settings {
+    let auth::Auth { realm, cache, jwt, .. } = auth;
     let keys = jwt.keys.and_then(|keys| keys::compile(keys, files, report));
     let jwt = authenticate::JwtSettings {
         issuer: jwt.issuer,
@@ -154,6 +173,7 @@ fn auth_settings(
         leeway: jwt.leeway,
         roles: jwt.roles,
         subject: jwt.subject,
+        subject_is_id,
         token_type: jwt.token_type,
         require_exp: jwt.require_exp,
         keys: keys.map(Arc::new),

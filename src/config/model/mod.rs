@@ -9,6 +9,7 @@ pub mod routes;
 mod cors;
 pub mod endpoints;
 mod expect;
+pub mod store;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,8 +36,8 @@ pub struct Model {
     pub trusted_proxies: Vec<IpNet>,
     /// `admin.address`.
     pub admin: Placed<SocketAddr>,
-    /// `store`, without its `sqlite:`.
-    pub store: Box<str>,
+    /// `store`.
+    pub store: store::Store,
     /// `auth`.
     pub auth: auth::Auth,
     /// `tokens`.
@@ -136,7 +137,6 @@ const KEYS: &[&str] = &[
 
 const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8443);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
-const STORE: &str = "portcullis.db";
 const WORKERS_MAX: u64 = 1024;
 const NAME_BYTES_MAX: usize = 255;
 
@@ -162,7 +162,7 @@ pub fn read(root: &Node, report: &mut Report) -> Model {
         admin: section("admin")
             .and_then(|node| admin(node, report))
             .unwrap_or(Placed { value: ADMIN, place: Place::START }),
-        store: section("store").and_then(|node| store(node, report)).unwrap_or_else(|| STORE.into()),
+        store: store::Store::read(section("store"), report),
         auth: auth::Auth::read(section("auth"), report),
         tokens: auth::Tokens::read(section("tokens"), report),
         passwords: settings::passwords(section("passwords"), report),
@@ -272,28 +272,6 @@ fn network(node: &Node, report: &mut Report) -> Option<IpNet> {
 /// A number, or `None` for `auto`.
 pub fn number_or_auto(node: &Node, min: u64, max: u64, report: &mut Report) -> Option<usize> {
     if decode::is_word(node, "auto") { None } else { decode::whole(min, max)(node, report) }
-}
-
-fn store(node: &Node, report: &mut Report) -> Option<Box<str>> {
-    if matches!(node.value, Value::Map(_)) {
-        report.add(node.place, "a mapping for `store` is not available yet");
-        return None;
-    }
-    let url = decode::full_text(node, report)?;
-    // the URL is never in a message: it may hold a password
-    let scheme = url.split(':').next().unwrap_or_default();
-    if ["postgres", "postgresql", "mysql", "mariadb"].contains(&scheme) {
-        report.add(node.place, format!("`store: {scheme}:…` is not available yet"));
-        return None;
-    }
-    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
-    match path {
-        Some(path) if !path.is_empty() && !path.contains([':', '?', '\0']) => Some(path.into()),
-        Some(_) | None => {
-            report.add(node.place, "expected `sqlite:` with the path of a file, such as `sqlite:portcullis.db`");
-            None
-        }
-    }
 }
 
 /// The name of a user, a client or a role: not empty, at most 255 bytes, without control characters.

@@ -86,6 +86,7 @@ pub(super) fn jwt_settings() -> JwtSettings {
         leeway: Duration::from_secs(30),
         roles: RoleSource::Store,
         subject: path("sub"),
+        subject_is_id: false,
         token_type: TypeSource::Header,
         require_exp: true,
         keys: None,
@@ -151,9 +152,15 @@ impl Rig {
     pub(super) async fn with(jwt: JwtSettings) -> Self {
         let (clock, directory) = (Clock::system(), tempfile::tempdir().unwrap());
         let background = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (handle, file, its_clock) = (background.handle().clone(), directory.path().join("store.db"), clock.clone());
+        let (handle, file, its_clock) = (
+            background.handle().clone(),
+            crate::config::snapshot::StoreLocation::Sqlite(directory.path().join("store.db")),
+            clock.clone(),
+        );
         // opening blocks
-        let opened = std::thread::spawn(move || SqlStore::open(&file, handle, its_clock, |_, _| {}));
+        let opened = std::thread::spawn(move || {
+            SqlStore::open(&file, &crate::store::tables::Tables::default(), handle, its_clock, |_, _| {})
+        });
         let store: Arc<dyn Store> = Arc::new(opened.join().unwrap().unwrap());
         let (metrics, limits) = (Arc::new(Metrics::new()), Arc::new(Limits::new(clock.clone())));
         let changes = Arc::new(Changes::default());

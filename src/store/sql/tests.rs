@@ -1,38 +1,157 @@
-//! Every method on a real file, and what happens when the file or another process gets in the way.
+//! Every method on every engine, with real servers where there are any: see `tests/databases.sh`.
 
-use std::path::PathBuf;
+mod file;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::wire::opaque::digest;
 
+/// An engine to be tested on.
+#[derive(Clone, Debug)]
+enum On {
+    File,
+    /// The URL of a server on which databases can be made.
+    Server(Engine, String),
+}
+
+impl On {
+    /// The server of an environment variable; `None`, and word of it, where tests are run without.
+    #[expect(clippy::disallowed_methods, reason = "tests are told so where their servers are")]
+    fn server(engine: Engine, variable: &str) -> Option<Self> {
+        if let Ok(url) = std::env::var(variable) {
+            return Some(Self::Server(engine, url));
+        }
+        let required = ["CI", "PORTCULLIS_TEST_DATABASES"].iter().any(|name| std::env::var_os(name).is_some());
+        assert!(!required, "{variable} is not set: run this by tests/databases.sh");
+        eprintln!("{variable} is not set: not tested on {engine:?}, only SQLite was (see tests/databases.sh)");
+        None
+    }
+
+    fn postgres() -> Option<Self> {
+        Self::server(Engine::Postgres, "PORTCULLIS_TEST_POSTGRES")
+    }
+
+    fn mysql() -> Option<Self> {
+        Self::server(Engine::MySql, "PORTCULLIS_TEST_MYSQL")
+    }
+
+    const fn engine(&self) -> Engine {
+        match self {
+            Self::File => Engine::Sqlite,
+            Self::Server(engine, _) => *engine,
+        }
+    }
+}
+
+/// Makes each of these a test on each engine.
+macro_rules! on_each_engine {
+    ($($test:ident,)*) => {
+        mod sqlite {
+            $(#[test]
+            fn $test() {
+                super::$test(&super::On::File);
+            })*
+        }
+        mod postgres {
+            $(#[test]
+            fn $test() {
+                if let Some(on) = super::On::postgres() {
+                    super::$test(&on);
+                }
+            })*
+        }
+        mod mysql {
+            $(#[test]
+            fn $test() {
+                if let Some(on) = super::On::mysql() {
+                    super::$test(&on);
+                }
+            })*
+        }
+    };
+}
+
+/// A database of its own, gone with it.
 struct Place {
     background: tokio::runtime::Runtime,
     clock: Clock,
     directory: tempfile::TempDir,
+    on: On,
+    location: Location,
+    name: String,
 }
 
+static PLACES: AtomicUsize = AtomicUsize::new(0);
+
 impl Place {
-    fn new() -> Self {
+    fn new(on: &On) -> Self {
         let background = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { background, clock: Clock::system(), directory: tempfile::tempdir().unwrap() }
+        let directory = tempfile::tempdir().unwrap();
+        let name = format!("portcullis_{}_{}", std::process::id(), PLACES.fetch_add(1, Ordering::SeqCst));
+        let location = match on {
+            On::File => Location::Sqlite(directory.path().join("store.db")),
+            On::Server(_, url) => {
+                let (server, _) = url.rsplit_once('/').unwrap();
+                Location::Server(ServerUrl::parse(&format!("{server}/{name}")).unwrap().unwrap())
+            }
+        };
+        let place = Self { background, clock: Clock::system(), directory, on: on.clone(), location, name };
+        if matches!(on, On::Server(..)) {
+            place.of_server(&format!("CREATE DATABASE {}", place.name));
+        }
+        place
     }
 
-    fn file(&self) -> PathBuf {
+    /// A statement for the server as a whole.
+    fn of_server(&self, statement: &str) {
+        let On::Server(_, url) = &self.on else { return };
+        let url = ServerUrl::parse(url).unwrap().unwrap();
+        self.background.block_on(async {
+            let pool = open::server(&url).unwrap();
+            query(statement.to_owned()).execute(pool.reading().await.unwrap().db()).await.unwrap();
+            pool.close().await;
+        });
+    }
+
+    fn file(&self) -> std::path::PathBuf {
         self.directory.path().join("store.db")
     }
 
     fn open(&self) -> SqlStore {
-        self.open_at(&self.file()).unwrap()
+        self.open_at(&self.location).unwrap()
     }
 
-    fn open_at(&self, path: &Path) -> Result<SqlStore, StoreError> {
-        SqlStore::open(path, self.background.handle().clone(), self.clock.clone(), |_, _| {})
+    fn open_at(&self, location: &Location) -> Result<SqlStore, StoreError> {
+        self.open_with(location, &Tables::default())
+    }
+
+    fn open_with(&self, location: &Location, tables: &Tables) -> Result<SqlStore, StoreError> {
+        SqlStore::open(location, tables, self.background.handle().clone(), self.clock.clone(), |_, _| {})
+    }
+
+    /// What somebody else does to the database.
+    fn execute(&self, store: &SqlStore, statement: impl Into<String>) {
+        let statement = statement.into();
+        self.background.block_on(async {
+            let mut tx = store.inner.pool.begin().await.unwrap();
+            query(statement).execute(tx.db()).await.unwrap();
+            tx.commit().await.unwrap();
+        });
     }
 
     /// Awaits on a runtime that knows nothing of the store's, as a worker does.
     fn wait<T>(answer: Answer<'_, T>) -> Result<T, StoreError> {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(answer)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let force = if self.on.engine() == Engine::Postgres { " WITH (FORCE)" } else { "" };
+        if !std::thread::panicking() {
+            self.of_server(&format!("DROP DATABASE {}{force}", self.name));
+        }
     }
 }
 
@@ -100,9 +219,8 @@ fn stands(store: &SqlStore, text: &str) -> &'static str {
     standing_word(&wait(store.refresh_token(digest(text))))
 }
 
-#[test]
-fn an_account_comes_back_as_it_was_added() {
-    let place = Place::new();
+fn an_account_comes_back_as_it_was_added(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let roles = vec!["z".into(), "a".into(), "[\"quoted\"]".into()];
     let added = wait(store.add_account(Subject::client("Ann"), secret("h"), roles.clone(), vec!["s".into()]));
@@ -129,40 +247,13 @@ fn an_account_comes_back_as_it_was_added() {
     assert!(listed.iter().all(|account| account.password_hash.expose().is_empty()));
 }
 
-#[test]
-fn what_was_answered_for_is_there_after_opening_again() {
-    let place = Place::new();
+fn what_was_answered_for_is_there_after_opening_again(on: &On) {
+    let place = Place::new(on);
     drop(add_ann(&place.open()));
     assert!(wait(place.open().account(ann())).is_some());
 }
 
-#[test]
-fn the_file_is_for_its_owner_only() {
-    let place = Place::new();
-    let store = place.open();
-    drop(add_ann(&store));
-    for name in ["store.db", "store.db-wal", "store.db-shm"] {
-        let mode = std::fs::metadata(place.directory.path().join(name)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{name}");
-    }
-}
-
-#[test]
-fn the_last_to_close_leaves_one_complete_file() {
-    let place = Place::new();
-    let (store, other) = (place.open(), place.open());
-    drop(add_ann(&store));
-    let beside = place.directory.path().join("store.db-wal");
-    wait(store.close());
-    assert!(beside.exists());
-    wait(other.close());
-    assert!(!beside.exists());
-    assert!(matches!(Place::wait(store.account(ann())), Err(StoreError::Unavailable(_))));
-    assert!(wait(place.open().account(ann())).is_some());
-}
-
-#[test]
-fn whatever_ends_sessions_kills_every_token() {
+fn whatever_ends_sessions_kills_every_token(on: &On) {
     type End = fn(&SqlStore) -> bool;
     let ends: [(&str, End); 3] = [
         ("a new password", |store| wait(store.set_password(ann(), secret("new")))),
@@ -177,7 +268,7 @@ fn whatever_ends_sessions_kills_every_token() {
         }),
     ];
     for (name, end) in ends {
-        let place = Place::new();
+        let place = Place::new(on);
         let store = place.open();
         let (owner, now) = (add_ann(&store), place.clock.unix());
         let other = {
@@ -209,9 +300,8 @@ fn add_ann_again(store: &SqlStore) -> Account {
     account
 }
 
-#[test]
-fn session_versions_never_come_twice() {
-    let place = Place::new();
+fn session_versions_never_come_twice(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let mut last = add_ann(&store).session_version;
     for _ in 0..3 {
@@ -223,9 +313,8 @@ fn session_versions_never_come_twice() {
     }
 }
 
-#[test]
-fn a_disabled_owner_has_no_tokens() {
-    let place = Place::new();
+fn a_disabled_owner_has_no_tokens(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let now = place.clock.unix();
     drop(add_ann(&store));
@@ -239,9 +328,8 @@ fn a_disabled_owner_has_no_tokens() {
     assert!(wait(store.token(digest("t"), now)).is_some());
 }
 
-#[test]
-fn what_is_not_there_cannot_be_changed() {
-    let place = Place::new();
+fn what_is_not_there_cannot_be_changed(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let (_, start) = wait(store.changes(None));
     assert!(!wait(store.set_password(ann(), secret("x"))));
@@ -255,9 +343,8 @@ fn what_is_not_there_cannot_be_changed() {
     assert_eq!(wait(store.changes(Some(start))), (vec![], start));
 }
 
-#[test]
-fn a_hash_is_replaced_only_where_it_is_the_one_that_was_verified() {
-    let place = Place::new();
+fn a_hash_is_replaced_only_where_it_is_the_one_that_was_verified(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     drop(add_ann(&store));
     assert!(!wait(store.rehash(ann(), secret("another"), secret("new"))));
@@ -266,9 +353,8 @@ fn a_hash_is_replaced_only_where_it_is_the_one_that_was_verified() {
     assert_eq!((account.password_hash.expose().as_str(), account.session_version), ("new", 1));
 }
 
-#[test]
-fn an_opaque_token_lives_until_its_last_second() {
-    let place = Place::new();
+fn an_opaque_token_lives_until_its_last_second(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let owner = add_ann(&store);
     wait(store.issue(Some(token("t", &owner, 1_000)), None));
@@ -282,9 +368,8 @@ fn an_opaque_token_lives_until_its_last_second() {
     assert!(wait(store.token(digest("t"), 999)).is_none());
 }
 
-#[test]
-fn a_refresh_token_is_used_once_and_then_known_as_used() {
-    let place = Place::new();
+fn a_refresh_token_is_used_once_and_then_known_as_used(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let (owner, now) = (add_ann(&store), place.clock.unix());
     wait(store.issue(None, Some((digest("r1"), refresh(&owner, now + 100)))));
@@ -306,9 +391,8 @@ fn a_refresh_token_is_used_once_and_then_known_as_used() {
     assert_eq!(standing_word(&wait(store.rotate(rotation("none", "r5", now)))), "unknown");
 }
 
-#[test]
-fn of_two_uses_at_once_one_wins() {
-    let place = Place::new();
+fn of_two_uses_at_once_one_wins(on: &On) {
+    let place = Place::new(on);
     let (first, second) = (place.open(), place.open());
     let (owner, now) = (add_ann(&first), place.clock.unix());
     for round in 0..20 {
@@ -327,9 +411,8 @@ fn of_two_uses_at_once_one_wins() {
     }
 }
 
-#[test]
-fn a_revoked_family_is_revoked_in_all_its_parts() {
-    let place = Place::new();
+fn a_revoked_family_is_revoked_in_all_its_parts(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let (owner, now) = (add_ann(&store), place.clock.unix());
     wait(store.issue(Some(token("t", &owner, now + 50)), Some((digest("r1"), refresh(&owner, now + 100)))));
@@ -347,9 +430,8 @@ fn a_revoked_family_is_revoked_in_all_its_parts() {
     assert_eq!(stands(&store, "late"), "revoked", "a family does not come back");
 }
 
-#[test]
-fn a_revoked_jwt_is_known_until_it_would_have_expired() {
-    let place = Place::new();
+fn a_revoked_jwt_is_known_until_it_would_have_expired(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     drop(add_ann(&store));
     let revoked = |id: &str| wait(store.jwt_standing(ann(), vec![id.into()])).revoked;
@@ -362,9 +444,8 @@ fn a_revoked_jwt_is_known_until_it_would_have_expired() {
     assert!(!revoked("j"));
 }
 
-#[test]
-fn a_standing_says_what_became_of_the_subject() {
-    let place = Place::new();
+fn a_standing_says_what_became_of_the_subject(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let standing = wait(store.jwt_standing(ann(), vec![]));
     assert!(standing.account.is_none() && standing.removed.is_none() && !standing.revoked);
@@ -374,9 +455,8 @@ fn a_standing_says_what_became_of_the_subject() {
     assert!(wait(store.jwt_standing(Subject::client("ann"), vec![])).account.is_none());
 }
 
-#[test]
-fn listed_tokens_are_the_living_and_can_be_revoked_by_number() {
-    let place = Place::new();
+fn listed_tokens_are_the_living_and_can_be_revoked_by_number(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let (owner, now) = (add_ann(&store), place.clock.unix());
     wait(store.issue(Some(token("t", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
@@ -402,9 +482,8 @@ fn signing_key(id: &str) -> StoredKey {
     }
 }
 
-#[test]
-fn keys_are_added_once_and_rotated() {
-    let place = Place::new();
+fn keys_are_added_once_and_rotated(on: &On) {
+    let place = Place::new(on);
     let (store, other) = (place.open(), place.open());
     assert!(wait(store.add_first_key(signing_key("k1"))));
     assert!(!wait(other.add_first_key(signing_key("k2"))));
@@ -419,9 +498,8 @@ fn keys_are_added_once_and_rotated() {
     assert_eq!(ids(0), ["k3"]);
 }
 
-#[test]
-fn each_process_hears_of_what_the_others_changed() {
-    let place = Place::new();
+fn each_process_hears_of_what_the_others_changed(on: &On) {
+    let place = Place::new(on);
     let (store, other) = (place.open(), place.open());
     let (none, start) = wait(other.changes(None));
     assert!(none.is_empty());
@@ -441,9 +519,8 @@ fn each_process_hears_of_what_the_others_changed() {
     assert_eq!(wait(other.changes(None)), (vec![], end));
 }
 
-#[test]
-fn changes_that_were_forgotten_count_as_all() {
-    let place = Place::new();
+fn changes_that_were_forgotten_count_as_all(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     drop(add_ann(&store));
     let (_, start) = wait(store.changes(None));
@@ -460,9 +537,8 @@ fn changes_that_were_forgotten_count_as_all() {
     assert_eq!(wait(store.changes(None)).1, start + 3);
 }
 
-#[test]
-fn purging_takes_what_expired_and_no_more() {
-    let place = Place::new();
+fn purging_takes_what_expired_and_no_more(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     let (owner, now) = (add_ann(&store), place.clock.unix());
     wait(store.issue(Some(token("old", &owner, now + 10)), Some((digest("r"), refresh(&owner, now + 100)))));
@@ -484,9 +560,8 @@ fn purging_takes_what_expired_and_no_more() {
     assert_eq!((stands(&store, "r"), stands(&store, "r2")), ("unknown", "live"));
 }
 
-#[test]
-fn a_mutation_goes_on_when_its_caller_goes_away() {
-    let place = Place::new();
+fn a_mutation_goes_on_when_its_caller_goes_away(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     drop(store.add_account(ann(), secret("h"), vec![], vec![]));
     let deadline = place.clock.now() + Duration::from_secs(5);
@@ -495,110 +570,64 @@ fn a_mutation_goes_on_when_its_caller_goes_away() {
     }
 }
 
-#[test]
-fn a_locked_file_is_unavailable_in_time_and_good_again_after() {
-    let place = Place::new();
-    let (store, other) = (place.open(), place.open());
-    drop(add_ann(&store));
-    let held = place.background.block_on(other.writer.begin_with("BEGIN IMMEDIATE")).unwrap();
-    let started = place.clock.now();
-    let (one, two) = (store.set_roles(ann(), vec![]), store.set_roles(ann(), vec![]));
-    for answer in [one, two] {
-        assert!(matches!(Place::wait(answer), Err(StoreError::Unavailable(_))));
-    }
-    assert!(place.clock.now() - started < DEADLINE + Duration::from_secs(1));
-    assert!(wait(store.account(ann())).is_some(), "reading goes on");
-    wait(store.ping());
-    place.background.block_on(held.rollback()).unwrap();
-    // the connection may still be busy with what was given up
-    let deadline = place.clock.now() + Duration::from_secs(10);
-    while Place::wait(store.set_roles(ann(), vec!["again".into()])).is_err() {
-        assert!(place.clock.now() < deadline, "still locked");
-    }
-    assert_eq!(&*wait(store.account(ann())).unwrap().roles, &[Role::from("again")][..]);
-}
-
-#[test]
-fn a_full_disk_is_unavailable_and_harms_nothing() {
-    let place = Place::new();
+fn a_corrupt_row_is_broken_and_no_answer(on: &On) {
+    let place = Place::new(on);
     let store = place.open();
     drop(add_ann(&store));
-    // the connection that is given up afterwards takes its limit along
-    let limit = sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer);
-    place.background.block_on(limit).unwrap();
-    let large = vec![Role::from("r".repeat(200_000))];
-    assert!(
-        matches!(Place::wait(store.set_roles(ann(), large.clone())), Err(StoreError::Unavailable(why)) if why.contains("full"))
-    );
-    assert_eq!(&*wait(store.account(ann())).unwrap().roles, &[Role::from("user")][..]);
-    assert!(wait(store.set_roles(ann(), large)));
-}
-
-#[test]
-fn a_file_that_is_no_store_is_named_as_such() {
-    let place = Place::new();
-    let garbage = place.directory.path().join("garbage");
-    std::fs::write(&garbage, b"this is not a database, and long enough to be looked at. ".repeat(50)).unwrap();
-    let newer = place.directory.path().join("newer");
-    let store = place.open_at(&newer).unwrap();
-    place.background.block_on(sqlx::query("UPDATE portcullis_schema SET version = 99").execute(&store.writer)).unwrap();
-    drop(store);
-    for (name, path, expected) in [
-        ("another format", garbage.clone(), "no SQLite database"),
-        ("a newer version", newer, "version 99"),
-        ("no such directory", place.directory.path().join("none/store.db"), "cannot open"),
-        ("a directory", place.directory.path().to_owned(), "cannot open"),
-    ] {
-        match place.open_at(&path) {
-            Err(StoreError::Broken(why)) => assert!(why.contains(expected) && !why.contains('\n'), "{name}: {why}"),
-            other => panic!("{name}: {other:?}"),
-        }
-    }
-    assert!(std::fs::read(&garbage).unwrap().starts_with(b"this is not"), "it is left as it was");
-}
-
-#[test]
-fn a_read_only_file_is_refused_at_the_start() {
-    let place = Place::new();
-    drop(place.open());
-    std::fs::set_permissions(place.file(), PermissionsExt::from_mode(0o400)).unwrap();
-    // root may write whatever the mode says
-    let writable = OpenOptions::new().write(true).open(place.file()).is_ok();
-    assert_eq!(place.open_at(&place.file()).is_ok(), writable);
-}
-
-#[test]
-fn a_corrupt_row_is_broken_and_no_answer() {
-    let place = Place::new();
-    let store = place.open();
-    drop(add_ann(&store));
-    let spoil = sqlx::query("UPDATE portcullis_accounts SET roles = 'admin'").execute(&store.writer);
-    place.background.block_on(spoil).unwrap();
+    place.execute(&store, "UPDATE portcullis_accounts SET roles = 'admin'");
     assert!(matches!(Place::wait(store.account(ann())), Err(StoreError::Broken(_))));
 }
 
-#[test]
-fn processes_that_start_at_once_agree() {
-    let place = Place::new();
+fn processes_that_start_at_once_agree(on: &On) {
+    let place = Place::new(on);
     std::thread::scope(|scope| {
-        let opening: Vec<_> = (0..6).map(|_| scope.spawn(|| place.open_at(&place.file()).map(drop))).collect();
+        let opening: Vec<_> = (0..6).map(|_| scope.spawn(|| place.open_at(&place.location).map(drop))).collect();
         for opened in opening {
             opened.join().unwrap().unwrap();
         }
     });
 }
 
-#[test]
-fn each_operation_is_observed_by_its_name() {
-    let place = Place::new();
+fn each_operation_is_observed_by_its_name(on: &On) {
+    let place = Place::new(on);
     let seen = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&seen);
-    let store =
-        SqlStore::open(&place.file(), place.background.handle().clone(), place.clock.clone(), move |name, _| {
+    let store = SqlStore::open(
+        &place.location,
+        &Tables::default(),
+        place.background.handle().clone(),
+        place.clock.clone(),
+        move |name, _| {
             assert_eq!(name, "ping");
             count.fetch_add(1, Ordering::SeqCst);
-        })
-        .unwrap();
+        },
+    )
+    .unwrap();
     wait(store.ping());
     assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
+
+on_each_engine! {
+    an_account_comes_back_as_it_was_added,
+    what_was_answered_for_is_there_after_opening_again,
+    whatever_ends_sessions_kills_every_token,
+    session_versions_never_come_twice,
+    a_disabled_owner_has_no_tokens,
+    what_is_not_there_cannot_be_changed,
+    a_hash_is_replaced_only_where_it_is_the_one_that_was_verified,
+    an_opaque_token_lives_until_its_last_second,
+    a_refresh_token_is_used_once_and_then_known_as_used,
+    of_two_uses_at_once_one_wins,
+    a_revoked_family_is_revoked_in_all_its_parts,
+    a_revoked_jwt_is_known_until_it_would_have_expired,
+    a_standing_says_what_became_of_the_subject,
+    listed_tokens_are_the_living_and_can_be_revoked_by_number,
+    keys_are_added_once_and_rotated,
+    each_process_hears_of_what_the_others_changed,
+    changes_that_were_forgotten_count_as_all,
+    purging_takes_what_expired_and_no_more,
+    a_mutation_goes_on_when_its_caller_goes_away,
+    a_corrupt_row_is_broken_and_no_answer,
+    processes_that_start_at_once_agree,
+    each_operation_is_observed_by_its_name,
 }
