@@ -48,5 +48,8 @@ mod cors;
 mod streams;
 mod floods;
 mod attacks_framing;
+mod attacks_identity;
+mod attacks_jwt;
+mod attacks_paths;
 mod bad_environment;
 mod outside;
