@@ -47,6 +47,7 @@ mod smuggling;
 mod cors;
 mod streams;
 mod floods;
+mod faults;
 mod attacks_framing;
 mod attacks_identity;
 mod attacks_jwt;

@@ -1,0 +1,138 @@
+//! Faults under load: reloads, and a process that is killed at any moment (contract 6 and 7).
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::support::{DEADLINE, Gateway, Reply, USERS, Upstream, get, post, routes};
+
+/// Answers WebSockets with what they say, and requests with `hello`.
+fn echo() -> Upstream {
+    Upstream::start(|request| match request.header("Sec-WebSocket-Key") {
+        None => Reply::text("hello"),
+        Some(key) => {
+            let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+            Reply::script(move |socket| {
+                use std::io::Write as _;
+                let head =
+                    "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept:";
+                drop(socket.write_all(format!("{head} {accept}\r\n\r\n").as_bytes()));
+                let Ok(socket) = socket.try_clone() else { return };
+                let mut session =
+                    tungstenite::WebSocket::from_raw_socket(socket, tungstenite::protocol::Role::Server, None);
+                while let Ok(message) = session.read() {
+                    if message.is_close() || session.send(message).is_err() {
+                        return;
+                    }
+                }
+            })
+        }
+    })
+}
+
+#[test]
+fn a_hundred_reloads_under_load_cost_no_request_and_no_websocket() {
+    use tungstenite::client::IntoClientRequest;
+    let upstream = echo();
+    let yaml = |extra: usize| {
+        let routes = routes(&upstream);
+        format!("{USERS}{routes}  - {{ path: /extra-{extra}/**, allow: anyone, to: api }}\n")
+    };
+    let gateway = Gateway::start(&yaml(0));
+    let mut request = format!("ws://{}/user/ws", gateway.address()).into_client_request().unwrap();
+    let authorization = crate::support::client::basic("user", "userpassword");
+    request.headers_mut().insert("Authorization", authorization.parse().unwrap());
+    let socket = TcpStream::connect(gateway.address()).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let (mut session, _) = tungstenite::client(request, socket).unwrap();
+    let done = AtomicBool::new(false);
+    let served = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut served, mut connection) = (0_u32, gateway.connect());
+                    while !done.load(Ordering::SeqCst) {
+                        let response = connection.send(&get("/user/x").basic("user", "userpassword"));
+                        assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        for number in 1..=100 {
+            gateway.reload(&yaml(number));
+            session.send(Message::text(number.to_string())).unwrap();
+            assert_eq!(session.read().unwrap(), Message::text(number.to_string()));
+        }
+        done.store(true, Ordering::SeqCst);
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum::<u32>()
+    });
+    assert!(served > 100, "{served}");
+    assert_eq!(gateway.send(&get("/extra-100/x")).status, 200);
+}
+
+#[test]
+fn what_was_answered_for_outlives_a_kill_at_any_moment() {
+    let upstream = Upstream::hello();
+    let endpoints = "
+endpoints:
+  - { path: /register, action: register }
+  - { path: /token, action: login, reply: { token: '{token}' } }
+";
+    let mut gateway = Gateway::start(&format!("{USERS}{endpoints}{}", routes(&upstream)));
+    let (mut users, mut tokens) = (Vec::new(), Vec::new());
+    for round in 0..4_u64 {
+        std::thread::scope(|scope| {
+            let gateway = &gateway;
+            let issuing = scope.spawn(move || {
+                let mut issued = Vec::new();
+                let body = json!({ "username": "user", "password": "userpassword" });
+                while let Some(token) = answered(gateway, &post("/token").json(&body), 200, "token") {
+                    issued.push(token);
+                }
+                issued
+            });
+            let registering = scope.spawn(move || {
+                let mut registered = Vec::new();
+                for number in 0.. {
+                    let name = format!("new-{round}-{number}");
+                    let body = json!({ "username": name, "password": "a-new-password" });
+                    if answered(gateway, &post("/register").json(&body), 201, "message").is_none() {
+                        break;
+                    }
+                    registered.push(name);
+                }
+                registered
+            });
+            // another moment each time
+            std::thread::sleep(Duration::from_millis(700 + 173 * round));
+            gateway.signal("KILL");
+            tokens.extend(issuing.join().unwrap());
+            users.extend(registering.join().unwrap());
+        });
+        gateway.wait();
+        gateway = gateway.setup.beside().start();
+    }
+    assert!(!tokens.is_empty() && !users.is_empty(), "{} tokens, {} users", tokens.len(), users.len());
+    for token in &tokens {
+        gateway.send(&get("/user/x").token(token)).expect(200);
+    }
+    for user in users.iter().rev().take(10).chain(users.iter().take(5)) {
+        gateway.send(&get("/any/x").basic(user, "a-new-password")).expect(200);
+    }
+}
+
+/// A text member of the answer; `None` where none came, since the process is gone.
+fn answered(gateway: &Gateway, request: &crate::support::Request, status: u16, member: &str) -> Option<String> {
+    let socket = TcpStream::connect(gateway.address()).ok()?;
+    drop(socket);
+    let mut connection = std::panic::catch_unwind(|| gateway.connect()).ok()?;
+    connection.write(&request.to_bytes()).ok()?;
+    let response = connection.response("POST").ok()?;
+    assert_eq!(response.status, status, "{response:?}");
+    Some(response.member(member))
+}
