@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::support::{DEADLINE, Gateway, Reply, USERS, Upstream, get, post, routes};
 
-/// Answers WebSockets with what they say, and requests with `hello`.
+/// Answers a WebSocket with what it says, and a request with `hello`.
 fn echo() -> Upstream {
     Upstream::start(|request| match request.header("Sec-WebSocket-Key") {
         None => Reply::text("hello"),
