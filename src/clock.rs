@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Seconds since 1970-01-01 UTC, as JWT's NumericDate and the store count them.
+/// Seconds since 1970-01-01 UTC, as JWT's `NumericDate` and the store count them.
 pub type UnixSeconds = i64;
 
 /// A source of time; clones share it.
@@ -65,8 +65,8 @@ mod tests {
     fn clones_move_together() {
         let clock = Clock::system();
         let (before, clone) = (clock.now(), clock.clone());
-        clone.advance(Duration::from_secs(3600));
-        assert!(clock.now() >= before + Duration::from_secs(3600));
+        clone.advance(Duration::from_hours(1));
+        assert!(clock.now() >= before + Duration::from_hours(1));
         assert!(clock.unix() > 3600);
     }
 }

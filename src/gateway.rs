@@ -105,6 +105,10 @@ struct Inner {
 
 /// This worker's handles on what is in force: counted without atomics.
 #[derive(Clone)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is this worker's own, the inner one all workers share"
+)]
 struct Current {
     snapshot: Rc<Arc<Snapshot>>,
     recorder: Rc<Recorder>,

@@ -118,7 +118,7 @@ pub struct Exhausted {
     pub retry_after: Duration,
 }
 
-/// A refusal. One row of the table in [`Rejection::row`] each.
+/// A refusal. One row of the table below each.
 #[derive(Debug)]
 pub enum Rejection {
     /// No `Authorization` on a route that needs one.
@@ -242,6 +242,7 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 
 impl Rejection {
     #[rustfmt::skip]
+    #[expect(clippy::match_same_arms, reason = "a table, one row each")]
     fn row(&self) -> Row {
         let row = |status, code, message: &'static str, challenges| Row { status, code, message: Cow::Borrowed(message), challenges };
         match self {

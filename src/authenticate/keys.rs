@@ -775,8 +775,9 @@ mod tests {
         use jsonwebtoken::jwk::JwkSet;
         use jsonwebtoken::{Algorithm as Theirs, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 
-        let pem = |algorithm| Generated::generate_for(algorithm).unwrap().serialize_pem();
         type Encode = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+
+        let pem = |algorithm| Generated::generate_for(algorithm).unwrap().serialize_pem();
         for (ours, theirs, pem, encoding) in [
             (Algorithm::ES256, Theirs::ES256, pem(&PKCS_ECDSA_P256_SHA256), EncodingKey::from_ec_pem as Encode),
             (Algorithm::ES384, Theirs::ES384, pem(&PKCS_ECDSA_P384_SHA384), EncodingKey::from_ec_pem),

@@ -37,7 +37,7 @@ const BACKGROUND_THREADS: usize = 2;
 /// How often other processes' changes are looked for; they must hold within a second (contract 6).
 const CHANGES_EVERY: Duration = Duration::from_millis(200);
 /// How often what has expired is forgotten, in the store and in the limits.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// How long the end waits for work that is not a worker's, after the workers have ended.
 const LAST_WORK: Duration = Duration::from_secs(5);
 

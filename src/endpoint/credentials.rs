@@ -54,21 +54,35 @@ impl Unproven {
 }
 
 impl Incoming<'_> {
-    /// The credentials of a request: two members, or `Authorization: Basic`. Another scheme is not for us here: a client may
-    /// send its stale token with every request.
+    /// The credentials of a log-in: two members, or `Authorization: Basic`. Where both are there the members count: a
+    /// client may send its stale credential, of whatever scheme, with every request.
     ///
     /// # Errors
-    /// A malformed `Basic`, one member without the other, and credentials that come by both ways and differ (RFC 6749 2.3).
+    /// A malformed `Basic`, and one member without the other.
     pub(super) fn pair(&self, name: &str, secret: &str) -> Result<Option<Pair>, Unproven> {
-        let (named, proof) = (self.members.text(name)?, self.members.text(secret)?);
-        if let Some(basic) = basic(&self.headers)? {
-            let differs = named.is_some_and(|named| named != basic.name)
-                || proof.is_some_and(|proof| !basic.secret.matches(proof.as_bytes()));
-            if differs {
-                return Err(Rejection::InvalidRequest("credentials came twice, and differ".into()).into());
-            }
-            return Ok(Some(basic));
+        match self.members_pair(name, secret) {
+            Ok(Some(pair)) => Ok(Some(pair)),
+            Ok(None) => basic(&self.headers),
+            Err(incomplete) => Err(incomplete),
         }
+    }
+
+    /// The credentials of an OAuth client, by one of the two ways.
+    ///
+    /// # Errors
+    /// A malformed `Basic`, one member without the other, and both ways at once (RFC 6749 2.3); the id alone may be
+    /// repeated beside `Basic`.
+    pub(super) fn client_pair(&self) -> Result<Option<Pair>, Unproven> {
+        let Some(basic) = basic(&self.headers)? else { return self.members_pair("client_id", "client_secret") };
+        let another = self.members.text("client_id")?.is_some_and(|id| id != basic.name);
+        if another || self.members.text("client_secret")?.is_some() {
+            return Err(Rejection::InvalidRequest("the client authenticates in two ways".into()).into());
+        }
+        Ok(Some(basic))
+    }
+
+    fn members_pair(&self, name: &str, secret: &str) -> Result<Option<Pair>, Unproven> {
+        let (named, proof) = (self.members.text(name)?, self.members.text(secret)?);
         match (named, proof) {
             (None, None) => Ok(None),
             (Some(_), None) => Err(self.members.missing(secret).into()),
@@ -78,9 +92,7 @@ impl Incoming<'_> {
             }
         }
     }
-}
 
-impl Incoming<'_> {
     /// Whether the request comes with one `Authorization: Basic`.
     pub(super) fn has_basic(&self) -> bool {
         matches!(authorization::presented(&self.headers), Ok(Some(presented)) if presented.scheme == Scheme::Basic)

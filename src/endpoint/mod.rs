@@ -1,6 +1,6 @@
 //! What the gateway answers itself: action to handler, members, templates.
 //!
-//! Every action is a method of [`Call`], in a file of its own. Before any of them runs, the caller's address has paid for
+//! Every action is a method of `Call`, in a file of its own. Before any of them runs, the caller's address has paid for
 //! the request, its method is known to fit, and its body was read within bounds. Whatever an answer says was issued or
 //! revoked is in the store, and noted for this process, before the answer is sent.
 

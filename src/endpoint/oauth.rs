@@ -92,7 +92,7 @@ impl Call<'_> {
         if bare && !incoming.has_basic() {
             return Err(Rejection::InvalidClient(CredentialsFault::Malformed));
         }
-        let pair = incoming.pair("client_id", "client_secret").map_err(|why| why.or(Rejection::InvalidClient))?;
+        let pair = incoming.client_pair().map_err(|why| why.or(Rejection::InvalidClient))?;
         match pair {
             None => Ok(None),
             Some(pair) => self.prove_client(pair).await.map(Some).map_err(|why| why.or(Rejection::InvalidClient)),

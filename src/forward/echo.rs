@@ -1,6 +1,6 @@
 //! `builtin: echo`: answers with what an upstream would have received, as JSON. For a first run and for debugging.
 //!
-//! The answer shows the rewritten head exactly and the body up to [`SHOWN_BYTES_MAX`]. The same answer is served by
+//! The answer shows the rewritten head exactly and the body up to `SHOWN_BYTES_MAX`. The same answer is served by
 //! `portcullis echo`, then of what came over the socket.
 
 use std::convert::Infallible;

@@ -1,7 +1,7 @@
 //! Permit and request to response: the request as the upstream sees it, the server it goes to, and what comes back.
 //!
-//! [`Fleet`] knows for the process which servers are up; [`Upstreams`] has one worker's connections. Only a [`Permit`] gets
-//! a request here. No request is kept, bodies stream, and whatever breaks before a response is a [`Rejection`].
+//! [`Fleet`] knows for the process which servers are up; [`Upstreams`] has one worker's connections. Only a [`Permit`](crate::authorize::Permit) gets
+//! a request here. No request is kept, bodies stream, and whatever breaks before a response is a [`Rejection`](crate::rejection::Rejection).
 
 pub mod rewrite;
 pub mod balance;

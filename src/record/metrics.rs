@@ -177,12 +177,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 type Cell = Arc<AtomicU64>;
+/// Route, index into [`METHODS`], status.
+type Requests = (Arc<str>, usize, u16, Cell);
+/// Route, outcome, reason.
+type Decisions = (Arc<str>, &'static str, &'static str, Cell);
 
 /// What one worker has counted, as a scrape reads it. Its locks are taken where a label is seen first, and at a scrape.
 #[derive(Debug, Default)]
 struct Cells {
-    requests: Mutex<Vec<(Arc<str>, usize, u16, Cell)>>,
-    decisions: Mutex<Vec<(Arc<str>, &'static str, &'static str, Cell)>>,
+    requests: Mutex<Vec<Requests>>,
+    decisions: Mutex<Vec<Decisions>>,
     durations: Mutex<Vec<(Arc<str>, Arc<Durations>)>>,
     auth: Mutex<Vec<(&'static str, &'static str, Cell)>>,
     cache: [AtomicU64; 3],
@@ -231,21 +235,19 @@ impl WorkerMetrics {
         }
         let Some(cells) = routes.get_mut(route) else { return };
         let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
-        match cells.requests.iter().find(|(m, s, _)| (*m, *s) == (method, status)) {
-            Some((_, _, cell)) => add(cell, 1),
-            None => {
-                let cell = Arc::new(AtomicU64::new(1));
-                lock(&self.shared.requests).push((Arc::clone(route), method, status, Arc::clone(&cell)));
-                cells.requests.push((method, status, cell));
-            }
+        if let Some((_, _, cell)) = cells.requests.iter().find(|(m, s, _)| (*m, *s) == (method, status)) {
+            add(cell, 1);
+        } else {
+            let cell = Arc::new(AtomicU64::new(1));
+            lock(&self.shared.requests).push((Arc::clone(route), method, status, Arc::clone(&cell)));
+            cells.requests.push((method, status, cell));
         }
-        match cells.decisions.iter().find(|(o, r, _)| (*o, *r) == (outcome, reason)) {
-            Some((_, _, cell)) => add(cell, 1),
-            None => {
-                let cell = Arc::new(AtomicU64::new(1));
-                lock(&self.shared.decisions).push((Arc::clone(route), outcome, reason, Arc::clone(&cell)));
-                cells.decisions.push((outcome, reason, cell));
-            }
+        if let Some((_, _, cell)) = cells.decisions.iter().find(|(o, r, _)| (*o, *r) == (outcome, reason)) {
+            add(cell, 1);
+        } else {
+            let cell = Arc::new(AtomicU64::new(1));
+            lock(&self.shared.decisions).push((Arc::clone(route), outcome, reason, Arc::clone(&cell)));
+            cells.decisions.push((outcome, reason, cell));
         }
         cells.durations.observe(took);
     }

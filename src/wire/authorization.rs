@@ -87,6 +87,10 @@ pub fn presented(headers: &HeaderMap) -> Result<Option<Presented<'_>>, Credentia
         return Err(CredentialError::Repeated);
     }
     let value = field.as_bytes();
+    // some clients send the field empty where they have no credential
+    if value.is_empty() {
+        return Ok(None);
+    }
     let (name, rest) = value.split_at(value.iter().position(|&byte| byte == b' ').unwrap_or(value.len()));
     let scheme =
         std::str::from_utf8(name).ok().and_then(Scheme::from_name).ok_or(CredentialError::UnsupportedScheme)?;
@@ -181,7 +185,7 @@ mod tests {
             ("a second field is refused", &[b"Bearer a", b"Bearer b"], "Repeated"),
             ("even the same one", &[b"Bearer a", b"Bearer a"], "Repeated"),
             ("an unknown scheme is named as such", &[b"Digest x"], "UnsupportedScheme"),
-            ("an empty field has no scheme", &[b""], "UnsupportedScheme"),
+            ("an empty field is none", &[b""], "none"),
             ("a space before the scheme is none of ours", &[b" Bearer a"], "UnsupportedScheme"),
             ("a scheme alone", &[b"Bearer"], "Malformed(Bearer)"),
             ("a scheme and spaces", &[b"Token   "], "Malformed(Token)"),

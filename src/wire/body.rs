@@ -1,7 +1,7 @@
 //! The one body type: what is streamed between a caller and an upstream, or made by us.
 //!
 //! A [`Body`] never collects. It can be capped, it gives up where nothing moves, and it says once how it ended. Trailers
-//! pass through [`crate::wire::fields::keep_trailer`].
+//! pass through [`crate::wire::fields::keep_trailers`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -227,7 +227,9 @@ mod tests {
 
     use super::*;
 
-    fn watched(body: Body) -> (Body, Rc<Cell<Option<(BodyEnd, u64)>>>) {
+    type Seen = Rc<Cell<Option<(BodyEnd, u64)>>>;
+
+    fn watched(body: Body) -> (Body, Seen) {
         let seen = Rc::new(Cell::new(None));
         let inner = Rc::clone(&seen);
         (body.on_end(move |end, bytes| inner.set(Some((end, bytes)))), seen)
