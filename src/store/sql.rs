@@ -253,7 +253,8 @@ impl Inner {
 fn usual(hashes: Vec<String>) -> Option<Secret<String>> {
     fn recipe(hash: &str) -> &str {
         // salt and digest are the last two parts, in bcrypt's the last one; before them stands what it costs
-        let parts = if hash.contains("$2") { 1 } else { 2 };
+        let is_bcrypt = ["$2a$", "$2b$", "$2y$"].iter().any(|form| hash.contains(form));
+        let parts = if is_bcrypt { 1 } else { 2 };
         let mut rest = hash;
         for _ in 0..parts {
             rest = rest.rsplit_once('$').map_or("", |(before, _)| before);

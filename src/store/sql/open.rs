@@ -26,7 +26,7 @@ const READERS: u32 = 4;
 const SERVER_CONNECTIONS: u32 = 10;
 
 /// A connection that was idle for longer is asked whether it still works.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
+pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// How long a connection may take to answer that, or to undo what was begun.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);

@@ -1,7 +1,5 @@
 //! Every method on every engine, with real servers where there are any: see `tests/databases.sh`.
 
-mod file;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
@@ -71,6 +69,11 @@ macro_rules! on_each_engine {
         }
     };
 }
+
+// behind the macro, which they use
+mod file;
+mod foreign;
+mod servers;
 
 /// A database of its own, gone with it.
 struct Place {
