@@ -44,6 +44,7 @@ mod configuration;
 mod rules;
 mod metrics;
 mod smuggling;
+mod stores;
 mod cors;
 mod streams;
 mod floods;

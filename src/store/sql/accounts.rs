@@ -51,12 +51,11 @@ impl Relations {
 
     /// The user whose row has this id.
     pub(super) async fn find_id(&self, db: Db<'_>, id: &str) -> Result<Option<Found>, StoreError> {
-        let (condition, param) = match &self.foreign {
-            Some(foreign) => (format!("u.{} = {}", foreign.id, foreign.id_place()), foreign.id_param(id)),
-            None => {
-                let number = id.parse::<i64>().ok().filter(|number| number.to_string() == id);
-                (format!("{} AND a.id = ?", self.users.all), number.map(Param::from))
-            }
+        let (condition, param) = if let Some(foreign) = &self.foreign {
+            (format!("u.{} = {}", foreign.id, foreign.id_place()), foreign.id_param(id))
+        } else {
+            let number = id.parse::<i64>().ok().filter(|number| number.to_string() == id);
+            (format!("{} AND a.id = ?", self.users.all), number.map(Param::from))
         };
         let Some(param) = param else { return Ok(None) };
         let text = format!("SELECT {} FROM {} WHERE {condition}", self.users.columns, self.users.from);
@@ -392,29 +391,29 @@ impl Foreign {
         let placed = self.place(roles)?;
         let quoted = |name: &str| self.engine.quoted(name);
         let mut columns = vec![self.name.clone(), quoted(self.settings.password.as_str())];
-        let mut places = vec!["?", self.password_place()];
+        let mut values = vec!["?", self.password_place()];
         let mut params = vec![Param::from(&*subject.name), Param::from(hash.expose().as_str())];
         if let Some(column) = &self.settings.role {
             columns.push(quoted(column.as_str()));
-            places.push("?");
+            values.push("?");
             params.push(placed.role.map_or("", Role::as_str).into());
         }
         for (number, ((flag, _), value)) in self.settings.flags.iter().zip(&placed.flags).enumerate() {
             columns.push(quoted(flag.as_str()));
-            places.push("?");
+            values.push("?");
             params.push(self.flag_param(number, *value));
         }
         if let Some(active) = &self.settings.active {
             columns.push(quoted(active.as_str()));
-            places.push("?");
+            values.push("?");
             params.push(self.active_param(true));
         }
-        let text = format!("INSERT INTO {} ({}) VALUES ({})", self.table, columns.join(", "), places.join(", "));
+        let text = format!("INSERT INTO {} ({}) VALUES ({})", self.table, columns.join(", "), values.join(", "));
         let inserted = params.into_iter().fold(query(text), Query::bind).try_execute(tx.db()).await;
         match inserted {
             Ok(_) => {}
             // somebody else was faster, who does not take our lock
-            Err(error) if error.as_database_error().is_some_and(|refused| refused.is_unique_violation()) => {
+            Err(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) => {
                 return Ok(Added::Taken);
             }
             Err(error) => return Err(failed(error)),

@@ -33,7 +33,8 @@ impl Engine {
                 let mut numbered = String::with_capacity(common.len() + 16);
                 for (number, piece) in common.split('?').enumerate() {
                     if number > 0 {
-                        numbered.push_str(&format!("${number}"));
+                        numbered.push('$');
+                        numbered.push_str(&number.to_string());
                     }
                     numbered.push_str(piece);
                 }

@@ -24,7 +24,8 @@ pub(in crate::store) fn failed(error: sqlx::Error) -> StoreError {
             | sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_) => StoreError::Unavailable(error.to_string().into()),
-            _ => StoreError::Broken(error.to_string().into()),
+            // a row that does not decode, a configuration that does not work
+            other => StoreError::Broken(other.to_string().into()),
         };
     };
     if let Some(refused) = refused.try_downcast_ref::<PgDatabaseError>() {

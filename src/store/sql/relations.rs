@@ -229,30 +229,29 @@ impl Foreign {
     fn relation(&self) -> Relation {
         let engine = self.engine;
         let name = engine.as_text(&format!("u.{}", self.name));
-        let mut columns = format!(
-            "{} AS id, {name} AS name, {} AS password_hash, NULL AS account_scopes, st.disabled AS disabled, \
+        let nothing = match engine {
+            Engine::Sqlite | Engine::MySql => "NULL".to_owned(),
+            Engine::Postgres => "CAST(NULL AS TEXT)".to_owned(),
+        };
+        let mut columns = vec![format!(
+            "{} AS id, {name} AS name, {} AS password_hash, {nothing} AS account_scopes, st.disabled AS disabled, \
              st.session_version AS session_version, st.sessions_ended_at AS sessions_ended_at, {} AS created_at, \
              st.user_id AS state_id, st.mark AS state_mark",
             engine.as_text(&format!("u.{}", self.id)),
             self.password,
             engine.as_number("0"),
-        );
-        let nothing = match engine {
-            Engine::Sqlite | Engine::MySql => "NULL".to_owned(),
-            Engine::Postgres => "CAST(NULL AS TEXT)".to_owned(),
-        };
-        columns = columns.replace("NULL AS account_scopes", &format!("{nothing} AS account_scopes"));
+        )];
         let roles = self.settings.roles.as_ref().map_or(nothing, |roles| self.role_list(roles));
-        columns.push_str(&format!(", {roles} AS roles"));
+        columns.push(format!("{roles} AS roles"));
         if let Some(role) = &self.settings.role {
             let role = engine.as_text(&format!("u.{}", engine.quoted(role.as_str())));
-            columns.push_str(&format!(", {role} AS role"));
+            columns.push(format!("{role} AS role"));
         }
         for (number, ((flag, _), kind)) in self.settings.flags.iter().zip(&self.flag_types).enumerate() {
-            columns.push_str(&format!(", {} AS flag_{number}", self.truth(flag.as_str(), kind)));
+            columns.push(format!("{} AS flag_{number}", self.truth(flag.as_str(), kind)));
         }
         if let (Some(active), Some(kind)) = (&self.settings.active, &self.active_type) {
-            columns.push_str(&format!(", {} AS active", self.truth(active.as_str(), kind)));
+            columns.push(format!("{} AS active", self.truth(active.as_str(), kind)));
         }
         // compared as bytes whatever the collation of the name is
         let same = match engine {
@@ -262,7 +261,7 @@ impl Foreign {
         };
         Relation {
             kind: SubjectKind::User,
-            columns,
+            columns: columns.join(", "),
             from: format!("({} u LEFT JOIN portcullis_user_state st ON {same})", self.table),
             by_name: format!("u.{} = ?", self.name),
             all: "1 = 1".to_owned(),
@@ -376,23 +375,23 @@ impl ForeignTokens {
         table.column(&settings.token, &[Type::Text])?;
         table.any(&settings.user)?;
         let token = engine.quoted(settings.token.as_str());
-        let mut columns = format!("{} AS clear_token", engine.as_text(&format!("t.{token}")));
+        let mut columns = vec![format!("{} AS clear_token", engine.as_text(&format!("t.{token}")))];
         match &settings.expires_at {
             None => {
-                columns.push_str(&format!(", {} AS ends, {} AS ends_at", engine.as_number("0"), engine.as_number("0")))
+                columns.push(format!("{} AS ends, {} AS ends_at", engine.as_number("0"), engine.as_number("0")));
             }
             Some(name) => {
                 let kind = &table.column(name, &[Type::Time, Type::Integer, Type::Number])?.kind;
                 let column = format!("t.{}", engine.quoted(name.as_str()));
                 let ends = engine.as_number(&format!("CASE WHEN {column} IS NULL THEN 0 ELSE 1 END"));
-                columns.push_str(&format!(", {ends} AS ends, {} AS ends_at", seconds(engine, kind, &column)));
+                columns.push(format!("{ends} AS ends, {} AS ends_at", seconds(engine, kind, &column)));
             }
         }
         Ok(Self {
             table: engine.quoted(settings.table.as_str()),
             token,
             user: engine.quoted(settings.user.as_str()),
-            columns,
+            columns: columns.join(", "),
         })
     }
 }
