@@ -878,3 +878,36 @@ async fn keys_of_the_store_are_made_once_turn_with_the_time_and_end() {
     assert_eq!(kids(&keys), [next_id], "the old one has ended");
     assert!(!format!("{keys:?}").contains("private"));
 }
+
+#[tokio::test]
+async fn a_subject_that_is_an_id_is_never_taken_for_a_name() {
+    let mut stage = Stage::new().await;
+    let subject = ClaimPath(vec!["user_id".into()]);
+    stage.settings.jwt = Arc::new(JwtSettings { subject, subject_is_id: true, ..jwt_settings() });
+    // somebody registered the id of another as a name
+    let row = Row {
+        id: "8",
+        hash: CHEAP_HASH.into(),
+        roles: vec![],
+        disabled: false,
+        session_version: 1,
+        sessions_ended_at: 0,
+    };
+    stage.store.change(|tables| drop(tables.accounts.insert(Subject::user("7"), row)));
+    for (name, id, expected) in [
+        ("as text", json!("7"), "ann"),
+        ("as a number", json!(7), "ann"),
+        ("theirs", json!("8"), "7"),
+        ("a name", json!("ann"), "unknown_subject"),
+        ("nobody's", json!("9"), "unknown_subject"),
+    ] {
+        let token = stage.bearer(json!({ "user_id": id }));
+        let outcome = stage.ask(&token).await;
+        let outcome = outcome.map(|identity| identity.principal.subject.name.to_string());
+        assert_eq!(outcome.unwrap_or_else(|rejection| rejection.reason().to_owned()), expected, "{name}");
+    }
+    let token = stage.bearer(json!({ "user_id": "7" }));
+    assert!(stage.ask(&token).await.is_ok());
+    stage.change(&ann(), |tables| self::row(tables).disabled = true);
+    assert_eq!(stage.outcome(&token).await, "unknown_subject", "a change of the account is heard under its name");
+}

@@ -97,7 +97,8 @@ fn a_server_that_was_started_anew_is_used_without_an_error_once_it_was_idle(on: 
     let store = place.open_at(&wire.location()).unwrap();
     drop(add_ann(&store));
     wire.cut();
-    place.background.block_on(tokio::time::sleep(open::TRUSTED_FOR + Duration::from_millis(100)));
+    let idle = open::TRUSTED_FOR + Duration::from_millis(100);
+    place.background.block_on(async move { tokio::time::sleep(idle).await });
     for _ in 0..20 {
         assert!(wait(store.account(ann())).is_some());
     }
