@@ -3,8 +3,10 @@
 //! The running gateway asks it in two steps, [`place`] before a credential is looked at and [`authorize::permit`] after;
 //! [`decide`] is both at once, for whoever asks without serving. There is no other way to a decision.
 
+pub mod diff;
 pub mod explain;
 pub mod expectations;
+mod meaning;
 mod request;
 
 use std::sync::Arc;

@@ -9,6 +9,7 @@ mod first_request;
 mod bootstrap;
 pub mod check;
 pub mod explain;
+pub mod diff;
 pub mod test;
 pub mod echo;
 pub mod operator;
@@ -61,6 +62,8 @@ enum Command {
     },
     /// Say what a request would get, and why; without a principal: who may; with a role alone: all that it reaches
     Explain(explain::ExplainArguments),
+    /// Say who gains and who loses between two configuration files, by what their rules mean
+    Diff(diff::DiffArguments),
     /// Run the expectations of a configuration file
     Test {
         /// The file
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Check { file, format } => check::check(&file, format),
         Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Diff(arguments) => diff::diff(&arguments),
         Command::Test { file, coverage } => test::test(&file, coverage),
         Command::Echo { listen } => echo::echo(listen),
         Command::User(command) => operate(&config, |operator, console| command.run(operator, console)),

@@ -1,17 +1,32 @@
 //! Another snapshot in place of the one in force: checked whole, then swapped; a bad one is reported and the old stays.
 
 use super::{Running, bootstrap, start};
+use crate::config::Problems;
 use crate::config::snapshot::Snapshot;
+use crate::decision::diff::{Row, diff};
 use crate::listen::Mode;
+use crate::record::audit::Event;
+use crate::route::regions::TooMany;
+
+/// Differences that are told one by one after a reload; the others are counted.
+const ROWS_TOLD_MAX: usize = 200;
 
 impl Running {
     /// Reads the file again and puts it in force, where it is good.
     pub async fn reload(&mut self) {
         let source = self.source.clone();
+        let old = self.gateway.snapshot();
         // a large file takes its time, and this thread may hold others up
-        let loaded = tokio::task::spawn_blocking(move || start::load(&source)).await;
-        let outcome = match loaded {
-            Ok(Ok(snapshot)) => self.put_in_force(snapshot).await,
+        let loaded = tokio::task::spawn_blocking(move || {
+            let new = start::load(&source)?;
+            let differences = diff(&old, &new);
+            Ok::<_, Problems>((new, differences))
+        });
+        let outcome = match loaded.await {
+            Ok(Ok((snapshot, differences))) => {
+                let put = self.put_in_force(snapshot).await;
+                put.map(|()| self.tell(differences))
+            }
             Ok(Err(problems)) => Err(problems.to_string()),
             Err(panic) => Err(panic.to_string()),
         };
@@ -23,10 +38,38 @@ impl Running {
                 tracing::info!("configuration reloaded");
             }
             Err(problems) => {
+                self.audited("reload_refused", &[]);
                 metrics.config_reloads.with_label_values(&["failed"]).inc();
                 tracing::error!("configuration not reloaded, the old one stays in force\n{problems}");
             }
         }
+    }
+
+    /// Logs and audits what a reload has changed, in the words of `diff`.
+    fn tell(&self, differences: Result<Vec<Row>, TooMany>) {
+        let rows = match differences {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(%error, "what the reload changes is not listed");
+                return self.audited("reloaded", &[("rules", "changed, too many kinds of paths to compare")]);
+            }
+        };
+        self.audited("reloaded", &[("rules", if rows.is_empty() { "unchanged" } else { "changed" })]);
+        for row in rows.iter().take(ROWS_TOLD_MAX) {
+            let (place, gains, loses, changes) =
+                (row.place(), row.gains.join(", "), row.loses.join(", "), row.changes.join("; "));
+            tracing::info!(rule = %place, gains = %gains, loses = %loses, changes = %changes, "rule changed");
+            let details = [("rule", &*place), ("gains", &gains), ("loses", &loses), ("changes", &changes)];
+            self.audited("rule_changed", &details);
+        }
+        if let Some(more) = rows.len().checked_sub(ROWS_TOLD_MAX).filter(|&more| more > 0) {
+            tracing::info!(more, "further rules changed");
+            self.audited("rules_changed", &[("more", &more.to_string())]);
+        }
+    }
+
+    fn audited(&self, kind: &'static str, details: &[(&'static str, &str)]) {
+        self.audit.event(&Event { kind, subject: None, address: None, request_id: "", details });
     }
 
     async fn put_in_force(&mut self, snapshot: Snapshot) -> Result<(), String> {
