@@ -72,6 +72,8 @@ enum Command {
         #[arg(long)]
         coverage: bool,
     },
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
     /// Answer every request with what it was, as JSON: an upstream to try a configuration with
     Echo {
         /// Where to listen
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => diff::diff(&arguments),
         Command::Test { file, coverage } => test::test(&file, coverage),
+        Command::Schema => schema(),
         Command::Echo { listen } => echo::echo(listen),
         Command::User(command) => operate(&config, |operator, console| command.run(operator, console)),
         Command::Client(command) => operate(&config, |operator, console| command.run(operator, console)),
@@ -111,6 +114,12 @@ pub fn main() -> ExitCode {
         Command::Key(command) => operate(&config, |operator, console| command.run(operator, console)),
         Command::Import(command) => operate(&config, |operator, console| command.run(operator, console)),
     }
+}
+
+#[expect(clippy::print_stdout, reason = "this is a command")]
+fn schema() -> ExitCode {
+    println!("{:#}", config::schema::schema());
+    ExitCode::SUCCESS
 }
 
 /// Carries out a command on the store of the configuration at `source`.

@@ -28,6 +28,8 @@ pub struct Section<'t> {
 impl<'t> Section<'t> {
     /// Opens the mapping `what`, which may have these `keys`; those `later` are known, but refused as not built yet.
     pub fn open(node: &'t Node, what: &str, keys: &[&str], later: &[&str], report: &mut Report) -> Option<Self> {
+        #[cfg(test)]
+        opened::note(what, keys);
         let Value::Map(found) = &node.value else {
             let hint = if node.description() == "nothing" { "leave the key out for the defaults" } else { "" };
             report.add_with_hint(node.place, format!("expected a mapping, found {}", node.description()), hint);
@@ -352,4 +354,27 @@ pub fn json_map(node: &Node, report: &mut Report) -> Option<serde_json::Map<Stri
     }
     let entries: Vec<_> = entries(node, report).collect();
     entries.into_iter().map(|(key, value)| Some((key.value.to_owned(), json(value, report)?))).collect()
+}
+
+/// Which mappings were opened with which keys, so that a test can hold the schema against what is really read.
+#[cfg(test)]
+pub(super) mod opened {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    /// What a mapping is called, and the keys that it may have.
+    type Opened = BTreeSet<(String, Vec<String>)>;
+
+    thread_local!(static OPENED: RefCell<Opened> = RefCell::default());
+
+    pub(super) fn note(what: &str, keys: &[&str]) {
+        let mut keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+        keys.sort();
+        OPENED.with_borrow_mut(|opened| opened.insert((what.replace('`', ""), keys)));
+    }
+
+    /// All so far, of this thread.
+    pub(in crate::config) fn all() -> Opened {
+        OPENED.with_borrow(Clone::clone)
+    }
 }

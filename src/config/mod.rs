@@ -11,6 +11,7 @@ pub mod decode;
 pub mod model;
 pub mod compile;
 pub mod snapshot;
+pub mod schema;
 mod warnings;
 
 use std::path::Path;

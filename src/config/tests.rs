@@ -704,6 +704,45 @@ fn a_file_that_says_all_there_is_to_say_is_understood() {
     assert!(printed.contains(": this file is not a private key in PEM"), "{printed}");
 }
 
+/// What [`WHOLE`] leaves out, because something else stands in its place.
+const OTHER_WAYS: &str = r"
+listeners: [{ address: 127.0.0.1:1, tls: { self_signed: [localhost] } }]
+endpoints: [{ path: /a, action: login, fields: { username: email }, errors: { member: msg } }]
+upstreams: { demo: { builtin: echo } }
+routes:
+  - { path: /a, allow: anyone, to: demo, cors: { origins: ['*'] }, end_streams_on: [] }
+expect:
+  - { request: GET /a, as: { roles: [a] }, is: 200 }
+";
+
+#[test]
+fn the_schema_knows_exactly_the_keys_that_are_read() {
+    // what is wrong with the values does not matter here
+    drop((load(WHOLE), load(OTHER_WAYS)));
+    let mut described = std::collections::BTreeSet::new();
+    let mut left = vec![schema::schema()];
+    while let Some(value) = left.pop() {
+        if let (Some(title), Some(keys)) = (value["title"].as_str(), value["properties"].as_object()) {
+            let mut keys: Vec<String> = keys.keys().cloned().collect();
+            keys.sort();
+            described.insert((title.to_owned(), keys));
+            assert_eq!(value["additionalProperties"], false, "{title}");
+        }
+        match value {
+            serde_json::Value::Object(members) => left.extend(members.into_iter().map(|(_, member)| member)),
+            serde_json::Value::Array(items) => left.extend(items),
+            _ => {}
+        }
+    }
+    let read = decode::opened::all();
+    let only = |a: &std::collections::BTreeSet<_>, b: &_| a.difference(b).cloned().collect::<Vec<_>>();
+    assert_eq!(
+        (only(&read, &described), only(&described, &read)),
+        (vec![], vec![]),
+        "read, but not described; and the other way"
+    );
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
     #[test]

@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Cli, Gateway, Request, Setup, USERS, Upstream};
+use portcullis::config::report::Report;
+use portcullis::config::{decode, tree};
+
+use crate::support::gateway::project;
+use crate::support::outside::run_python;
+use crate::support::{Cli, Gateway, Request, Setup, USERS, Upstream, eventually};
 
 const RULES: &str = "
 bootstrap:
@@ -175,4 +180,159 @@ fn the_rules_own_tests_run_and_refuse_a_start() {
     assert!(format!("{}{}", end.stdout, end.stderr).contains("GET /health"), "{end:?}");
     let end = setup.try_start().err().expect("it does not start");
     assert_eq!(end.code, Some(2), "{end:?}");
+}
+
+#[test]
+fn diff_says_who_gains_and_who_loses() {
+    let setup = Setup::new(RULES);
+    setup.write("same.yaml", RULES.replace("[user, admin]", "[admin, user]"));
+    setup.write("wider.yaml", RULES.replace("[user, admin]", "[user, admin, guest]"));
+    setup.write("narrower.yaml", RULES.replace("[user, admin]", "[admin]"));
+    setup.write("open.yaml", RULES.replace("allow: [admin]", "allow: anyone"));
+    let diff = |new: &str, more: &[&str]| {
+        let mut all = vec!["diff", "gateway.yaml", new];
+        all.extend(more);
+        setup.cli_plain(&all, "")
+    };
+    assert_eq!(diff("same.yaml", &["--json"]).expect(0).json(), json!([]));
+    let wider = diff("wider.yaml", &["--json"]).json();
+    assert!(wider[0]["gains"].to_string().contains("guest"), "{wider}");
+    assert_eq!(wider[0]["loses"], json!([]));
+    assert_eq!(wider[0]["path"], "/orders/**");
+    let narrower = diff("narrower.yaml", &["--json"]).json();
+    assert!(narrower[0]["loses"].to_string().contains("user"), "{narrower}");
+    let open = diff("open.yaml", &["--json"]).json().to_string();
+    assert!(open.contains("@anyone"), "{open}");
+    diff("wider.yaml", &["--fail-on-widening"]).expect(1);
+    diff("open.yaml", &["--fail-on-widening"]).expect(1);
+    diff("narrower.yaml", &["--fail-on-widening"]).expect(0);
+    diff("missing.yaml", &[]).expect(2);
+}
+
+#[test]
+fn the_schema_names_every_section() {
+    let setup = Setup::new(RULES);
+    let schema = setup.cli_plain(&["schema"], "").expect(0).json();
+    for section in ["listeners", "routes", "upstreams", "auth", "limits", "tokens", "expect", "bootstrap"] {
+        assert!(schema["properties"].get(section).is_some(), "{section}");
+    }
+}
+
+#[test]
+fn an_independent_validator_takes_the_schema_and_judges_by_it() {
+    let schema = Setup::new(RULES).cli_plain(&["schema"], "").expect(0).stdout;
+    let shipped = std::fs::read_to_string(project().join("gateway.yaml")).unwrap();
+    assert!(shipped.starts_with("# yaml-language-server: $schema="), "editors find the schema by the first line");
+    let kept = std::fs::read_to_string(project().join("gateway.schema.json")).unwrap();
+    assert_eq!(kept, schema, "gateway.schema.json is what `portcullis schema` prints");
+    let bad = |text: &str, other: &str| RULES.replace(text, other);
+    let files: Vec<(String, bool)> = [
+        (shipped, true),
+        (RULES.to_owned(), true),
+        (USERS.to_owned() + "upstreams: { a: { builtin: echo } }\nroutes: []\n", true),
+        (bad("methods", "method"), false),
+        (bad("allow: [admin]", "allow: admin"), false),
+        (bad("    to: api\n", ""), false),
+        (bad("upstreams:", "timeouts: { idle: 30 }\nupstreams:"), false),
+        (bad("upstreams:", "upstream:"), false),
+    ]
+    .into();
+    let mut arguments = vec![schema];
+    for (text, _) in &files {
+        let mut report = Report::default();
+        let root = tree::parse(text, &mut report).expect("it is YAML");
+        arguments.push(decode::json(&root, &mut report).expect("it is JSON too").to_string());
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let said = run_python(
+        "
+import json, sys
+from jsonschema import Draft202012Validator
+schema = json.loads(sys.argv[1])
+Draft202012Validator.check_schema(schema)
+validator = Draft202012Validator(schema)
+print(' '.join(str(validator.is_valid(json.loads(text))) for text in sys.argv[2:]))
+",
+        &arguments,
+    );
+    let expected: Vec<&str> = files.iter().map(|(_, good)| if *good { "True" } else { "False" }).collect();
+    assert_eq!(said, expected.join(" "));
+}
+
+#[test]
+fn check_speaks_to_people_tools_and_workflows() {
+    let setup = Setup::new(RULES);
+    setup.write("bad.yaml", RULES.replace("methods: [GET]", "method: [GET]"));
+    let check = |format: &str| setup.cli_plain(&["check", "bad.yaml", "--format", format], "").expect(1);
+    assert!(check("text").stderr.contains("bad.yaml:7:5: unknown key `method` in a route"));
+    assert_eq!(check("json").json()[0]["line"], 7);
+    assert!(check("github").stdout.starts_with("::error file=bad.yaml,line=7,col=5::unknown key `method`"));
+    let sarif = check("sarif").json();
+    assert_eq!(sarif["runs"][0]["results"][0]["level"], "error");
+    setup.cli_plain(&["check", "missing.yaml"], "").expect(2);
+}
+
+#[test]
+fn explain_proves_a_credential_and_shows_none() {
+    let upstream = Upstream::hello();
+    let rules = RULES
+        .replace("http://127.0.0.1:9", &upstream.url())
+        .replace("allow: authenticated", "allow: authenticated, forward_credentials: true");
+    let gateway = Gateway::start(&rules);
+    let good = "Basic dXNlcjp1c2VycGFzc3dvcmQ=";
+    let answer = explain(&gateway.setup, &["GET", "/me", "--authorization", good]).expect(0).stdout;
+    assert!(answer.contains("x-auth-user: user") && answer.contains("authorization: Basic ********"), "{answer}");
+    assert!(!answer.contains("dXNlcj"), "{answer}");
+    let refused = explain(&gateway.setup, &["GET", "/me", "--authorization", "Basic dXNlcjp4", "--json"]).expect(1);
+    assert_eq!((&refused.json()["status"], &refused.json()["error"]), (&json!(401), &json!("invalid_credentials")));
+    explain(&gateway.setup, &["GET", "/me", "--user", "nobody"]).expect(1);
+    explain(&gateway.setup, &["GET"]).expect(2);
+    explain(&gateway.setup, &[]).expect(2);
+    gateway.cli(&["user", "disable", "user"], "").expect(0);
+    assert_eq!(explain(&gateway.setup, &["GET", "/me", "--user", "user", "--json"]).expect(1).json()["status"], 401);
+}
+
+#[test]
+fn what_is_explained_to_be_sent_is_what_is_sent() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&RULES.replace("http://127.0.0.1:9", &upstream.url()));
+    let url = format!("http://{}/orders/%37?a=b%20c", gateway.address());
+    let head = explain(&gateway.setup, &["GET", &url, "--user", "user", "--json"]).expect(0).json();
+    let said = head["forwarded_head"].as_str().unwrap().to_owned();
+    gateway.send(&Request::new("GET", "/orders/%37?a=b%20c").basic("user", "userpassword")).expect(200);
+    let sent = upstream.last();
+    assert!(said.starts_with(&format!("GET {} HTTP/1.1\r\n", sent.target)), "{said}");
+    let own = ["x-request-id", "traceparent"];
+    let mut told: Vec<(String, String)> = said
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .filter(|(name, _)| !own.contains(&name.as_str()))
+        .collect();
+    let mut got: Vec<(String, String)> = sent
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .filter(|(name, _)| !own.contains(&name.as_str()))
+        .collect();
+    told.sort();
+    got.sort();
+    assert_eq!(told, got);
+}
+
+#[test]
+fn a_reload_tells_what_it_changes() {
+    let gateway = Gateway::start(RULES);
+    gateway.reload(&RULES.replace("[user, admin]", "[user, admin, guest]"));
+    eventually("the audit of the change", || {
+        let text = gateway.stdout();
+        let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let changed = lines.iter().find(|line| line["audit"] == "rule_changed");
+        match changed {
+            Some(line) if line["gains"] == "guest" && line["rule"] == "/orders/** GET, HEAD" => Ok(()),
+            _ => Err(text),
+        }
+    });
+    assert!(gateway.stderr().contains("rule changed"), "{}", gateway.stderr());
 }

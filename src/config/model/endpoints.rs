@@ -31,7 +31,8 @@ pub struct Endpoint {
     pub password_grant: bool,
 }
 
-const ACTIONS: [(&str, Action); 10] = [
+/// The actions by their names in the file.
+pub const ACTIONS: [(&str, Action); 10] = [
     ("login", Action::Login),
     ("client_login", Action::ClientLogin),
     ("refresh", Action::Refresh),

@@ -223,7 +223,7 @@ fn identity_name(node: &Node, report: &mut Report) -> Option<HeaderName> {
 }
 
 /// The codes of errors (contract 4 and 5); finer ones are `code.reason`.
-const CODES: [&str; 26] = [
+pub const CODES: [&str; 26] = [
     "bad_request",
     "body_too_large",
     "busy",

@@ -1,0 +1,658 @@
+//! The JSON Schema (2020-12) of the whole file, with descriptions, so that editors complete it and check it.
+//!
+//! Each mapping bears as its title what problems call it. A test holds it against the keys that are really read.
+
+use serde_json::{Map, Value, json};
+
+use super::model::endpoints::ACTIONS;
+use super::model::settings::CODES;
+use crate::authenticate::keys::Algorithm;
+use crate::principal::Scheme;
+
+/// What a reference to the environment looks like; it may stand wherever a scalar does.
+const REFERENCE: &str = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}";
+
+/// The schema.
+pub fn schema() -> Value {
+    let mut file = mapping(
+        "the file",
+        "The configuration of Portcullis. Only `upstreams` and `routes` are required; all else has safe defaults.",
+        &["upstreams", "routes"],
+        vec![
+            (
+                "listeners",
+                list(
+                    listener(),
+                    "Where callers are served. Default: 127.0.0.1:8443 with a self-signed certificate for localhost.",
+                ),
+            ),
+            ("workers", count_or_auto("Threads that serve; `auto`: one per core.", 1024)),
+            (
+                "trusted_proxies",
+                list(
+                    text("An address or a network, such as 10.0.0.0/8."),
+                    "Who is believed in X-Forwarded-For and -Proto. Default: nobody.",
+                ),
+            ),
+            (
+                "admin",
+                mapping("admin", "Metrics and health; never on a public listener.", &[], vec![("address", address())]),
+            ),
+            (
+                "store",
+                text("Where users, clients and tokens live: `sqlite:` with a path. Default: sqlite:portcullis.db."),
+            ),
+            ("auth", auth()),
+            ("tokens", tokens()),
+            (
+                "passwords",
+                mapping(
+                    "passwords",
+                    "Bounds of new passwords.",
+                    &[],
+                    vec![
+                        ("min_bytes", count("The fewest bytes. Default: 8.", 1, 4096)),
+                        ("max_bytes", count("The most bytes. Default: 1024.", 1, 4096)),
+                    ],
+                ),
+            ),
+            ("identity_headers", identity_headers()),
+            ("errors", errors("The texts of refusals, for clients that match on another API's.")),
+            ("paths", paths()),
+            ("limits", limits()),
+            ("timeouts", timeouts()),
+            (
+                "endpoints",
+                list(endpoint(), "What the gateway answers itself, ahead of routes. Default: the standard endpoints."),
+            ),
+            ("upstreams", named(upstream(), "Named groups of servers.")),
+            (
+                "routes",
+                list(
+                    route(),
+                    "Who may go where. The most specific path decides, whatever the order; what no route names is refused.",
+                ),
+            ),
+            (
+                "expect",
+                list(
+                    expectation(),
+                    "The rules' own tests: run by `check`, at start and before every reload; one that fails refuses it.",
+                ),
+            ),
+            (
+                "log",
+                mapping(
+                    "log",
+                    "What is logged.",
+                    &[],
+                    vec![
+                        ("access", words("A JSON line a request. Default: json.", &["json", "off"])),
+                        (
+                            "audit",
+                            words(
+                                "A JSON line for each login, failure, token, reload and change. Default: json.",
+                                &["json", "off"],
+                            ),
+                        ),
+                        (
+                            "level",
+                            words(
+                                "What the process says of itself. Default: info.",
+                                &["error", "warn", "info", "debug", "trace"],
+                            ),
+                        ),
+                    ],
+                ),
+            ),
+            (
+                "bootstrap",
+                mapping(
+                    "bootstrap",
+                    "Created at start where absent, never changed after.",
+                    &[],
+                    vec![
+                        (
+                            "users",
+                            list(
+                                account("a user", "name", "password"),
+                                "Users. One without a password gets one that is printed once.",
+                            ),
+                        ),
+                        ("clients", list(account("a client", "id", "secret"), "OAuth clients.")),
+                    ],
+                ),
+            ),
+        ],
+    );
+    if let Some(file) = file.as_object_mut() {
+        file.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
+    }
+    file
+}
+
+fn listener() -> Value {
+    let tls = mapping(
+        "tls",
+        "Serve over TLS, with `certificates` or `self_signed`.",
+        &[],
+        vec![
+            (
+                "certificates",
+                some(
+                    mapping(
+                        "a certificate",
+                        "A certificate with its key.",
+                        &["cert", "key"],
+                        vec![
+                            ("cert", text("The path of the certificate chain, in PEM.")),
+                            ("key", text("The path of the private key, in PEM.")),
+                        ],
+                    ),
+                    "Picked by SNI from the names in each certificate; the first is the fallback.",
+                ),
+            ),
+            (
+                "self_signed",
+                some(text("A host name or an address."), "Made at first start for these names, kept beside the store."),
+            ),
+            ("min_version", words("The lowest TLS version. Default: \"1.2\".", &["1.2", "1.3"])),
+        ],
+    );
+    mapping(
+        "a listener",
+        "An address where callers are served.",
+        &["address"],
+        vec![("address", address()), ("tls", tls), ("redirect", words("308 to the same URL on https.", &["https"]))],
+    )
+}
+
+fn auth() -> Value {
+    let cache = mapping(
+        "cache",
+        "How long looked-up principals are remembered.",
+        &[],
+        vec![
+            ("ttl", duration("How long one serves without another look-up. Default: 30s.")),
+            ("capacity", count("Entries, at most. Default: 100000.", 1, 100_000_000)),
+            ("negative_ttl", duration("How long a refusal is remembered. Default: 2s.")),
+            (
+                "stale_if_store_down",
+                duration("How long a principal keeps working while the store does not answer. Default: 5m."),
+            ),
+        ],
+    );
+    let token_type = mapping(
+        "type",
+        "A claim that tells access from refresh tokens. Default: the `typ` header.",
+        &["claim"],
+        vec![
+            ("claim", text("The path of the claim.")),
+            ("access", text("Its value in access tokens. Default: access.")),
+            ("refresh", text("Its value in refresh tokens. Default: refresh.")),
+        ],
+    );
+    let key = mapping(
+        "a key",
+        "A key; the first signs, all verify. One of `secret`, `private_key` and `public_key`.",
+        &["id", "algorithm"],
+        vec![
+            ("id", text("Its `kid`.")),
+            ("algorithm", words("How it signs.", &Algorithm::ALL.map(Algorithm::name))),
+            ("secret", secret("For HMAC.")),
+            ("private_key", text("The path of a private key, in PEM.")),
+            ("public_key", text("The path of a public key, in PEM; it verifies only.")),
+        ],
+    );
+    let jwt = mapping(
+        "jwt",
+        "How JWTs are read and written.",
+        &[],
+        vec![
+            ("issuer", text("`iss`, issued and required. Default: portcullis.")),
+            ("audience", some(text("An audience."), "`aud`, issued and required. Default: none.")),
+            ("leeway", duration("Tolerance of times. Default: 30s.")),
+            (
+                "roles",
+                text(
+                    "`store`: looked up by the subject; or a claim path, such as `realm_access.roles`. Default: store.",
+                ),
+            ),
+            ("subject", text("The claim path of the user or client. Default: sub.")),
+            ("type", token_type),
+            ("require_exp", boolean("Refuse tokens without `exp`. Default: true.")),
+            ("keys", some(key, "Default: one EdDSA key, generated and kept in the store.")),
+        ],
+    );
+    mapping(
+        "auth",
+        "Who is believed.",
+        &[],
+        vec![
+            ("realm", text("The protection space named in challenges. Default: api.")),
+            ("schemes", schemes("The schemes offered when a route names none. Default: all.")),
+            ("cache", cache),
+            ("jwt", jwt),
+        ],
+    )
+}
+
+fn tokens() -> Value {
+    mapping(
+        "tokens",
+        "What is issued.",
+        &[],
+        vec![
+            ("access_ttl", duration("Of access JWTs. Default: 15m.")),
+            ("refresh_ttl", duration("Of refresh tokens. Default: 7d.")),
+            ("opaque_ttl", duration("Of tokens of the `Token` scheme. Default: 24h.")),
+            ("default_role", text("Of a registered user. Default: user.")),
+            ("refresh_format", words("How refresh tokens are written. Default: opaque.", &["opaque", "jwt"])),
+            ("claims", free("Further claims of issued JWTs: constants and templates such as \"{user_id}\".")),
+            ("sub_as", words("Write a `sub` that is a mapping as JSON text.", &["json_text"])),
+        ],
+    )
+}
+
+fn identity_headers() -> Value {
+    let name = |what: &str| text(&format!("The header that tells the upstream {what}."));
+    let names = mapping(
+        "identity_headers",
+        "The name of each header.",
+        &[],
+        vec![
+            ("user", name("who calls. Default: X-Auth-User")),
+            ("roles", name("the roles, comma separated. Default: X-Auth-Roles")),
+            ("scheme", name("by which scheme. Default: X-Auth-Scheme")),
+        ],
+    );
+    json!({
+        "description": "What the upstream is told; a caller's own headers of these names never pass.",
+        "anyOf": [words("A known set of names.", &["remote", "forwarded", "consumer"]), names],
+    })
+}
+
+fn errors(description: &str) -> Value {
+    let codes = CODES.iter().map(|code| ((*code).to_owned(), text("The message."))).collect::<Map<_, _>>();
+    let fine = format!("^({})\\.", CODES.join("|"));
+    mapping(
+        "errors",
+        description,
+        &[],
+        vec![
+            ("member", text("The name of the member that bears the message. Default: message.")),
+            (
+                "messages",
+                json!({
+                    "description": "Messages by error code, or by `code.reason` such as `invalid_token.expired`.",
+                    "type": "object",
+                    "properties": codes,
+                    "patternProperties": { fine: text("The message.") },
+                    "additionalProperties": false,
+                }),
+            ),
+        ],
+    )
+}
+
+fn paths() -> Value {
+    mapping(
+        "paths",
+        "What an ambiguous path gets; all is refused by default.",
+        &[],
+        vec![
+            ("encoded_slash", words("%2F: refused, or one segment's content.", &["refuse", "keep"])),
+            ("encoded_query", words("%3F and %23: refused, or content.", &["refuse", "keep"])),
+            ("semicolon", words("`;`: refused, or part of the segment.", &["refuse", "keep"])),
+            ("empty_segments", words("`//`: refused, or read as `/`.", &["refuse", "merge"])),
+        ],
+    )
+}
+
+fn limits() -> Value {
+    let budget = |key: &str, description: &str| {
+        let rates = mapping(key, description, &[], vec![("rate", rate()), ("burst", burst())]);
+        json!({ "description": description, "anyOf": [words("No limit.", &["off"]), rates] })
+    };
+    let endpoints = mapping(
+        "token_endpoints",
+        "Of every endpoint under `endpoints`.",
+        &[],
+        vec![
+            ("per_address", budget("per_address", "Requests of one address. Default: 30/m, burst 10.")),
+            (
+                "per_account",
+                budget("per_account", "Failed attempts for one name from one address. Default: 5/m, burst 5."),
+            ),
+            (
+                "per_account_anywhere",
+                budget("per_account_anywhere", "The same from all addresses together. Default: 100/h, burst 100."),
+            ),
+        ],
+    );
+    mapping(
+        "limits",
+        "Budgets and bounds.",
+        &[],
+        vec![
+            ("token_endpoints", json!({ "anyOf": [words("No limits.", &["off"]), endpoints] })),
+            (
+                "unauthenticated",
+                budget("unauthenticated", "Failed credentials of one address, on any route. Default: 20/s, burst 100."),
+            ),
+            ("header_bytes", size("The largest head of a request. Default: 32KiB.")),
+            ("headers", count("The most header fields. Default: 100.", 1, 1000)),
+            ("body_bytes", size("The largest body; 0: no limit. Default: 0.")),
+            ("connections", count_or_auto("Connections of callers; `auto`: from the descriptor limit.", 10_000_000)),
+        ],
+    )
+}
+
+fn timeouts() -> Value {
+    mapping(
+        "timeouts",
+        "Bounds in time.",
+        &[],
+        vec![
+            ("handshake", duration("For a TLS handshake. Default: 10s.")),
+            ("request_header", duration("For the head of a request. Default: 10s.")),
+            ("idle", duration("For a connection or a body without movement. Default: 75s.")),
+            ("connect", duration("For a connection to an upstream. Default: 2s.")),
+            ("response_header", duration("For the head of an upstream's response. Default: 60s.")),
+            ("drain", duration("For requests under way when the gateway ends. Default: 30s.")),
+        ],
+    )
+}
+
+fn endpoint() -> Value {
+    mapping(
+        "an endpoint",
+        "A path that the gateway answers itself.",
+        &["path", "action"],
+        vec![
+            ("path", text("The exact path, such as /auth/login.")),
+            ("action", words("What it does.", &ACTIONS.map(|(name, _)| name))),
+            ("fields", named(text("The name in use."), "Names of request members, by their standard names.")),
+            ("reply", free("The response's members, each a template such as \"{access}\".")),
+            ("status", count("The status of success.", 200, 299)),
+            ("errors", errors("As the section `errors`, for this endpoint alone.")),
+            ("password_grant", boolean("Whether `oauth_token` offers the password grant. Default: false.")),
+        ],
+    )
+}
+
+fn upstream() -> Value {
+    let health = mapping(
+        "health",
+        "Active checks.",
+        &[],
+        vec![
+            ("path", text("The path of the probe; 2xx and 3xx are healthy. Default: /health.")),
+            ("interval", duration("Between probes. Default: 5s.")),
+            ("timeout", duration("For one probe. Default: 1s.")),
+            ("unhealthy_after", count("Failures in a row that take a server out. Default: 3.", 1, 1000)),
+            ("healthy_after", count("Successes in a row that bring it back. Default: 2.", 1, 1000)),
+        ],
+    );
+    let tls = mapping(
+        "tls",
+        "Towards https:// servers.",
+        &[],
+        vec![
+            ("ca", text("The path of the roots, in PEM. Default: the system's.")),
+            ("server_name", text("The name to expect. Default: the URL's host.")),
+            ("cert", text("The path of a client certificate, in PEM.")),
+            ("key", text("The path of its key, in PEM.")),
+        ],
+    );
+    mapping(
+        "an upstream",
+        "Servers, or what is built in.",
+        &[],
+        vec![
+            ("servers", some(text("A URL: http://, https:// or h2c://, a host and a port."), "The servers.")),
+            (
+                "balance",
+                words(
+                    "How one is chosen. Default: least_requests.",
+                    &["least_requests", "round_robin", "random_two_choices"],
+                ),
+            ),
+            ("health", health),
+            ("keep_alive", count("Idle connections kept per worker and server. Default: 64.", 0, 10_000)),
+            ("tls", tls),
+            ("builtin", words("Answer with what was received, as JSON.", &["echo"])),
+        ],
+    )
+}
+
+fn route() -> Value {
+    let edits = |title: &str, description: &str| {
+        mapping(
+            title,
+            description,
+            &[],
+            vec![
+                ("set", named(scalar("The value."), "Set; replaces all fields of that name.")),
+                ("remove", list(text("A name."), "Removed.")),
+            ],
+        )
+    };
+    let cors = mapping(
+        "cors",
+        "Which pages of other origins may read the responses.",
+        &["origins"],
+        vec![
+            ("origins", some(text("An origin."), "Origins such as https://app.example.com, or `*` alone for any.")),
+            ("headers", list(text("A name."), "Request fields that a page may set.")),
+            ("max_age", duration("How long a browser may remember the answer to a preflight.")),
+            ("credentials", boolean("Whether cookies go along. Default: false.")),
+        ],
+    );
+    let rate = mapping(
+        "rate",
+        "The route's own budget.",
+        &["rate"],
+        vec![
+            ("rate", rate()),
+            ("burst", burst()),
+            ("by", words("Whose requests share it. Default: principal.", &["principal", "address"])),
+        ],
+    );
+    let allow = json!({
+        "description": "Who may pass: anyone without a look at credentials, any principal, or one with any of these roles.",
+        "anyOf": [words("Everyone, or any principal.", &["anyone", "authenticated"]), roles("Any one of these roles.", 1)],
+    });
+    mapping(
+        "a route",
+        "One rule.",
+        &["path", "allow", "to"],
+        vec![
+            (
+                "path",
+                json!({
+                    "description": "/a/b exactly that; {name} one segment; a last /** the prefix and everything below it.",
+                    "type": "string",
+                    "pattern": "^/|\\$\\{",
+                }),
+            ),
+            ("methods", some(text("A method, in upper case."), "Default: all. HEAD is allowed where GET is.")),
+            ("hosts", some(text("A host name without a port."), "Default: all.")),
+            ("allow", allow),
+            ("scopes", list(text("A scope."), "Scopes that the credential must bear, all of them.")),
+            ("schemes", schemes("The schemes that are offered. Default: those of `auth`.")),
+            (
+                "strip_prefix",
+                text("A prefix of whole segments that is taken off before the path is sent, such as /orders."),
+            ),
+            ("request_headers", edits("request_headers", "Edits of what the upstream is sent.")),
+            ("response_headers", edits("response_headers", "Edits of what the caller gets.")),
+            ("cors", cors),
+            (
+                "end_streams_on",
+                list(
+                    words("What.", &["revocation", "expiry"]),
+                    "What ends an open stream of this route. Default: [revocation].",
+                ),
+            ),
+            ("forward_credentials", boolean("Whether Authorization is sent on. Default: false.")),
+            ("rate", rate),
+            ("timeout", duration("Instead of timeouts.response_header.")),
+            ("body_bytes", size("The largest request body, instead of limits.body_bytes; 0: no limit.")),
+            ("to", text("The name of an upstream.")),
+        ],
+    )
+}
+
+fn expectation() -> Value {
+    let principal = mapping(
+        "as",
+        "A principal.",
+        &[],
+        vec![
+            ("roles", roles("Its roles.", 0)),
+            ("scopes", list(text("A scope."), "The scopes of its credential.")),
+            (
+                "scheme",
+                words(
+                    "The scheme of its credential. Default: one that the route offers.",
+                    &Scheme::ALL.map(Scheme::name),
+                ),
+            ),
+        ],
+    );
+    mapping(
+        "an expectation",
+        "What a request should get.",
+        &["request", "as", "is"],
+        vec![
+            ("request", text("A method and a URL, such as GET /orders/7 or GET https://api.example.com/orders.")),
+            (
+                "as",
+                json!({ "description": "Who asks.", "anyOf": [words("Without credentials.", &["anyone"]), principal] }),
+            ),
+            ("is", json!({ "description": "The status; 200: it passes.", "enum": [200, 400, 401, 403, 404, 405] })),
+        ],
+    )
+}
+
+fn account(title: &str, name: &str, password: &str) -> Value {
+    let mut keys = vec![
+        (name, text("The name.")),
+        (password, secret("Default: generated, and printed once.")),
+        ("roles", roles("The roles.", 0)),
+    ];
+    if name == "id" {
+        keys.push(("scopes", list(text("A scope."), "The scopes that it may ask for.")));
+    }
+    mapping(title, "Created at start where absent.", &[name], keys)
+}
+
+/// A mapping whose keys are all known.
+fn mapping(title: &str, description: &str, required: &[&str], keys: Vec<(&str, Value)>) -> Value {
+    let keys: Map<String, Value> = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    json!({
+        "title": title,
+        "description": description,
+        "type": "object",
+        "properties": keys,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+/// A mapping whose keys are names of the user's.
+fn named(value: Value, description: &str) -> Value {
+    json!({ "description": description, "type": "object", "additionalProperties": value })
+}
+
+fn free(description: &str) -> Value {
+    json!({ "description": description, "type": "object" })
+}
+
+fn list(item: Value, description: &str) -> Value {
+    json!({ "description": description, "type": "array", "items": item })
+}
+
+/// A list of at least one.
+fn some(item: Value, description: &str) -> Value {
+    json!({ "description": description, "type": "array", "items": item, "minItems": 1 })
+}
+
+fn roles(description: &str, least: u64) -> Value {
+    json!({ "description": description, "type": "array", "items": text("A role."), "minItems": least })
+}
+
+fn schemes(description: &str) -> Value {
+    some(words("A scheme.", &Scheme::ALL.map(Scheme::name)), description)
+}
+
+fn text(description: &str) -> Value {
+    json!({ "description": description, "type": "string" })
+}
+
+fn scalar(description: &str) -> Value {
+    json!({ "description": description, "type": ["string", "number", "boolean"] })
+}
+
+fn address() -> Value {
+    text("An address with its port, such as 127.0.0.1:8443 or [::]:8443.")
+}
+
+fn boolean(description: &str) -> Value {
+    json!({ "description": description, "anyOf": [{ "type": "boolean" }, reference()] })
+}
+
+fn reference() -> Value {
+    json!({ "type": "string", "pattern": format!("^{REFERENCE}$") })
+}
+
+fn words(description: &str, words: &[&str]) -> Value {
+    json!({ "description": description, "anyOf": [{ "enum": words }, reference()] })
+}
+
+fn count(description: &str, least: u64, most: u64) -> Value {
+    json!({
+        "description": description,
+        "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, quoted("[0-9]+")],
+    })
+}
+
+fn count_or_auto(description: &str, most: u64) -> Value {
+    let number = json!({ "type": "integer", "minimum": 1, "maximum": most });
+    json!({ "description": description, "anyOf": [{ "const": "auto" }, number, quoted("[0-9]+")] })
+}
+
+fn duration(description: &str) -> Value {
+    described(description, quoted("[0-9]+(ms|s|m|h|d)"))
+}
+
+fn size(description: &str) -> Value {
+    json!({ "description": description, "anyOf": [{ "type": "integer", "minimum": 0 }, quoted("[0-9]+(KiB|MiB|GiB)?")] })
+}
+
+fn rate() -> Value {
+    described("Such as 10/s, 30/m or 1000/h.", quoted("[0-9]+/(s|m|h|d)"))
+}
+
+fn described(description: &str, mut schema: Value) -> Value {
+    if let Some(members) = schema.as_object_mut() {
+        members.insert("description".into(), description.into());
+    }
+    schema
+}
+
+fn burst() -> Value {
+    count("How many may come at once.", 1, 1_000_000)
+}
+
+/// A text of this form, or one in which a variable stands.
+fn quoted(form: &str) -> Value {
+    json!({ "type": "string", "pattern": format!("^{form}$|{REFERENCE}") })
+}
+
+fn secret(description: &str) -> Value {
+    let file =
+        mapping("a secret", "A secret in a file of its own.", &["file"], vec![("file", text("The path of the file."))]);
+    json!({ "description": description, "anyOf": [text("The secret; write ${NAME} and set it in the environment."), file] })
+}
