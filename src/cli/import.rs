@@ -24,6 +24,11 @@ pub enum ImportCommand {
         /// The file
         file: PathBuf,
     },
+    /// Print routes for the paths of an OpenAPI 3.x document
+    Openapi {
+        /// The document, in JSON or YAML
+        spec: PathBuf,
+    },
 }
 
 impl ImportCommand {
@@ -32,8 +37,10 @@ impl ImportCommand {
     /// # Errors
     /// The file cannot be read or has a wrong line; a name is taken; the store failed.
     pub fn run(self, operator: &Operator, console: &mut Console) -> Result<(), CliError> {
-        let Self::Htpasswd { file } = self;
-        let users = parse_htpasswd(&read(&file)?)?;
+        let users = match self {
+            Self::Htpasswd { file } => parse_htpasswd(&read(&file)?)?,
+            Self::Openapi { spec } => return super::openapi::import(&spec, console),
+        };
         let (mut added, mut taken) = (0_usize, Vec::new());
         for (name, hash) in users {
             let subject = Subject::user(name.as_str());

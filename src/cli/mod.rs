@@ -16,6 +16,7 @@ pub mod operator;
 pub mod secrets;
 pub mod accounts;
 pub mod import;
+mod openapi;
 pub mod tokens;
 pub mod keys;
 
@@ -92,7 +93,7 @@ enum Command {
     /// Keys that sign JWTs
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Bring users along
+    /// Bring users along, or the paths of an API
     #[command(subcommand)]
     Import(ImportCommand),
 }
@@ -112,6 +113,9 @@ pub fn main() -> ExitCode {
         Command::Client(command) => operate(&config, |operator, console| command.run(operator, console)),
         Command::Token(command) => operate(&config, |operator, console| command.run(operator, console)),
         Command::Key(command) => operate(&config, |operator, console| command.run(operator, console)),
+        Command::Import(ImportCommand::Openapi { spec }) => {
+            done(openapi::import(&spec, &mut Console::standard()))
+        }
         Command::Import(command) => operate(&config, |operator, console| command.run(operator, console)),
     }
 }
@@ -132,7 +136,13 @@ fn operate(source: &Path, command: impl FnOnce(&Operator, &mut Console) -> Resul
             return ExitCode::from(BROKEN);
         }
     };
-    match Operator::open(&snapshot).and_then(|operator| command(&operator, &mut Console::standard())) {
+    done(Operator::open(&snapshot).and_then(|operator| command(&operator, &mut Console::standard())))
+}
+
+/// How a command went.
+#[expect(clippy::print_stderr, reason = "this is where commands say what went wrong")]
+fn done(outcome: Result<(), CliError>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("portcullis: {error}");

@@ -129,3 +129,5 @@ fn not_utf8(name: &str, valid: &[u8]) -> Problems {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod mistakes;

@@ -12,7 +12,7 @@ use crate::route::{Allow, RateBy};
 use crate::secret::Secret;
 
 /// A file that has nothing but what it must have.
-const LEAST: &str = "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: /, allow: anyone, to: demo }\n";
+pub(super) const LEAST: &str = "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: /, allow: anyone, to: demo }\n";
 
 fn environment() -> Environment {
     [("NAME", "value"), ("EMPTY", ""), ("CANARY", "canary"), ("PORT", "9001")].into_iter().collect()
@@ -566,7 +566,7 @@ fn defaults_are_those_of_the_contract() {
 }
 
 /// Everything of contract 2 that is built.
-const WHOLE: &str = r#"
+pub(super) const WHOLE: &str = r#"
 listeners:
   - address: 0.0.0.0:8443
     tls:
@@ -705,7 +705,7 @@ fn a_file_that_says_all_there_is_to_say_is_understood() {
 }
 
 /// What [`WHOLE`] leaves out, because something else stands in its place.
-const OTHER_WAYS: &str = r"
+pub(super) const OTHER_WAYS: &str = r"
 listeners: [{ address: 127.0.0.1:1, tls: { self_signed: [localhost] } }]
 endpoints: [{ path: /a, action: login, fields: { username: email }, errors: { member: msg } }]
 upstreams: { demo: { builtin: echo } }

@@ -1,0 +1,117 @@
+//! Every kind of mistake that a person makes, with exactly what the person is told; kept as snapshots.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::tests::{LEAST, OTHER_WAYS, WHOLE};
+use super::tree::{Node, Value};
+use super::{Environment, check_text, load_text, report, tree};
+
+/// What is printed of a file: its problems, or else what is probably a mistake.
+fn told(text: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let printed = match check_text(text, directory.path(), "gateway.yaml", &Environment::default()) {
+        Ok((_, warnings)) => warnings.to_string(),
+        Err(problems) => problems.to_string(),
+    };
+    printed.replace(&directory.path().display().to_string(), "…")
+}
+
+#[test]
+fn each_mistake_is_told_with_its_place_and_what_was_expected() {
+    let route = |more: &str| {
+        format!("upstreams:\n  orders: {{ builtin: echo }}\nroutes:\n  - path: /orders/{{id}}\n    to: orders\n{more}\n")
+    };
+    let deep = format!("a: {}{}", "[".repeat(100), "]".repeat(100));
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..30 {
+        let items = vec![format!("*a{}", level - 1); 10].join(", ");
+        writeln!(bomb, "a{level}: &a{level} [{items}]").unwrap();
+    }
+    let mut all = String::new();
+    for (mistake, text) in [
+        ("an unknown upstream", LEAST.replace("to: demo", "to: dmeo")),
+        ("an unknown scheme", route("    allow: authenticated\n    schemes: [bearrer]")),
+        ("a role that nobody has", format!("bootstrap: {{ users: [{{ name: a, roles: [admin] }}] }}\n{}", route("    allow: [amdin]"))),
+        ("nobody is named", route("")),
+        ("a role where a list belongs", route("    allow: admin")),
+        ("an impossible pattern", LEAST.replace("path: /", "path: /a/../b")),
+        ("a placeholder in a part of a segment", LEAST.replace("path: /", "path: '/a{id}'")),
+        ("a prefix in the middle", LEAST.replace("path: /", "path: /**/a")),
+        ("a method in lower case", route("    allow: anyone\n    methods: [get]")),
+        ("routes that tie", route("    allow: anyone\n  - { path: '/orders/{other}', allow: [admin], to: orders }")),
+        ("a duration without its unit", format!("timeouts: {{ idle: 30 }}\n{LEAST}")),
+        ("a size with another unit", format!("limits: {{ header_bytes: 64KB }}\n{LEAST}")),
+        ("a rate without its unit", route("    allow: anyone\n    rate: { rate: 10 }")),
+        ("an address without its port", format!("listeners: [{{ address: localhost }}]\n{LEAST}")),
+        ("a number where text belongs", format!("auth: {{ realm: 5 }}\n{LEAST}")),
+        ("an environment variable that is not set", format!("auth: {{ realm: '${{REALM}}' }}\n{LEAST}")),
+        ("a file that is not there", format!("bootstrap: {{ users: [{{ name: a, password: {{ file: password.txt }} }}] }}\n{LEAST}")),
+        ("a secret in clear text", format!("bootstrap: {{ clients: [{{ id: a, secret: canary-canary }}] }}\n{LEAST}")),
+        ("a listener without TLS", format!("listeners: [{{ address: '0.0.0.0:80' }}]\n{LEAST}")),
+        ("an open path below a closed one", route("    allow: [admin]\n  - { path: /orders/**, allow: [admin], to: orders }\n  - { path: /orders/x, allow: anyone, to: orders }")),
+        ("a route that never matches", route("    allow: anyone\n  - { path: /oauth/token, allow: anyone, to: orders }")),
+        ("methods that fall", route("    methods: [POST]\n    allow: [admin]\n  - { path: /orders/**, allow: [user], to: orders }")),
+        ("an expectation of another status", format!("expect: [{{ request: GET /, as: anyone, is: 201 }}]\n{LEAST}")),
+        ("an expectation without a method", format!("expect: [{{ request: /a, as: anyone, is: 200 }}]\n{LEAST}")),
+        ("a tab", "routes:\n\t- path: /a\n".to_owned()),
+        ("a wrong indent", "routes:\n    - path: /a\n  - path: /b\n".to_owned()),
+        ("a bracket that is not closed", "routes: [a\nb: c\n".to_owned()),
+        ("a quote that is not closed", "routes: \"a\n".to_owned()),
+        ("a colon in a text", "store: sqlite: a\n".to_owned()),
+        ("a duplicate key", format!("{LEAST}upstreams: {{}}\n")),
+        ("two documents", format!("{LEAST}---\na: b\n")),
+        ("a merge key", format!("a: &x {{ b: c }}\nd: {{ <<: *x }}\n{LEAST}")),
+        ("a tag", "routes: !!seq []\n".to_owned()),
+        ("an alias of nothing", "routes: *x\n".to_owned()),
+        ("aliases that multiply", bomb),
+        ("nesting without end", deep),
+        ("nothing at all", String::new()),
+        ("a list", "- a\n".to_owned()),
+    ] {
+        writeln!(all, "# {mistake}\n{}", told(&text)).unwrap();
+    }
+    assert!(!all.contains("canary"), "{all}");
+    insta::assert_snapshot!(all);
+}
+
+/// The place of every key, deepest last.
+fn keys<'n>(node: &'n Node, path: &str, found: &mut Vec<(String, report::Place, &'n str)>) {
+    match &node.value {
+        Value::Map(entries) => {
+            for entry in entries {
+                let path = format!("{path}.{}", entry.key);
+                found.push((path.clone(), entry.place, &entry.key));
+                keys(&entry.value, &path, found);
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| keys(item, path, found)),
+        Value::Scalar(_) => {}
+    }
+}
+
+#[test]
+fn a_typing_mistake_in_any_key_is_told_at_that_key() {
+    let mut all = String::new();
+    for text in [WHOLE, OTHER_WAYS] {
+        let root = tree::parse(text, &mut report::Report::default()).unwrap();
+        let mut found = Vec::new();
+        keys(&root, "", &mut found);
+        for (path, place, key) in found {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            let line = &mut lines[place.line - 1];
+            let end = place.column - 1 + key.len();
+            line.insert(end, key.chars().next_back().unwrap());
+            let result = load_text(&lines.join("\n"), Path::new("/nowhere"), "gateway.yaml", &Environment::default());
+            let problems = result.map_or_else(|problems| problems.to_string(), |_| String::new());
+            let start = format!("gateway.yaml:{}:{}: ", place.line, place.column);
+            // names that the user chooses have no wrong spelling
+            let mut told = problems.lines().skip_while(|line| !line.starts_with(&start));
+            if let Some(message) = told.next().and_then(|line| line.strip_prefix(&start)).filter(|text| text.contains("unknown")) {
+                let hint = told.nth(1).unwrap_or_default().trim().trim_start_matches("^ ");
+                writeln!(all, "{path}: {message}; {hint}").unwrap();
+            }
+        }
+    }
+    insta::assert_snapshot!(all);
+}
