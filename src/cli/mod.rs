@@ -113,9 +113,7 @@ pub fn main() -> ExitCode {
         Command::Client(command) => operate(&config, |operator, console| command.run(operator, console)),
         Command::Token(command) => operate(&config, |operator, console| command.run(operator, console)),
         Command::Key(command) => operate(&config, |operator, console| command.run(operator, console)),
-        Command::Import(ImportCommand::Openapi { spec }) => {
-            done(openapi::import(&spec, &mut Console::standard()))
-        }
+        Command::Import(ImportCommand::Openapi { spec }) => done(openapi::import(&spec, &mut Console::standard())),
         Command::Import(command) => operate(&config, |operator, console| command.run(operator, console)),
     }
 }

@@ -31,7 +31,9 @@ pub(super) fn import(path: &Path, console: &mut Console) -> Result<(), CliError>
         .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", path.display())))?;
     let text = String::from_utf8(bytes).map_err(|_| CliError::Usage(format!("{}: not UTF-8", path.display())))?;
     let printed = routes(&document(&text, &path.display().to_string())?)?;
-    write!(console.output, "{printed}").and_then(|()| console.output.flush()).map_err(|error| CliError::Io("printing", error))
+    write!(console.output, "{printed}")
+        .and_then(|()| console.output.flush())
+        .map_err(|error| CliError::Io("printing", error))
 }
 
 /// JSON or YAML.
@@ -89,6 +91,7 @@ fn routes(document: &Value) -> Result<String, CliError> {
         let item = resolve(document, item);
         let (pattern, mut notes) = pattern(&base, path);
         if let Err(error) = Pattern::parse(&pattern) {
+            let error = error.to_string().replace(char::is_control, "\u{fffd}");
             writeln!(printed, "  # left out, {}: {error}", comment(path)).ok();
             continue;
         }
@@ -179,7 +182,11 @@ fn pattern(base: &str, path: &str) -> (String, BTreeSet<String>) {
 
 /// A pattern whatever its placeholders are called.
 fn shape(pattern: &str) -> String {
-    pattern.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment }).collect::<Vec<_>>().join("/")
+    pattern
+        .split('/')
+        .map(|segment| if segment.starts_with('{') { "{}" } else { segment })
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 fn access(document: &Value, operation: &Value) -> Access {
@@ -201,9 +208,11 @@ fn access(document: &Value, operation: &Value) -> Access {
     let mut access = none;
     let (mut roles, mut scopes_of_each) = (BTreeSet::new(), BTreeSet::new());
     for (name, names) in alternatives.iter().filter_map(Value::as_object).flatten() {
-        let scheme = document.pointer(&format!("/components/securitySchemes/{}", name.replace('~', "~0").replace('/', "~1")));
+        let scheme =
+            document.pointer(&format!("/components/securitySchemes/{}", name.replace('~', "~0").replace('/', "~1")));
         let scheme = scheme.map(|scheme| resolve(document, scheme));
-        let kind = |member: &str| scheme.and_then(|scheme| scheme.get(member)).and_then(Value::as_str).unwrap_or_default();
+        let kind =
+            |member: &str| scheme.and_then(|scheme| scheme.get(member)).and_then(Value::as_str).unwrap_or_default();
         let names: BTreeSet<String> =
             names.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         let grants_scopes = matches!(kind("type"), "oauth2" | "openIdConnect");
@@ -226,7 +235,9 @@ fn access(document: &Value, operation: &Value) -> Access {
         }
     }
     if scopes_of_each.len() > 1 {
-        access.notes.insert("the document asks for one of several sets of scopes; this asks for all of them".to_owned());
+        access
+            .notes
+            .insert("the document asks for one of several sets of scopes; this asks for all of them".to_owned());
     }
     if !roles.is_empty() {
         access.allow = format!("[{}]", roles.iter().map(|role| quoted(role)).collect::<Vec<_>>().join(", "));
@@ -250,7 +261,8 @@ fn resolve<'v>(document: &'v Value, value: &'v Value) -> &'v Value {
 /// A text in YAML, whatever is in it. `${` would be read as a variable.
 fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.');
-    let is_plain = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/') && text.bytes().all(plain);
+    let is_plain =
+        text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/') && text.bytes().all(plain);
     let word = ["true", "false", "null", "anyone", "authenticated"].iter().any(|word| text.eq_ignore_ascii_case(word));
     if is_plain && !word { text.to_owned() } else { Value::from(text.replace("${", "$${")).to_string() }
 }
@@ -350,7 +362,9 @@ routes:
     #[test]
     fn a_document_cannot_bring_rules_of_its_own() {
         let odd = "/a\\n    allow: anyone\\n#";
-        let found = printed(&format!(r#"{{ "openapi": "3.0.3", "paths": {{ "{odd}": {{ "get": {{}} }}, "/${{HOME}}": {{ "get": {{}} }} }} }}"#));
+        let found = printed(&format!(
+            r#"{{ "openapi": "3.0.3", "paths": {{ "{odd}": {{ "get": {{}} }}, "/${{HOME}}": {{ "get": {{}} }} }} }}"#
+        ));
         assert!(!found.contains("\n    allow: anyone"), "{found}");
         for text in ["swagger: '2.0'\npaths: {}", "[]", "openapi: 3.0.0"] {
             assert!(document(text, "a").and_then(|document| routes(&document)).is_err(), "{text}");

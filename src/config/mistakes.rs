@@ -20,7 +20,9 @@ fn told(text: &str) -> String {
 #[test]
 fn each_mistake_is_told_with_its_place_and_what_was_expected() {
     let route = |more: &str| {
-        format!("upstreams:\n  orders: {{ builtin: echo }}\nroutes:\n  - path: /orders/{{id}}\n    to: orders\n{more}\n")
+        format!(
+            "upstreams:\n  orders: {{ builtin: echo }}\nroutes:\n  - path: /orders/{{id}}\n    to: orders\n{more}\n"
+        )
     };
     let deep = format!("a: {}{}", "[".repeat(100), "]".repeat(100));
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
@@ -32,7 +34,10 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
     for (mistake, text) in [
         ("an unknown upstream", LEAST.replace("to: demo", "to: dmeo")),
         ("an unknown scheme", route("    allow: authenticated\n    schemes: [bearrer]")),
-        ("a role that nobody has", format!("bootstrap: {{ users: [{{ name: a, roles: [admin] }}] }}\n{}", route("    allow: [amdin]"))),
+        (
+            "a role that nobody has",
+            format!("bootstrap: {{ users: [{{ name: a, roles: [admin] }}] }}\n{}", route("    allow: [amdin]")),
+        ),
         ("nobody is named", route("")),
         ("a role where a list belongs", route("    allow: admin")),
         ("an impossible pattern", LEAST.replace("path: /", "path: /a/../b")),
@@ -46,12 +51,26 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("an address without its port", format!("listeners: [{{ address: localhost }}]\n{LEAST}")),
         ("a number where text belongs", format!("auth: {{ realm: 5 }}\n{LEAST}")),
         ("an environment variable that is not set", format!("auth: {{ realm: '${{REALM}}' }}\n{LEAST}")),
-        ("a file that is not there", format!("bootstrap: {{ users: [{{ name: a, password: {{ file: password.txt }} }}] }}\n{LEAST}")),
+        (
+            "a file that is not there",
+            format!("bootstrap: {{ users: [{{ name: a, password: {{ file: password.txt }} }}] }}\n{LEAST}"),
+        ),
         ("a secret in clear text", format!("bootstrap: {{ clients: [{{ id: a, secret: canary-canary }}] }}\n{LEAST}")),
         ("a listener without TLS", format!("listeners: [{{ address: '0.0.0.0:80' }}]\n{LEAST}")),
-        ("an open path below a closed one", route("    allow: [admin]\n  - { path: /orders/**, allow: [admin], to: orders }\n  - { path: /orders/x, allow: anyone, to: orders }")),
-        ("a route that never matches", route("    allow: anyone\n  - { path: /oauth/token, allow: anyone, to: orders }")),
-        ("methods that fall", route("    methods: [POST]\n    allow: [admin]\n  - { path: /orders/**, allow: [user], to: orders }")),
+        (
+            "an open path below a closed one",
+            route(
+                "    allow: [admin]\n  - { path: /orders/**, allow: [admin], to: orders }\n  - { path: /orders/x, allow: anyone, to: orders }",
+            ),
+        ),
+        (
+            "a route that never matches",
+            route("    allow: anyone\n  - { path: /oauth/token, allow: anyone, to: orders }"),
+        ),
+        (
+            "methods that fall",
+            route("    methods: [POST]\n    allow: [admin]\n  - { path: /orders/**, allow: [user], to: orders }"),
+        ),
         ("an expectation of another status", format!("expect: [{{ request: GET /, as: anyone, is: 201 }}]\n{LEAST}")),
         ("an expectation without a method", format!("expect: [{{ request: /a, as: anyone, is: 200 }}]\n{LEAST}")),
         ("a tab", "routes:\n\t- path: /a\n".to_owned()),
@@ -118,7 +137,9 @@ fn a_typing_mistake_in_any_key_is_told_at_that_key() {
             let start = format!("gateway.yaml:{}:{}: ", place.line, place.column);
             // names that the user chooses have no wrong spelling
             let mut told = problems.lines().skip_while(|line| !line.starts_with(&start));
-            if let Some(message) = told.next().and_then(|line| line.strip_prefix(&start)).filter(|text| text.contains("unknown")) {
+            if let Some(message) =
+                told.next().and_then(|line| line.strip_prefix(&start)).filter(|text| text.contains("unknown"))
+            {
                 let hint = told.nth(1).unwrap_or_default().trim().trim_start_matches("^ ");
                 writeln!(all, "{path}: {message}; {hint}").unwrap();
             }

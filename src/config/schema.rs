@@ -38,10 +38,7 @@ pub fn schema() -> Value {
                 "admin",
                 mapping("admin", "Metrics and health; never on a public listener.", &[], vec![("address", address())]),
             ),
-            (
-                "store",
-                text("Where users, clients and tokens live: `sqlite:` with a path. Default: sqlite:portcullis.db."),
-            ),
+            ("store", store()),
             ("auth", auth()),
             ("tokens", tokens()),
             (
@@ -165,6 +162,66 @@ fn listener() -> Value {
         &["address"],
         vec![("address", address()), ("tls", tls), ("redirect", words("308 to the same URL on https.", &["https"]))],
     )
+}
+
+fn store() -> Value {
+    let column = |what: &str| text(&format!("The column of {what}."));
+    let names = mapping(
+        "names",
+        "Where roles have their names, if the table holds ids of them.",
+        &["table", "id", "name"],
+        vec![("table", text("The table.")), ("id", column("the id")), ("name", column("the name"))],
+    );
+    let roles = mapping(
+        "roles",
+        "A table of roles, one a row.",
+        &["table", "user", "role"],
+        vec![
+            ("table", text("The table.")),
+            ("user", column("the user's id")),
+            ("role", column("the role")),
+            ("names", names),
+        ],
+    );
+    let users = mapping(
+        "users",
+        "The user table of another application.",
+        &["table", "id", "name", "password"],
+        vec![
+            ("table", text("The table.")),
+            ("id", column("the id")),
+            ("name", column("the name")),
+            ("password", column("the password's hash")),
+            ("role", column("the role")),
+            ("roles", roles),
+            ("flags", named(text("The role."), "Roles by columns that say yes or no.")),
+            ("active", column("whether the user may do anything")),
+        ],
+    );
+    let tokens = mapping(
+        "tokens",
+        "Its table of tokens, stored in clear text.",
+        &["table", "token", "user"],
+        vec![
+            ("table", text("The table.")),
+            ("token", column("the token")),
+            ("expires_at", column("its end")),
+            ("user", column("the user's id")),
+        ],
+    );
+    let whole = mapping(
+        "store",
+        "A store whose users another application keeps.",
+        &["url"],
+        vec![
+            ("url", text("As where `store` is one text.")),
+            ("users", users),
+            ("tokens", tokens),
+            ("rehash", boolean("Write argon2id back after a good login. Default: false.")),
+        ],
+    );
+    let url = text("sqlite:, postgres:// or mysql://. Default: sqlite:portcullis.db.");
+    json!({ "description": "Where users, clients, tokens and revocations live.", "anyOf": [url, whole] })
 }
 
 fn auth() -> Value {

@@ -12,7 +12,8 @@ use crate::route::{Allow, RateBy};
 use crate::secret::Secret;
 
 /// A file that has nothing but what it must have.
-pub(super) const LEAST: &str = "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: /, allow: anyone, to: demo }\n";
+pub(super) const LEAST: &str =
+    "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: /, allow: anyone, to: demo }\n";
 
 fn environment() -> Environment {
     [("NAME", "value"), ("EMPTY", ""), ("CANARY", "canary"), ("PORT", "9001")].into_iter().collect()
@@ -208,8 +209,14 @@ fn a_value_of_the_wrong_kind_says_what_was_expected() {
         ("store: postgres://root:canary@db:x/y", "1:8: not a URL such as"),
         ("store: { users: { table: a } }", "1:8: `url` is missing"),
         ("store: { url: sqlite:a, users: { table: a } }", "1:32: `id` is missing"),
-        ("store: { url: sqlite:a, users: { table: a, id: a, name: a, password: a;b } }", "1:70: `a;b` is not the name of a column"),
-        ("store: { url: sqlite:a, users: { table: 'a\"b', id: a, name: a, password: a } }", "1:41: `a\"b` is not the name of a table"),
+        (
+            "store: { url: sqlite:a, users: { table: a, id: a, name: a, password: a;b } }",
+            "1:70: `a;b` is not the name of a column",
+        ),
+        (
+            "store: { url: sqlite:a, users: { table: 'a\"b', id: a, name: a, password: a } }",
+            "1:41: `a\"b` is not the name of a table",
+        ),
         ("store: { url: sqlite:a, tokens: { table: a, token: a, user: a } }", "1:33: `tokens` needs `users`"),
         ("tokens: { access_ttl: 500ms }", "1:23: a token's lifetime is in whole seconds"),
         ("tokens: { claims: { exp: 1 } }", "1:21: the claim `exp` is set by the gateway"),
@@ -706,6 +713,10 @@ fn a_file_that_says_all_there_is_to_say_is_understood() {
 
 /// What [`WHOLE`] leaves out, because something else stands in its place.
 pub(super) const OTHER_WAYS: &str = r"
+store:
+  url: sqlite:a.db
+  users: { table: user, id: id, name: username, password: hash, roles: { table: r, user: u, role: r, names: { table: n, id: i, name: n } } }
+  tokens: { table: token, token: token, user: user }
 listeners: [{ address: 127.0.0.1:1, tls: { self_signed: [localhost] } }]
 endpoints: [{ path: /a, action: login, fields: { username: email }, errors: { member: msg } }]
 upstreams: { demo: { builtin: echo } }
