@@ -41,7 +41,7 @@ pub fn check(path: &Path, format: Format) -> ExitCode {
                 println!("{summary}");
             }
         }
-        Format::Json => println!("{:#}", Value::from_iter(verdict.problems().map(as_json))),
+        Format::Json => println!("{:#}", verdict.problems().map(as_json).collect::<Value>()),
         Format::Github => print!("{}", verdict.problems().map(as_annotation).collect::<String>()),
         Format::Sarif => println!("{:#}", sarif(verdict.problems())),
     }

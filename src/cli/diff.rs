@@ -41,7 +41,7 @@ pub fn diff(arguments: &DiffArguments) -> ExitCode {
         }
     };
     if arguments.json {
-        println!("{:#}", Value::from_iter(rows.iter().map(Row::json)));
+        println!("{:#}", rows.iter().map(Row::json).collect::<Value>());
     } else {
         print!("{}", Printed(&rows));
     }

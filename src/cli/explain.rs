@@ -2,6 +2,7 @@
 //!
 //! A credential that is given is proved against the store, as a request's would be; nothing else is asked over a network.
 
+use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -137,19 +138,20 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
     };
     let reached = if claim.disabled { Vec::new() } else { reach(snapshot, &claim.principal, arguments.scheme) };
     if arguments.json {
-        println!("{:#}", Value::from_iter(reached.iter().map(|(route, _)| as_json(snapshot, route))));
+        println!("{:#}", reached.iter().map(|(route, _)| as_json(snapshot, route)).collect::<Value>());
         return Ok(ExitCode::SUCCESS);
     }
     for (route, missing) in &reached {
         let mut line = format!("{} (line {}): ", route.name, route.line);
         line.push_str(&if route.methods.is_empty() { "every method".to_owned() } else { methods(route).join(", ") });
         if !route.hosts.is_empty() {
-            line.push_str(&format!(", on {}", route.hosts.join(", ")));
+            write!(line, ", on {}", route.hosts.join(", ")).ok();
         }
-        line.push_str(&format!(", to {}; for {}", upstream(snapshot, route), who_may(route)));
+        // writing to a text cannot fail
+        write!(line, ", to {}; for {}", upstream(snapshot, route), who_may(route)).ok();
         if !missing.is_empty() {
             let names: Vec<&str> = missing.iter().map(Scope::as_str).collect();
-            line.push_str(&format!(" (the credential must bear {})", names.join(", ")));
+            write!(line, " (the credential must bear {})", names.join(", ")).ok();
         }
         println!("{line}");
     }

@@ -24,7 +24,7 @@ pub enum ImportCommand {
         /// The file
         file: PathBuf,
     },
-    /// Print routes for the paths of an OpenAPI 3.x document
+    /// Print routes for the paths of an `OpenAPI` 3.x document
     Openapi {
         /// The document, in JSON or YAML
         spec: PathBuf,

@@ -1,4 +1,4 @@
-//! `portcullis import openapi SPEC`: routes for the paths of an OpenAPI 3.x document, for who begins with a hundred of them.
+//! `portcullis import openapi SPEC`: routes for the paths of an `OpenAPI` 3.x document, for who begins with a hundred of them.
 //!
 //! What the document does not say is closed rather than open: a route is for `anyone` only where an operation says itself
 //! that it needs no credential. What rules cannot say as the document does stands as a comment beside the route.
@@ -25,7 +25,7 @@ const UPSTREAM: &str = "api";
 /// Prints the routes.
 ///
 /// # Errors
-/// The document cannot be read, or is not an OpenAPI 3.x document.
+/// The document cannot be read, or is not an `OpenAPI` 3.x document.
 pub(super) fn import(path: &Path, console: &mut Console) -> Result<(), CliError> {
     let bytes = source::read(path, source::FILE_BYTES_MAX)
         .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", path.display())))?;
@@ -198,8 +198,8 @@ fn access(document: &Value, operation: &Value) -> Access {
     };
     let own = operation.get("security").and_then(Value::as_array);
     let Some(alternatives) = own.or_else(|| document.get("security").and_then(Value::as_array)) else {
-        let note = "the document says nothing of who may; `allow: anyone` where it is for everyone".to_owned();
-        return Access { notes: BTreeSet::from([note]), ..none };
+        let unsaid = "the document says nothing of who may; `allow: anyone` where it is for everyone".to_owned();
+        return Access { notes: BTreeSet::from([unsaid]), ..none };
     };
     let is_open = |requirement: &Value| requirement.as_object().is_some_and(Map::is_empty);
     if alternatives.is_empty() || alternatives.iter().any(is_open) {
@@ -223,8 +223,8 @@ fn access(document: &Value, operation: &Value) -> Access {
                 access.schemes.insert("token");
             }
             _ => {
-                let note = format!("the scheme {} is not one of basic, token and bearer", comment(name));
-                access.notes.insert(note);
+                let foreign = format!("the scheme {} is not one of basic, token and bearer", comment(name));
+                access.notes.insert(foreign);
             }
         }
         if grants_scopes {
@@ -312,7 +312,7 @@ components:
     fn paths_methods_and_requirements_become_routes() {
         assert_eq!(
             printed(ORDERS),
-            r##"upstreams:
+            r#"upstreams:
   api: { servers: ["https://orders.example.com"] }
 routes:
   - path: /v1/orders
@@ -348,7 +348,7 @@ routes:
     methods: [DELETE]
     allow: authenticated
     to: api
-"##
+"#
         );
     }
 

@@ -13,6 +13,7 @@ use crate::principal::Scheme;
 const REFERENCE: &str = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}";
 
 /// The schema.
+#[expect(clippy::too_many_lines, reason = "one line a section")]
 pub fn schema() -> Value {
     let mut file = mapping(
         "the file",
@@ -619,21 +620,21 @@ fn mapping(title: &str, description: &str, required: &[&str], keys: Vec<(&str, V
 }
 
 /// A mapping whose keys are names of the user's.
-fn named(value: Value, description: &str) -> Value {
-    json!({ "description": description, "type": "object", "additionalProperties": value })
+fn named(value: impl Into<Value>, description: &str) -> Value {
+    json!({ "description": description, "type": "object", "additionalProperties": value.into() })
 }
 
 fn free(description: &str) -> Value {
     json!({ "description": description, "type": "object" })
 }
 
-fn list(item: Value, description: &str) -> Value {
-    json!({ "description": description, "type": "array", "items": item })
+fn list(item: impl Into<Value>, description: &str) -> Value {
+    json!({ "description": description, "type": "array", "items": item.into() })
 }
 
 /// A list of at least one.
-fn some(item: Value, description: &str) -> Value {
-    json!({ "description": description, "type": "array", "items": item, "minItems": 1 })
+fn some(item: impl Into<Value>, description: &str) -> Value {
+    json!({ "description": description, "type": "array", "items": item.into(), "minItems": 1 })
 }
 
 fn roles(description: &str, least: u64) -> Value {

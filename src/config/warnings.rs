@@ -9,6 +9,7 @@ use super::report::{Place, Report};
 use super::snapshot::{ExpectedCaller, Snapshot};
 use super::tree::{Node, Plain, Value};
 use crate::authenticate::RoleSource;
+use crate::principal::Role;
 use crate::route::regions::{Paths, Region, Regions, Rule};
 use crate::route::{Allow, Pattern, Route};
 use crate::wire::target::canonical_path;
@@ -76,7 +77,7 @@ fn roles(root: &Node, snapshot: &Snapshot, report: &mut Report) {
             ExpectedCaller::Principal { roles, .. } => roles.as_slice(),
         }
         .iter()
-        .map(|role| role.as_str())
+        .map(Role::as_str)
     }));
     known.insert(snapshot.tokens.default_role.as_str());
     let mut told = HashSet::new();
@@ -194,9 +195,8 @@ impl Found {
 /// Whether `other` lets somebody pass whom the restricted `route` does not.
 fn is_wider(route: &Route, other: &Route) -> bool {
     match (&route.allow, &other.allow) {
-        (Allow::Anyone, _) => false,
         (Allow::Authenticated | Allow::Roles(_), Allow::Anyone) | (Allow::Roles(_), Allow::Authenticated) => true,
-        (Allow::Authenticated, _) => false,
+        (Allow::Anyone | Allow::Authenticated, _) => false,
         (Allow::Roles(roles), Allow::Roles(others)) => others.iter().any(|role| !roles.contains(role)),
     }
 }

@@ -145,7 +145,8 @@ impl<'s> Side<'s> {
     /// As rules that tell requests apart: what they mean, and for what they are.
     fn rules(&self, numbers: &mut Numbers) -> Vec<Rule<'s>> {
         let routes = self.snapshot.routes.routes().iter().zip(&self.routes).map(|(route, Numbered(_, number))| {
-            let (mut hosts, mut methods) = (route.hosts.clone(), Vec::from_iter(route.listed_methods()));
+            let mut hosts = route.hosts.clone();
+            let mut methods: Vec<&Method> = route.listed_methods().collect();
             hosts.sort_unstable();
             methods.sort_unstable_by_key(|method| method.as_str());
             Rule {
@@ -302,7 +303,7 @@ impl Found<'_, '_> {
     fn into_rows(self, old: &Snapshot, new: &Snapshot) -> Vec<Row> {
         let [before, after] = self.sides;
         let mut rows: Vec<Row> = Vec::new();
-        let mut known: HashMap<(String, Names, Vec<String>, Vec<String>, Vec<String>), usize> = HashMap::new();
+        let mut known = HashMap::new();
         for (Key { deciders, path, note }, by_hosts) in self.rows {
             let (was, is) = (before.meaning(&deciders.0), after.meaning(&deciders.1));
             let names = |who: Vec<&Who>| who.iter().map(|who| who.name().to_owned()).collect::<Vec<_>>();
@@ -412,10 +413,10 @@ impl Names {
 
     fn words(&self, every: &str) -> String {
         match self {
-            Self::Only(names) => Vec::from_iter(names.iter().map(String::as_str)).join(", "),
+            Self::Only(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
             Self::AllBut(names) if names.is_empty() => every.to_owned(),
             Self::AllBut(names) => {
-                format!("{every} but {}", Vec::from_iter(names.iter().map(String::as_str)).join(", "))
+                format!("{every} but {}", names.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
             }
         }
     }
@@ -701,7 +702,10 @@ mod tests {
                 // names are told apart by their place
                 let mut named = String::new();
                 for (place, part) in path.split("{q}").enumerate() {
-                    named.push_str(&if place > 0 { format!("{{q{place}}}{part}") } else { part.to_owned() });
+                    if place > 0 {
+                        write!(named, "{{q{place}}}").unwrap();
+                    }
+                    named.push_str(part);
                 }
                 writeln!(text, "  - {{ path: '{named}', hosts: [{host}], methods: [{method}], allow: {allow}, to: {to} }}").unwrap();
             }

@@ -8,7 +8,7 @@ use super::explain::{Asker, Explanation, Question, explain};
 use super::{Place, Request, decide};
 use crate::config::report::{Problem, Problems};
 use crate::config::snapshot::{Expectation, ExpectedCaller, Snapshot};
-use crate::principal::{Principal, Subject};
+use crate::principal::{Principal, Role, Subject};
 use crate::route::Route;
 
 /// An expectation that the rules do not meet.
@@ -86,9 +86,7 @@ fn who(caller: &ExpectedCaller) -> String {
     match caller {
         ExpectedCaller::Anyone => "anyone".to_owned(),
         ExpectedCaller::Principal { roles, .. } if roles.is_empty() => "a principal without roles".to_owned(),
-        ExpectedCaller::Principal { roles, .. } => {
-            roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
-        }
+        ExpectedCaller::Principal { roles, .. } => roles.iter().map(Role::as_str).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A decision with its reasons: for people, and for tools as JSON (contract 7).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -60,8 +60,11 @@ pub enum Asker<'a> {
     /// A principal, by a scheme or by any that the route offers.
     Claimed(Principal, Option<Scheme>),
     /// Whoever the credentials prove, which this finds out.
-    Proving(Box<dyn FnOnce(&Route) -> Result<Caller, Rejection> + 'a>),
+    Proving(Proof<'a>),
 }
+
+/// Finds out who asks a route.
+pub type Proof<'a> = Box<dyn FnOnce(&Route) -> Result<Caller, Rejection> + 'a>;
 
 /// What becomes of the request.
 #[derive(Debug)]
@@ -110,7 +113,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
         Ok(request) => request,
         Err(rejection) => return Explanation { outcome: Outcome::Refused(rejection), ..explanation },
     };
-    explanation.host = request.host().to_str().unwrap_or_default().to_owned();
+    request.host().to_str().unwrap_or_default().clone_into(&mut explanation.host);
     let open = matches!(asker, Asker::Open);
     let mut seen = None;
     let decision = decide(snapshot, request.head(), |route| {
@@ -163,14 +166,14 @@ pub fn reach<'s>(
         // a credential may be given more scopes; it is asked what the role alone opens
         let missing: Vec<Scope> = route.scopes.iter().filter(|scope| !principal.has_scope(scope)).cloned().collect();
         let scopes = principal.scopes.iter().chain(&missing).cloned().collect();
-        let scoped = Principal { scopes, ..principal.clone() };
-        let caller = if route.allow == Allow::Anyone { Ok(Caller::Anyone) } else { claimed(route, &scoped, scheme) };
+        let able = Principal { scopes, ..principal.clone() };
+        let caller = if route.allow == Allow::Anyone { Ok(Caller::Anyone) } else { claimed(route, &able, scheme) };
         caller.and_then(|caller| crate::authorize::permit(route, caller)).ok().map(|_| (route, missing))
     });
     reached.collect()
 }
 
-impl<'s> Explanation<'s> {
+impl Explanation<'_> {
     /// What the caller gets; 200 where the request passes or, nobody being named, could.
     pub fn status(&self) -> StatusCode {
         match &self.outcome {
@@ -213,7 +216,7 @@ impl<'s> Explanation<'s> {
         let methods = match &self.outcome {
             Outcome::Refused(Rejection::MethodNotAllowed(allow)) => {
                 let list = allow.to_str().unwrap_or_default().split(", ").filter(|method| !method.is_empty());
-                Value::from_iter(list)
+                list.collect()
             }
             Outcome::Refused(_) | Outcome::Forwarded(..) | Outcome::Answered(_) | Outcome::Depends => Value::Null,
         };
@@ -303,7 +306,7 @@ impl fmt::Display for Explanation<'_> {
         match self.route {
             Some(route) => writeln!(f, "route     {}", title(route))?,
             None if self.path.is_some() && !matches!(self.outcome, Outcome::Answered(_)) => {
-                writeln!(f, "route     none")?
+                writeln!(f, "route     none")?;
             }
             None => {}
         }
@@ -360,7 +363,7 @@ pub fn allow_json(allow: &Allow) -> Value {
     match allow {
         Allow::Anyone => "anyone".into(),
         Allow::Authenticated => "authenticated".into(),
-        Allow::Roles(roles) => Value::from_iter(roles.iter().map(Role::as_str)),
+        Allow::Roles(roles) => roles.iter().map(Role::as_str).collect(),
     }
 }
 
@@ -412,7 +415,8 @@ fn forwarded_head(
     mask(&mut head.headers);
     let mut text = format!("{} {} HTTP/1.1\r\n", head.method, head.uri);
     for (name, value) in &head.headers {
-        text.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
+        // writing to a text cannot fail
+        write!(text, "{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())).ok();
     }
     text.push_str("\r\n");
     text

@@ -93,7 +93,7 @@ mod tests {
                 (host, request.uri.to_string(), request.https)
             });
             let expected = expected.map(|(host, target, https)| (host, target.to_owned(), https));
-            assert_eq!(found.map_err(|rejection| rejection.reason()), expected, "{url}");
+            assert_eq!(found.map_err(Rejection::reason), expected, "{url}");
         }
     }
 }

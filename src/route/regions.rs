@@ -119,7 +119,7 @@ impl<'r> Regions<'r> {
         for (side, rules) in sides.into_iter().enumerate() {
             for rule in rules {
                 segments.extend(rule.pattern.segments().iter().filter_map(literal).map(str::to_owned));
-                hosts.extend(rule.hosts.iter().map(|host| host.to_string()));
+                hosts.extend(rule.hosts.iter().map(ToString::to_string));
                 methods.extend(rule.methods.iter().map(|method| method.as_str().to_owned()));
                 place(&mut nodes, side, rule);
             }

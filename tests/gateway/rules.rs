@@ -224,7 +224,7 @@ fn an_independent_validator_takes_the_schema_and_judges_by_it() {
     let shipped = std::fs::read_to_string(project().join("gateway.yaml")).unwrap();
     assert!(shipped.starts_with("# yaml-language-server: $schema="), "editors find the schema by the first line");
     let kept = std::fs::read_to_string(project().join("gateway.schema.json")).unwrap();
-    assert_eq!(kept, schema, "gateway.schema.json is what `portcullis schema` prints");
+    assert!(kept == schema, "gateway.schema.json is not what `portcullis schema` prints");
     let bad = |text: &str, other: &str| RULES.replace(text, other);
     let files: Vec<(String, bool)> = [
         (shipped, true),
