@@ -16,16 +16,21 @@ pub(in crate::store) fn unavailable(why: &str) -> StoreError {
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 pub(in crate::store) fn failed(error: sqlx::Error) -> StoreError {
     let Some(refused) = error.as_database_error() else {
-        return match error {
-            sqlx::Error::PoolTimedOut => unavailable("no connection was free or could be made in time"),
+        let passes = matches!(
+            error,
             sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed
-            | sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_) => StoreError::Unavailable(error.to_string().into()),
-            // a row that does not decode, a configuration that does not work
-            other => StoreError::Broken(other.to_string().into()),
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::BeginFailed
+                | sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+        );
+        return if matches!(error, sqlx::Error::PoolTimedOut) {
+            unavailable("no connection was free or could be made in time")
+        } else if passes {
+            StoreError::Unavailable(error.to_string().into())
+        } else {
+            StoreError::Broken(error.to_string().into())
         };
     };
     if let Some(refused) = refused.try_downcast_ref::<PgDatabaseError>() {
