@@ -3,20 +3,23 @@
 //! Used by the pools of the workers and by health checks. Bounds are the caller's: each dial runs inside `timeouts.connect`
 //! or a probe's timeout.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::http1::Transport as Http1Transport;
 use super::{Protocol, ServerAddress, UpstreamTls};
 use crate::clock::Clock;
 
@@ -212,6 +215,23 @@ impl Stream {
 
     pub(super) fn received(&self) -> Received {
         self.received.clone()
+    }
+}
+
+impl Http1Transport for Stream {
+    fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        match &mut self.transport {
+            Transport::Plain(tcp) => {
+                tcp.try_read(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Transport::Tls(tls) => {
+                // tickets and the like are taken in on the way; a task's budget must not look like silence
+                let mut buffer = ReadBuf::new(&mut byte);
+                let read = poll_fn(|cx| Pin::new(&mut *tls).poll_read(cx, &mut buffer));
+                pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            }
+        }
     }
 }
 

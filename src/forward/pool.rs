@@ -10,9 +10,8 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use http::{Request, Response, request, response};
+use hyper::client::conn::{TrySendError, http1 as upgradable, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
 use tokio::sync::Semaphore;
@@ -20,13 +19,12 @@ use tokio::task::spawn_local;
 
 use super::dial::{DialError, Dialed, Dialer, Offer, Received, Stream};
 use super::health::{Fleet, Health};
+use super::http1::{self, RESPONSE_HEAD_BYTES_MAX, Spares, Transport as _};
 use super::outgoing::Outgoing;
 use super::retry::{self, Loss};
 use super::{Protocol, ServerAddress, Timeouts, UpstreamTls};
 use crate::clock::Clock;
-
-/// The largest head of a response.
-const RESPONSE_HEAD_BYTES_MAX: u32 = 256 * 1024;
+use crate::wire::body::Body;
 
 /// Requests at once over one HTTP/2 connection before another is opened: what most servers grant at least.
 const STREAMS_MAX: usize = 100;
@@ -59,6 +57,7 @@ pub(super) struct Server {
     keep_alive: Cell<usize>,
     idle_for: Cell<Duration>,
     sweeping: Cell<bool>,
+    spares: Rc<Spares>,
     clock: Clock,
 }
 
@@ -78,12 +77,13 @@ enum Spoken {
 }
 
 struct Idle {
-    connection: Http1,
+    connection: Stream,
     since: Instant,
 }
 
-struct Http1 {
-    sender: http1::SendRequest<Outgoing>,
+/// A connection of HTTP/1.1 that may become a tunnel, and serves nobody else.
+struct Upgradable {
+    sender: upgradable::SendRequest<Outgoing>,
     received: Received,
 }
 
@@ -101,25 +101,61 @@ pub(super) struct Lease {
 }
 
 enum Way {
-    Http1(Http1),
+    Http1(Stream),
+    Upgradable(Upgradable),
     Http2(InShared),
 }
 
 /// A stream's place in a shared connection.
-struct InShared {
+pub(super) struct InShared {
     connection: Rc<Shared>,
     clock: Clock,
 }
 
-/// What a response leaves behind: to be given back at its end.
-pub(super) struct Used(Way);
+/// A response.
+pub(super) struct Reply {
+    pub(super) head: response::Parts,
+    pub(super) body: Body,
+    /// Given back at its end; `None` where all of it has come, and its connection has gone back already.
+    pub(super) used: Option<Used>,
+}
+
+/// What a response uses until it ends.
+pub(super) enum Used {
+    /// The body itself holds the connection, and gives it back.
+    Http1,
+    /// A connection that may become a tunnel.
+    Upgradable(upgradable::SendRequest<Outgoing>),
+    /// A place in a shared connection.
+    Http2(InShared),
+}
+
+impl Used {
+    /// The response has ended.
+    pub(super) fn ended(self) {
+        match self {
+            Self::Http1 => {}
+            Self::Upgradable(sender) => drop(sender),
+            Self::Http2(place) => drop(place),
+        }
+    }
+}
 
 /// Why there was no response.
 pub(super) enum Failure {
-    /// Nothing was sent; the request is handed back.
-    Unsent(Box<Request<Outgoing>>),
-    /// The connection broke after the request had begun.
-    Lost(Loss, hyper::Error),
+    /// Nothing was sent; head and body are as they were.
+    Unsent,
+    /// The connection broke after the request had begun. The head is as it was over HTTP/1.1, and gone over HTTP/2.
+    Lost(Loss, Broken),
+}
+
+/// How a connection broke.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error(transparent)]
+    Hyper(hyper::Error),
+    #[error(transparent)]
+    Http1(http1::Error),
 }
 
 /// Counts a request of this worker as under way.
@@ -144,6 +180,7 @@ impl Server {
         address: &ServerAddress,
         tls: Option<&UpstreamTls>,
         fleet: &Fleet,
+        spares: &Rc<Spares>,
         clock: &Clock,
     ) -> Self {
         let count =
@@ -171,6 +208,7 @@ impl Server {
             keep_alive: Cell::new(0),
             idle_for: Cell::new(Duration::MAX),
             sweeping: Cell::new(false),
+            spares: Rc::clone(spares),
             clock: clock.clone(),
         }
     }
@@ -221,10 +259,10 @@ impl Server {
             if dialed.http2 {
                 return begin_http2(dialed).await.map(|begun| Begun::Http2(Box::new(begun)));
             }
-            begin_http1(dialed).await.map(Begun::Http1)
+            begin_upgradable(dialed).await.map(Begun::Upgradable)
         });
         let way = match begun.await? {
-            Begun::Http1(connection) => Way::Http1(connection),
+            Begun::Upgradable(connection) => Way::Upgradable(connection),
             Begun::Http2(begun) => {
                 let (sender, connection) = *begun;
                 // Not part of connecting: a server that lives and has no extended CONNECT must not count as down, or
@@ -258,13 +296,14 @@ impl Server {
             Spoken::Http2 => self.shareable(),
             Spoken::Http1 => {
                 let mut idle = self.idle.borrow_mut();
-                while let Some(newest) = idle.pop() {
+                while let Some(mut newest) = idle.pop() {
                     if newest.since + self.idle_for.get() <= now {
                         // all others are older
                         idle.clear();
                         return None;
                     }
-                    if newest.connection.sender.is_ready() {
+                    // one that was closed, or over which something came that nobody asked for, serves nobody
+                    if newest.connection.is_quiet() {
                         return Some(Way::Http1(newest.connection));
                     }
                 }
@@ -287,10 +326,7 @@ impl Server {
 
     async fn open(self: &Rc<Self>, reuse: bool) -> Result<Lease, DialError> {
         if self.spoken.get() == Spoken::Http1 {
-            return Ok(Lease {
-                way: Way::Http1(begin_http1(self.dialer.dial(Offer::Any).await?).await?),
-                reused: false,
-            });
+            return Ok(Lease { way: Way::Http1(self.dialer.dial(Offer::Any).await?.stream), reused: false });
         }
         let turn = self.opening.acquire().await;
         if reuse && let Some(way) = self.kept(self.clock.now()) {
@@ -303,7 +339,7 @@ impl Server {
         let dialed = self.dialer.dial(Offer::Any).await?;
         if !dialed.http2 {
             self.spoken.set(Spoken::Http1);
-            return Ok(Lease { way: Way::Http1(begin_http1(dialed).await?), reused: false });
+            return Ok(Lease { way: Way::Http1(dialed.stream), reused: false });
         }
         self.spoken.set(Spoken::Http2);
         let (sender, connection) = begin_http2(dialed).await?;
@@ -322,7 +358,7 @@ impl Server {
         Shared { sender, streams: Cell::new(0), since: Cell::new(self.clock.now()) }
     }
 
-    fn keep(self: &Rc<Self>, connection: Http1) {
+    fn keep(self: &Rc<Self>, connection: Stream) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.keep_alive.get() {
             idle.push(Idle { connection, since: self.clock.now() });
@@ -342,7 +378,7 @@ impl Server {
     fn sweep(&self) -> bool {
         let (now, idle_for) = (self.clock.now(), self.idle_for.get());
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| idle.since + idle_for > now && idle.connection.sender.is_ready());
+        idle.retain_mut(|idle| idle.since + idle_for > now && idle.connection.is_quiet());
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| {
             let waits = connection.streams.get() > 0 || connection.since.get() + idle_for > now;
@@ -364,10 +400,10 @@ async fn sweep(server: Weak<Server>) {
     }
 }
 
-async fn begin_http1(dialed: Dialed) -> Result<Http1, DialError> {
+async fn begin_upgradable(dialed: Dialed) -> Result<Upgradable, DialError> {
     let received = dialed.stream.received();
-    let (sender, connection) = http1::Builder::new()
-        .max_header_size(RESPONSE_HEAD_BYTES_MAX as usize)
+    let (sender, connection) = upgradable::Builder::new()
+        .max_header_size(RESPONSE_HEAD_BYTES_MAX)
         .handshake::<TokioIo<Stream>, Outgoing>(TokioIo::new(dialed.stream))
         .await
         .map_err(DialError::Http)?;
@@ -376,13 +412,13 @@ async fn begin_http1(dialed: Dialed) -> Result<Http1, DialError> {
             tracing::debug!(%error, "upstream connection ended");
         }
     });
-    Ok(Http1 { sender, received })
+    Ok(Upgradable { sender, received })
 }
 
 type Http2Connection = http2::Connection<TokioIo<Stream>, Outgoing, OnWorker>;
 
 enum Begun {
-    Http1(Http1),
+    Upgradable(Upgradable),
     Http2(Box<(http2::SendRequest<Outgoing>, Http2Connection)>),
 }
 
@@ -391,7 +427,7 @@ async fn begin_http2(dialed: Dialed) -> Result<(http2::SendRequest<Outgoing>, Ht
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(RESPONSE_HEAD_BYTES_MAX)
+        .max_header_list_size(u32::try_from(RESPONSE_HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
@@ -416,43 +452,72 @@ impl Lease {
         matches!(self.way, Way::Http2(_))
     }
 
-    /// Sends a request and waits for the response's head.
-    pub(super) async fn exchange(self, request: Request<Outgoing>) -> Result<(Response<Incoming>, Used), Failure> {
+    /// Sends a request and waits for the response's head. What happens to `head` and `body` where there is none is told
+    /// by [`Failure`].
+    pub(super) async fn exchange(
+        self,
+        server: &Rc<Server>,
+        head: &mut request::Parts,
+        body: &mut Outgoing,
+    ) -> Result<Reply, Failure> {
         match self.way {
-            Way::Http1(mut connection) => {
+            Way::Http1(stream) => {
+                let home = {
+                    let server = Rc::clone(server);
+                    move |stream| server.keep(stream)
+                };
+                match http1::exchange(stream, head, body, &server.spares, home).await {
+                    Ok(answer) => {
+                        let used = (!answer.whole).then_some(Used::Http1);
+                        Ok(Reply { head: answer.head, body: answer.body, used })
+                    }
+                    Err(http1::Failed::Unsent) => Err(Failure::Unsent),
+                    Err(http1::Failed::Lost { answered, error }) => {
+                        Err(Failure::Lost(Loss { answered }, Broken::Http1(error)))
+                    }
+                }
+            }
+            Way::Upgradable(mut connection) => {
                 let before = connection.received.bytes();
-                match connection.sender.try_send_request(request).await {
-                    Ok(response) => Ok((response, Used(Way::Http1(connection)))),
-                    Err(error) => Err(failure(error, |_| connection.received.bytes() != before)),
+                match connection.sender.try_send_request(take(head, body)).await {
+                    Ok(response) => Ok(Reply::new(response, Used::Upgradable(connection.sender))),
+                    Err(error) => Err(failure(error, head, body, |_| connection.received.bytes() != before)),
                 }
             }
             Way::Http2(stream) => {
                 let mut sender = stream.connection.sender.clone();
-                match sender.try_send_request(request).await {
-                    Ok(response) => Ok((response, Used(Way::Http2(stream)))),
-                    Err(error) => Err(failure(error, retry::answered_by_reset)),
+                match sender.try_send_request(take(head, body)).await {
+                    Ok(response) => Ok(Reply::new(response, Used::Http2(stream))),
+                    Err(error) => Err(failure(error, head, body, retry::answered_by_reset)),
                 }
             }
         }
     }
 }
 
-fn failure(mut error: TrySendError<Request<Outgoing>>, answered: impl FnOnce(&hyper::Error) -> bool) -> Failure {
-    if let Some(request) = error.take_message() {
-        return Failure::Unsent(Box::new(request));
-    }
-    let error = error.into_error();
-    Failure::Lost(Loss { answered: answered(&error) }, error)
+fn take(head: &mut request::Parts, body: &mut Outgoing) -> Request<Outgoing> {
+    let (empty, ()) = Request::new(()).into_parts();
+    Request::from_parts(std::mem::replace(head, empty), std::mem::replace(body, Outgoing::empty()))
 }
 
-impl Used {
-    /// The response has ended; `complete`: all of it was read.
-    pub(super) fn ended(self, server: &Rc<Server>, complete: bool) {
-        match self.0 {
-            // ready: the request was wholly sent as well, and the connection lives
-            Way::Http1(connection) if complete && connection.sender.is_ready() => server.keep(connection),
-            Way::Http1(_) | Way::Http2(_) => {}
-        }
+fn failure(
+    mut error: TrySendError<Request<Outgoing>>,
+    head: &mut request::Parts,
+    body: &mut Outgoing,
+    answered: impl FnOnce(&hyper::Error) -> bool,
+) -> Failure {
+    if let Some(request) = error.take_message() {
+        (*head, *body) = request.into_parts();
+        return Failure::Unsent;
+    }
+    let error = error.into_error();
+    Failure::Lost(Loss { answered: answered(&error) }, Broken::Hyper(error))
+}
+
+impl Reply {
+    fn new(response: Response<hyper::body::Incoming>, used: Used) -> Self {
+        let (head, incoming) = response.into_parts();
+        Self { head, body: Body::streamed(incoming), used: Some(used) }
     }
 }
 

@@ -9,17 +9,17 @@ use std::time::Instant;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request, response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use prometheus::{Histogram, IntGauge};
 
 use super::balance::Chooser;
 use super::deadline::{Deadlines, Elapsed};
 use super::dial::DialError;
 use super::health::{Fleet, ServerKey};
+use super::http1::Spares;
 use super::leash::{Form, Leashes, Tether};
 use super::outgoing::{Outgoing, Progress};
-use super::pool::{Failure, InFlight, Lease, Server, Used};
-use super::retry::{ATTEMPTS_MAX, Copy, Loss};
+use super::pool::{Broken, Failure, InFlight, Lease, Reply, Server};
+use super::retry::{self, ATTEMPTS_MAX, Copy, Loss};
 use super::rewrite::{self, Outbound};
 use super::upgrade::{self, Asked, OpenStream, Outcome};
 use super::{Origin, Sent, ServerGroup, Settings, Timeouts, UpstreamKind, UpstreamSettings, echo};
@@ -28,7 +28,7 @@ use crate::authorize::Permit;
 use crate::clock::Clock;
 use crate::rejection::Rejection;
 use crate::route::Route;
-use crate::wire::body::{Body, BodyEnd, BodyError};
+use crate::wire::body::{Body, BodyError};
 use crate::wire::target::Target;
 
 /// The upstreams as one worker uses them: its connections, its requests under way, its turns.
@@ -40,6 +40,7 @@ pub struct Upstreams {
     servers: RefCell<HashMap<ServerKey, Rc<Server>>>,
     open: OpenStreams,
     leashes: Leashes,
+    spares: Rc<Spares>,
 }
 
 struct OpenStreams {
@@ -73,12 +74,10 @@ struct Passing<'a> {
     tether: Option<Tether<'a>>,
 }
 
-/// A response's head, and what has to be given back at its end.
+/// A response, and what has to be given back at its end.
 struct Arrived {
-    response: Response<Incoming>,
-    used: Used,
+    reply: Reply,
     in_flight: InFlight,
-    server: Rc<Server>,
     over_http2: bool,
 }
 
@@ -93,6 +92,7 @@ impl Upstreams {
             servers: RefCell::default(),
             open,
             leashes: Leashes::default(),
+            spares: Rc::default(),
             fleet,
             clock,
         }
@@ -130,7 +130,9 @@ impl Upstreams {
         let servers = group.servers.iter().map(|address| {
             let key = (Arc::clone(name), Arc::clone(&address.label));
             let server = known.get(&key).filter(|server| server.is(address, group.tls.as_ref())).cloned();
-            server.unwrap_or_else(|| Rc::new(Server::new(name, address, group.tls.as_ref(), &self.fleet, &self.clock)))
+            server.unwrap_or_else(|| {
+                Rc::new(Server::new(name, address, group.tls.as_ref(), &self.fleet, &self.spares, &self.clock))
+            })
         });
         Group {
             servers: servers.collect(),
@@ -232,27 +234,31 @@ impl Upstreams {
                     continue;
                 }
             };
-            let copy = if repeated { None } else { Copy::of(&head, passing.progress.is_some()) };
+            let again = !repeated && retry::may_repeat(&head.method, passing.progress.is_some());
             passing.fit(&mut head, &body, &lease, &server);
             let first = *first_sent.get_or_insert_with(|| if lease.reused { now } else { self.clock.now() });
             let over_http2 = lease.is_http2();
-            let exchanged = lease.exchange(Request::from_parts(head, body));
+            let copy = (again && over_http2).then(|| Copy::of(&head));
+            let exchanged = lease.exchange(&server, &mut head, &mut body);
             match self.deadlines.within(|| passing.deadline(first), exchanged).await {
-                Ok(Ok((response, used))) => {
+                Ok(Ok(reply)) => {
                     self.took(group, &server, first, sent);
-                    return Ok(Arrived { response, used, in_flight, server, over_http2 });
+                    return Ok(Arrived { reply, in_flight, over_http2 });
                 }
-                Ok(Err(Failure::Unsent(request))) => {
+                Ok(Err(Failure::Unsent)) => {
                     // the server closed a kept connection as we took it; nothing was sent
-                    (head, body) = request.into_parts();
                     reuse = false;
                     failure = Rejection::UpstreamUnavailable;
                 }
                 Ok(Err(Failure::Lost(loss, error))) => {
-                    let again = copy.and_then(|copy| copy.again(&loss));
-                    let Some(again) = again else { return Err(lost(&server, passing, &loss, &error)) };
+                    if !again || loss.answered {
+                        return Err(lost(&server, passing, &loss, &error));
+                    }
                     server.outcomes.error.inc();
-                    (head, body) = (again, Outgoing::empty());
+                    if let Some(copy) = copy {
+                        head = copy.again();
+                    }
+                    body = Outgoing::empty();
                     (reuse, repeated) = (false, true);
                     failure = Rejection::UpstreamUnavailable;
                     tried.push(server);
@@ -273,26 +279,21 @@ impl Upstreams {
         sent.took = Some(took);
     }
 
-    /// The response as the caller gets it; its connection and its counts are given back when its body ends.
+    /// The response as the caller gets it; what it uses is given back when its body ends, or now where that has come.
     fn deliver(&self, arrived: Arrived, passing: &Passing<'_>) -> Result<Response<Body>, Rejection> {
-        let Arrived { response, used, in_flight, server, .. } = arrived;
-        let (mut head, incoming) = response.into_parts();
+        let Arrived { reply: Reply { mut head, body, used }, in_flight, .. } = arrived;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // nobody asked: what follows on that connection is no HTTP that anybody has looked at
             return Err(Rejection::UpstreamUnavailable);
         }
-        let body = Body::streamed(incoming);
         passing.rewrite_response(&mut head, &body);
-        if body.is_end_stream() {
-            used.ended(&server, true);
-            return Ok(Response::from_parts(head, Body::empty()));
-        }
+        let Some(used) = used.filter(|_| !body.is_end_stream()) else { return Ok(Response::from_parts(head, body)) };
         let open = self.open.of(&head);
         // an open stream may have nothing to say for hours; it ends with either side's connection
         let is_stream = open.is_some();
         let body = if is_stream { body } else { body.stalling_after(passing.timeouts.idle) };
-        let body = body.on_end(move |end, _| {
-            used.ended(&server, end == BodyEnd::Complete);
+        let body = body.on_end(move |_, _| {
+            used.ended();
             drop((in_flight, open));
         });
         let body = if is_stream { self.leashed(body, &head, passing) } else { body };
@@ -344,7 +345,7 @@ impl Upstreams {
                     continue;
                 }
             };
-            let body = Outgoing::empty();
+            let mut body = Outgoing::empty();
             passing.fit(&mut head, &body, &lease, &server);
             let over_http2 = lease.is_http2();
             if over_http2 {
@@ -353,13 +354,13 @@ impl Upstreams {
                 asked.ask_http1(&mut head);
             }
             let first = self.clock.now();
-            let exchanged = lease.exchange(Request::from_parts(head, body));
+            let exchanged = lease.exchange(&server, &mut head, &mut body);
             return match self.deadlines.within(|| passing.deadline(first), exchanged).await {
-                Ok(Ok((response, used))) => {
+                Ok(Ok(reply)) => {
                     self.took(group, &server, first, sent);
-                    self.begin_websocket(Arrived { response, used, in_flight, server, over_http2 }, passing, asked)
+                    self.begin_websocket(Arrived { reply, in_flight, over_http2 }, passing, asked)
                 }
-                Ok(Err(Failure::Unsent(_))) => {
+                Ok(Err(Failure::Unsent)) => {
                     server.outcomes.error.inc();
                     Err(Rejection::UpstreamUnavailable)
                 }
@@ -380,20 +381,18 @@ impl Upstreams {
         asked: Asked,
     ) -> Result<Response<Body>, Rejection> {
         let fields = asked.fields();
-        let (mut head, incoming) = arrived.response.into_parts();
-        match asked.outcome(&mut head, arrived.over_http2) {
+        let over_http2 = arrived.over_http2;
+        match asked.outcome(&mut arrived.reply.head, over_http2) {
             Outcome::Broken => Err(Rejection::UpstreamUnavailable),
-            Outcome::Declined => {
-                arrived.response = Response::from_parts(head, incoming);
-                self.deliver(arrived, passing)
-            }
+            Outcome::Declined => self.deliver(arrived, passing),
             Outcome::Agreed(tunnel) => {
+                let Arrived { reply: Reply { mut head, used, .. }, in_flight, .. } = arrived;
                 let body = Body::empty();
                 passing.rewrite_response(&mut head, &body);
                 fields.write(&mut head.headers);
                 let open = OpenStream::new(self.open.websocket.clone());
                 let leash = passing.tether.as_ref().map(|tether| self.leashes.leash(tether));
-                tunnel.carry(leash, (open, arrived.in_flight, arrived.used));
+                tunnel.carry(leash, (open, in_flight, used));
                 Ok(Response::from_parts(head, body))
             }
         }
@@ -495,7 +494,7 @@ fn connect_failed(server: &Server, error: &DialError) -> Rejection {
     }
 }
 
-fn lost(server: &Server, passing: &Passing<'_>, loss: &Loss, error: &hyper::Error) -> Rejection {
+fn lost(server: &Server, passing: &Passing<'_>, loss: &Loss, error: &Broken) -> Rejection {
     server.outcomes.error.inc();
     tracing::debug!(server = &*server.label, answered = loss.answered, %error, "no response");
     passing.rejection().unwrap_or(Rejection::UpstreamUnavailable)

@@ -25,7 +25,7 @@ pub enum BodyError {
     Stalled,
     /// The other side broke off.
     #[error("body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It was cut on purpose: the route's streams end with the credential.
     #[error("body was cut")]
     Cut,
@@ -130,7 +130,9 @@ impl Body {
                 self.source = Source::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Source::Streamed(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken),
+            Source::Streamed(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
+            }
             Source::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }

@@ -1,0 +1,191 @@
+//! One request and its response over a connection that nobody else uses.
+//!
+//! The connection goes back to where it came from once the request was wholly written, the response wholly read and
+//! nothing is left behind it; for a small response that is before the caller has its first byte. Otherwise it is dropped.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Method, request, response};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::super::outgoing::Outgoing;
+use super::chunked::{self, Decoder};
+use super::decode::{self, Framing, Head, Step};
+use super::incoming::Incoming;
+use super::sending::Sending;
+use super::spares::{Buffer, Spares};
+use super::{Error, Malformed, RESPONSE_HEAD_BYTES_MAX, Transport};
+use crate::wire::body::Body;
+
+/// Interim responses before a response, at most.
+const INTERIM_MAX: u32 = 16;
+
+/// A response.
+pub(in crate::forward) struct Answer {
+    pub(in crate::forward) head: response::Parts,
+    pub(in crate::forward) body: Body,
+    /// All of it has come, and the connection is no longer needed.
+    pub(in crate::forward) whole: bool,
+}
+
+/// Why there was no response.
+pub(in crate::forward) enum Failed {
+    /// Nothing was written; head and body are as they were.
+    Unsent,
+    /// The connection broke; `answered` if any byte had come over it.
+    Lost { answered: bool, error: Error },
+}
+
+/// Sends a request over `stream` and waits for the response's head. `home` takes the connection once it is free again.
+pub(in crate::forward) async fn exchange<S: Transport>(
+    mut stream: S,
+    head: &request::Parts,
+    body: &mut Outgoing,
+    spares: &Spares,
+    home: impl FnOnce(S) + Unpin + 'static,
+) -> Result<Answer, Failed> {
+    let mut sending = Some(Sending::new(spares.to_write(), head, body));
+    let mut receiving = Receiving::default();
+    let received = poll_fn(|cx| {
+        if let Some(out) = &mut sending {
+            match out.poll(cx, &mut stream) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    if let Some(out) = sending.take() {
+                        spares.was_written(out.into_lead());
+                    }
+                }
+                Poll::Ready(Err(Error::Io(error))) => {
+                    if let Some(untouched) = sending.take().and_then(Sending::untouched) {
+                        *body = untouched;
+                        return Poll::Ready(Err(Failed::Unsent));
+                    }
+                    // what the server had to say before it stopped reading may have come
+                    receiving.unread = Some(Error::Io(error));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(receiving.failed(error))),
+            }
+        }
+        receiving.poll(cx, &mut stream, &head.method, spares).map_err(|error| receiving.failed(error))
+    });
+    let received = received.await?;
+    let request_ended = sending.is_none() && receiving.unread.is_none();
+    let Head { parts: head, framing, keep_alive, mut rest } = received;
+    if let Some(content) = whole(framing, &mut rest) {
+        if keep_alive && request_ended && rest.is_empty() {
+            home(stream);
+        }
+        return Ok(Answer { head, body: Body::full(content), whole: true });
+    }
+    let Some(decoder) = Decoder::new(framing) else { return Ok(Answer { head, body: Body::empty(), whole: true }) };
+    let home = (keep_alive && receiving.unread.is_none()).then_some(home);
+    let body = Body::boxed(Incoming::new(stream, home, sending, decoder, rest));
+    Ok(Answer { head, body, whole: false })
+}
+
+/// A body that has wholly come with its head, taken off `rest`.
+fn whole(framing: Framing, rest: &mut Bytes) -> Option<Bytes> {
+    match framing {
+        Framing::Empty => Some(Bytes::new()),
+        Framing::Length(length) => {
+            let length = usize::try_from(length).ok().filter(|&length| length <= rest.len())?;
+            Some(rest.split_to(length))
+        }
+        Framing::Chunked => {
+            let (content, used) = chunked::whole(rest)?;
+            *rest = rest.slice(used..);
+            Some(content.into())
+        }
+        Framing::Close => None,
+    }
+}
+
+/// What has come of a response's head.
+#[derive(Default)]
+struct Receiving {
+    held: Option<Buffer>,
+    interim: u32,
+    answered: bool,
+    /// Why the rest of the request could not be written.
+    unread: Option<Error>,
+}
+
+impl Receiving {
+    fn failed(&mut self, error: Error) -> Failed {
+        // a server that hung up and one that reset the connection have done the same
+        let error = match (self.unread.take(), error) {
+            (Some(unread), Error::Closed) => unread,
+            (_, error) => error,
+        };
+        Failed::Lost { answered: self.answered, error }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncRead + Unpin),
+        method: &Method,
+        spares: &Spares,
+    ) -> Poll<Result<Head, Error>> {
+        let mut buffer = self.held.take().unwrap_or_else(|| spares.to_read());
+        let polled = self.poll_into(&mut buffer, cx, stream, method);
+        if polled.is_pending() && !buffer.filled().is_empty() {
+            self.held = Some(buffer);
+        } else {
+            spares.was_read(buffer);
+        }
+        polled
+    }
+
+    fn poll_into(
+        &mut self,
+        buffer: &mut Buffer,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncRead + Unpin),
+        method: &Method,
+    ) -> Poll<Result<Head, Error>> {
+        loop {
+            let room = buffer.room(RESPONSE_HEAD_BYTES_MAX);
+            if room.is_empty() {
+                return Poll::Ready(Err(Malformed::TooLarge.into()));
+            }
+            let mut read = ReadBuf::new(room);
+            ready!(Pin::new(&mut *stream).poll_read(cx, &mut read)).map_err(Error::Io)?;
+            let bytes = read.filled().len();
+            if bytes == 0 {
+                return Poll::Ready(Err(Error::Closed));
+            }
+            self.answered = true;
+            let known = buffer.filled().len();
+            buffer.fill(bytes);
+            if let Some(head) = self.take(buffer, known, method)? {
+                return Poll::Ready(Ok(head));
+            }
+        }
+    }
+
+    /// The response's head, if it is in the buffer, of which `known` bytes were looked at before.
+    fn take(&mut self, buffer: &mut Buffer, known: usize, method: &Method) -> Result<Option<Head>, Malformed> {
+        // a head that comes in crumbs is not parsed at each of them
+        let unseen = buffer.filled().get(known.saturating_sub(3)..).unwrap_or_default();
+        if known > 0 && memchr::memmem::find(unseen, b"\r\n\r\n").is_none() {
+            return Ok(None);
+        }
+        loop {
+            match decode::head(buffer.filled(), method)? {
+                Step::More => return Ok(None),
+                Step::Head(head) => return Ok(Some(head)),
+                Step::Interim(length) => {
+                    self.interim += 1;
+                    if self.interim > INTERIM_MAX {
+                        return Err(Malformed::Interim);
+                    }
+                    buffer.skip(length);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! A response's head, from bytes (RFC 9112 4-6). A pure function; it decides where the response ends.
+//!
+//! Stricter than it must be wherever a lenient reader beside us could take something else for the end: one length, one
+//! coding, never both, every line with its carriage return, no folded lines.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, response};
+use hyper::ext::ReasonPhrase;
+
+use super::Malformed;
+
+/// Fields of a head that are read without more room being made.
+const FIELDS_USUAL: usize = 100;
+
+/// Fields of a head, at most.
+const FIELDS_MAX: usize = 1000;
+
+/// Room for the fields that a rewrite adds.
+const FIELDS_ADDED: usize = 4;
+
+/// What bytes come to.
+pub(super) enum Step {
+    /// They are the beginning of a head.
+    More,
+    /// An interim response of so many bytes.
+    Interim(usize),
+    /// The response's head.
+    Head(Head),
+}
+
+/// A response's head.
+pub(super) struct Head {
+    pub(super) parts: response::Parts,
+    pub(super) framing: Framing,
+    /// Whether the server leaves the connection open.
+    pub(super) keep_alive: bool,
+    /// What came behind it.
+    pub(super) rest: Bytes,
+}
+
+/// Where a response ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// With its head.
+    Empty,
+    /// After so many bytes, at least one.
+    Length(u64),
+    /// With the last chunk.
+    Chunked,
+    /// With the connection.
+    Close,
+}
+
+/// What the fields say of the connection and of the end.
+#[derive(Default)]
+struct Said {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+/// Reads the head of a response to a request of `method`.
+pub(super) fn head(bytes: &[u8], method: &Method) -> Result<Step, Malformed> {
+    // empty lines before it, which may be left from something else, are not skipped
+    if bytes.first().is_some_and(|&first| first != b'H') {
+        return Err(Malformed::Head);
+    }
+    let mut slots = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
+    match parse(bytes, &mut slots, method) {
+        Err(httparse::Error::TooManyHeaders) => {
+            let mut slots = vec![MaybeUninit::uninit(); FIELDS_MAX];
+            parse(bytes, &mut slots, method).unwrap_or(Err(Malformed::TooLarge))
+        }
+        Err(_) => Err(Malformed::Head),
+        Ok(step) => step,
+    }
+}
+
+fn parse<'b>(
+    bytes: &'b [u8],
+    slots: &mut [MaybeUninit<httparse::Header<'b>>],
+    method: &Method,
+) -> Result<Result<Step, Malformed>, httparse::Error> {
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    Ok(match config.parse_response_with_uninit_headers(&mut parsed, bytes, slots)? {
+        httparse::Status::Partial => Ok(Step::More),
+        httparse::Status::Complete(length) => complete(bytes, length, &parsed, method),
+    })
+}
+
+fn complete(
+    bytes: &[u8],
+    length: usize,
+    parsed: &httparse::Response<'_, '_>,
+    method: &Method,
+) -> Result<Step, Malformed> {
+    no_bare_line_feed(bytes.get(..length).unwrap_or_default())?;
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Malformed::Upgrade);
+    }
+    if status.is_informational() {
+        return Ok(Step::Interim(length));
+    }
+    // one copy, which the fields and a body that came along share
+    let shared = Bytes::copy_from_slice(bytes);
+    let mut said = Said::default();
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + FIELDS_ADDED);
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Head)?;
+        said.hear(&name, field.value)?;
+        let value = if field.value.is_empty() {
+            HeaderValue::from_static("")
+        } else {
+            let at = field.value.as_ptr().addr() - bytes.as_ptr().addr();
+            HeaderValue::from_maybe_shared(shared.slice(at..at + field.value.len())).map_err(|_| Malformed::Head)?
+        };
+        headers.try_append(name, value).map_err(|_| Malformed::TooLarge)?;
+    }
+    let old = parsed.version == Some(0);
+    if said.chunked && said.length.is_some() {
+        return Err(Malformed::BothFramings);
+    }
+    if said.chunked && old {
+        return Err(Malformed::Coding);
+    }
+    let framing = said.framing(status, method);
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = status;
+    parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = headers;
+    if parsed.reason != status.canonical_reason() {
+        let reason = parsed.reason.unwrap_or_default().as_bytes();
+        parts.extensions.insert(ReasonPhrase::try_from(reason).map_err(|_| Malformed::Head)?);
+    }
+    // a body that is announced where there can be none might come all the same
+    let doubtful = status == StatusCode::NO_CONTENT && (said.chunked || said.length.is_some_and(|length| length > 0));
+    let keep_alive = if old { said.keep_alive && !said.close } else { !said.close } && !doubtful;
+    Ok(Step::Head(Head { parts, framing, keep_alive, rest: shared.slice(length..) }))
+}
+
+fn no_bare_line_feed(head: &[u8]) -> Result<(), Malformed> {
+    for at in memchr::memchr_iter(b'\n', head) {
+        if at.checked_sub(1).and_then(|before| head.get(before)) != Some(&b'\r') {
+            return Err(Malformed::BareLineFeed);
+        }
+    }
+    Ok(())
+}
+
+impl Said {
+    fn hear(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Malformed> {
+        if *name == CONTENT_LENGTH {
+            // a list of one number said again is what some servers make of two fields (RFC 9110 8.6)
+            for said in value.split(|&byte| byte == b',') {
+                let length = number(said.trim_ascii()).ok_or(Malformed::Length)?;
+                if self.length.replace(length).is_some_and(|other| other != length) {
+                    return Err(Malformed::Length);
+                }
+            }
+        } else if *name == TRANSFER_ENCODING {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed::Coding);
+            }
+            self.chunked = true;
+        } else if *name == CONNECTION {
+            for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                self.close |= option.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+        Ok(())
+    }
+
+    fn framing(&self, status: StatusCode, method: &Method) -> Framing {
+        if *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+            return Framing::Empty;
+        }
+        match self.length {
+            Some(0) => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None if self.chunked => Framing::Chunked,
+            None => Framing::Close,
+        }
+    }
+}
+
+/// `1*DIGIT` that fits.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(said: &str, method: &Method) -> String {
+        match head(said.as_bytes(), method) {
+            Err(malformed) => format!("{malformed:?}"),
+            Ok(Step::More) => "More".to_owned(),
+            Ok(Step::Interim(length)) => format!("Interim {length}"),
+            Ok(Step::Head(head)) => {
+                let kept = if head.keep_alive { " kept" } else { "" };
+                format!("{} {:?}{kept} +{}", head.parts.status.as_u16(), head.framing, head.rest.len())
+            }
+        }
+    }
+
+    #[test]
+    fn a_heads_end_and_the_responses_are_found() {
+        for (name, said, expected) in [
+            ("a length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "200 Length(2) kept +2"),
+            ("no length", "HTTP/1.1 200 OK\r\n\r\n", "200 Close kept +0"),
+            ("a length of nothing", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 Empty kept +0"),
+            (
+                "the largest length",
+                "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n",
+                "200 Length(18446744073709551615) kept +0",
+            ),
+            ("one more", "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n", "Length"),
+            (
+                "the same length again",
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
+                "200 Length(2) kept +0",
+            ),
+            ("the same in a list", "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n", "200 Length(2) kept +0"),
+            ("another length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n", "Length"),
+            ("another in a list", "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\n", "Length"),
+            ("a signed length", "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n", "Length"),
+            ("a negative length", "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n", "Length"),
+            ("a hexadecimal length", "HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\n", "Length"),
+            ("two numbers", "HTTP/1.1 200 OK\r\nContent-Length: 2 2\r\n\r\n", "Length"),
+            ("a length of no digit", "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", "Length"),
+            ("a comma behind", "HTTP/1.1 200 OK\r\nContent-Length: 2,\r\n\r\n", "Length"),
+            ("chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", "200 Chunked kept +0"),
+            (
+                "chunks twice",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "Coding",
+            ),
+            ("a list of codings", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "Coding"),
+            ("another coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n", "Coding"),
+            ("identity", "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\n", "Coding"),
+            ("a coding of no name", "HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n", "Coding"),
+            ("a coding behind a vertical tab", "HTTP/1.1 200 OK\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", "Head"),
+            ("a coding over HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "Coding"),
+            ("both", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", "BothFramings"),
+            (
+                "both, turned",
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "BothFramings",
+            ),
+            ("no content", "HTTP/1.1 204 No Content\r\n\r\n", "204 Empty kept +0"),
+            ("no content with a length", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n", "204 Empty +0"),
+            ("not modified", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n", "304 Empty kept +0"),
+            ("close", "HTTP/1.1 200 OK\r\nConnection: x, CLOSE\r\nContent-Length: 0\r\n\r\n", "200 Empty +0"),
+            ("an old server", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n", "200 Length(2) +0"),
+            (
+                "one that keeps",
+                "HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\n",
+                "200 Length(2) kept +0",
+            ),
+            ("an interim response", "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP", "Interim 37"),
+            ("an upgrade", "HTTP/1.1 101 Switching Protocols\r\n\r\n", "Upgrade"),
+            ("no reason", "HTTP/1.1 299\r\nContent-Length: 0\r\n\r\n", "299 Empty kept +0"),
+            ("the beginning of one", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", "More"),
+            ("nothing", "", "More"),
+            ("a line of nothing before", "\r\nHTTP/1.1 200 OK\r\n\r\n", "Head"),
+            ("another protocol", "SSH-2.0-x\r\n", "Head"),
+            ("one of ours in its tongue", "HTTX/1.1 200 OK\r\n\r\n", "Head"),
+            ("another version", "HTTP/2.0 200 OK\r\n\r\n", "Head"),
+            ("a status of two digits", "HTTP/1.1 20 OK\r\n\r\n", "Head"),
+            ("a status below all", "HTTP/1.1 099 OK\r\n\r\n", "Head"),
+            ("a status with a letter", "HTTP/1.1 2x0 OK\r\n\r\n", "Head"),
+            ("a folded line", "HTTP/1.1 200 OK\r\nX-A: b\r\n c\r\n\r\n", "Head"),
+            ("a blank before the colon", "HTTP/1.1 200 OK\r\nX-A : b\r\n\r\n", "Head"),
+            ("a blank before the name", "HTTP/1.1 200 OK\r\n X-A: b\r\n\r\n", "Head"),
+            ("a field without a colon", "HTTP/1.1 200 OK\r\nX-A\r\n\r\n", "Head"),
+            ("a field without a name", "HTTP/1.1 200 OK\r\n: b\r\n\r\n", "Head"),
+            ("a bare carriage return", "HTTP/1.1 200 OK\r\nX-A: b\rX-B: c\r\n\r\n", "Head"),
+            ("a bare line feed", "HTTP/1.1 200 OK\r\nX-A: b\nX-B: c\r\n\r\n", "BareLineFeed"),
+            ("line feeds alone", "HTTP/1.1 200 OK\nContent-Length: 0\n\n", "BareLineFeed"),
+            ("a NUL", "HTTP/1.1 200 OK\r\nX-A: b\0c\r\n\r\n", "Head"),
+        ] {
+            assert_eq!(show(said, &Method::GET), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_no_body_and_is_read_as_strictly() {
+        for (name, said, expected) in [
+            ("a length", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "200 Empty kept +0"),
+            ("chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "200 Empty kept +0"),
+            ("neither", "HTTP/1.1 200 OK\r\n\r\n", "200 Empty kept +0"),
+            ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nContent-Length: 8\r\n\r\n", "Length"),
+        ] {
+            assert_eq!(show(said, &Method::HEAD), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_come_as_they_were_said() {
+        let said =
+            "HTTP/1.1 200 Fine\r\nX-Empty:\r\nSet-Cookie: a=1\r\nX-Wide: \t b c \t\r\nset-cookie: b=2\r\n\r\nrest";
+        let Ok(Step::Head(head)) = head(said.as_bytes(), &Method::GET) else { panic!() };
+        let fields: Vec<(&str, &[u8])> =
+            head.parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(fields, [("x-empty", &b""[..]), ("set-cookie", b"a=1"), ("set-cookie", b"b=2"), ("x-wide", b"b c")]);
+        assert_eq!(head.parts.extensions.get::<ReasonPhrase>().unwrap().as_bytes(), b"Fine");
+        assert_eq!(head.rest, "rest");
+    }
+
+    #[test]
+    fn as_many_fields_pass_as_there_may_be() {
+        for (count, expected) in [
+            (FIELDS_USUAL, "200 Close kept +0"),
+            (FIELDS_USUAL + 1, "200 Close kept +0"),
+            (FIELDS_MAX, "200 Close kept +0"),
+            (FIELDS_MAX + 1, "TooLarge"),
+        ] {
+            let said = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X-A: b\r\n".repeat(count));
+            assert_eq!(show(&said, &Method::GET), expected, "{count}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A request's bytes: its head, its chunks, its trailers. What is written was validated by the types it comes in.
+
+use http::header::TRAILER;
+use http::{HeaderMap, HeaderName, HeaderValue, request};
+
+/// Ends a chunk.
+pub(super) const CRLF: &[u8] = b"\r\n";
+
+/// Ends a chunk and the body.
+pub(super) const CRLF_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The head, in origin form.
+pub(super) fn head(to: &mut Vec<u8>, head: &request::Parts) {
+    to.extend_from_slice(head.method.as_str().as_bytes());
+    to.push(b' ');
+    to.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+    to.extend_from_slice(b" HTTP/1.1\r\n");
+    fields(to, &head.headers, |_| true);
+    to.extend_from_slice(CRLF);
+}
+
+fn fields(to: &mut Vec<u8>, headers: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
+    for (name, value) in headers {
+        if wanted(name) {
+            to.extend_from_slice(name.as_str().as_bytes());
+            to.extend_from_slice(b": ");
+            to.extend_from_slice(value.as_bytes());
+            to.extend_from_slice(CRLF);
+        }
+    }
+}
+
+/// The line before a chunk of so many bytes, at least one.
+pub(super) fn chunk_size(to: &mut Vec<u8>, bytes: usize) {
+    let digits = (usize::BITS - bytes.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        let nibble = (bytes >> (digit * 4)) & 0xf;
+        to.push(b"0123456789abcdef".get(nibble).copied().unwrap_or(b'0'));
+    }
+    to.extend_from_slice(CRLF);
+}
+
+/// The end of a chunked body. Only trailers that were announced are said, as a server expects no others.
+pub(super) fn last_chunk(to: &mut Vec<u8>, trailers: Option<&HeaderMap>, announced: &[HeaderValue]) {
+    let Some(trailers) = trailers else {
+        to.extend_from_slice(LAST_CHUNK);
+        return;
+    };
+    to.extend_from_slice(b"0\r\n");
+    fields(to, trailers, |name| is_announced(announced, name));
+    to.extend_from_slice(CRLF);
+}
+
+/// The values of `Trailer`.
+pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderValue> {
+    headers.get_all(TRAILER).iter().cloned().collect()
+}
+
+fn is_announced(announced: &[HeaderValue], name: &HeaderName) -> bool {
+    let mut names = announced.iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    names.any(|announced| announced.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_written_as_it_is() {
+        let request = http::Request::builder()
+            .method("POST")
+            .uri("/a/b?c=%20d")
+            .header("Host", "a")
+            .header("X-Two", "1")
+            .header("X-Two", "2")
+            .header("X-Bytes", HeaderValue::from_bytes(b"\xe4").unwrap())
+            .body(());
+        let (parts, ()) = request.unwrap().into_parts();
+        let mut written = Vec::new();
+        head(&mut written, &parts);
+        let expected: &[u8] = b"POST /a/b?c=%20d HTTP/1.1\r\nhost: a\r\nx-two: 1\r\nx-two: 2\r\nx-bytes: \xe4\r\n\r\n";
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn sizes_of_chunks_are_hexadecimal() {
+        for size in [1, 9, 15, 16, 255, 256, 4096, 65_535, usize::MAX] {
+            let mut written = Vec::new();
+            chunk_size(&mut written, size);
+            assert_eq!(String::from_utf8(written).unwrap(), format!("{size:x}\r\n"));
+        }
+    }
+
+    #[test]
+    fn trailers_are_said_where_they_were_announced() {
+        let mut trailers = HeaderMap::new();
+        for name in ["x-a", "x-b", "x-c"] {
+            trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        for (name, announced, expected) in [
+            ("none", &[][..], "0\r\n\r\n"),
+            ("one", &["x-a"], "0\r\nx-a: 1\r\n\r\n"),
+            ("two, in a list and a field of its own", &["x-z, X-A", "x-b"], "0\r\nx-a: 1\r\nx-b: 1\r\n\r\n"),
+            ("one that begins like another", &["x-aa"], "0\r\n\r\n"),
+        ] {
+            let announced: Vec<HeaderValue> = announced.iter().map(|value| HeaderValue::from_static(value)).collect();
+            let mut written = Vec::new();
+            last_chunk(&mut written, Some(&trailers), &announced);
+            assert_eq!(String::from_utf8(written).unwrap(), expected, "{name}");
+        }
+    }
+}
