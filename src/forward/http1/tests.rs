@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
@@ -77,10 +77,16 @@ async fn ask(request: Request<Body>, pieces: Vec<Vec<u8>>, holds: bool) -> Told 
         Ok(answer) => show(answer.head.status, &answer.head.headers, answer.body.collect().await),
     };
     let mut connection = kept.take();
-    let is_kept = connection.as_mut().is_some_and(Transport::is_quiet);
-    drop(connection);
-    let seen = String::from_utf8(served.await.unwrap()).unwrap();
-    Told { response, kept: is_kept, seen }
+    let (is_kept, seen) = if holds {
+        let is_kept = connection.as_mut().is_some_and(Transport::is_quiet);
+        drop(connection);
+        (is_kept, served.await.unwrap())
+    } else {
+        // all that it says is said, however late
+        let seen = served.await.unwrap();
+        (connection.as_mut().is_some_and(Transport::is_quiet), seen)
+    };
+    Told { response, kept: is_kept, seen: String::from_utf8(seen).unwrap() }
 }
 
 fn show<E>(status: http::StatusCode, headers: &HeaderMap, body: Result<http_body_util::Collected<Bytes>, E>) -> String {
@@ -500,7 +506,9 @@ proptest! {
         local(async {
             let whole = ask(get(), vec![said.clone()], false).await;
             let crumbs = ask(get(), said.chunks(1).map(<[u8]>::to_vec).collect(), false).await;
-            assert_eq!(whole.response, crumbs.response);
+            let lost = |told: Told| if told.response.ends_with(" true") { "lost".to_owned() } else { told.response };
+            // of a head that is broken and has no end either one of the two is seen first
+            assert_eq!(lost(whole), lost(crumbs));
         });
     }
 }
