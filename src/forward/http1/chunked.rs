@@ -80,10 +80,10 @@ impl Chunks {
                 let digit = char::from(byte).to_digit(16).ok_or(Malformed::Chunk)?;
                 Ok(State::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
             }
-            (State::Size { value, digits: 1.. }, b'\r') | (State::Blank(value) | State::Extension(value), b'\r') => {
+            (State::Size { value, digits: 1.. } | State::Blank(value) | State::Extension(value), b'\r') => {
                 Ok(State::SizeEnd(value))
             }
-            (State::Size { value, digits: 1.. }, b'\t' | b' ' | b';') | (State::Blank(value), b'\t' | b' ' | b';') => {
+            (State::Size { value, digits: 1.. } | State::Blank(value), b'\t' | b' ' | b';') => {
                 self.extend()?;
                 Ok(if byte == b';' { State::Extension(value) } else { State::Blank(value) })
             }

@@ -39,19 +39,19 @@ struct Told {
 }
 
 /// Reads a head, says `pieces` one after the other, and hangs up, unless it `holds`.
-async fn serve(mut server: DuplexStream, pieces: Vec<Vec<u8>>, holds: bool) -> Vec<u8> {
+async fn serve(mut peer: DuplexStream, pieces: Vec<Vec<u8>>, holds: bool) -> Vec<u8> {
     let mut seen = Vec::new();
     while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
-        assert_ne!(server.read_buf(&mut seen).await.unwrap(), 0);
+        assert_ne!(peer.read_buf(&mut seen).await.unwrap(), 0);
     }
     for piece in pieces {
-        if server.write_all(&piece).await.is_err() {
+        if peer.write_all(&piece).await.is_err() {
             return seen;
         }
         tokio::task::yield_now().await;
     }
     if holds {
-        drop(server.read_to_end(&mut seen).await);
+        drop(peer.read_to_end(&mut seen).await);
     }
     seen
 }
@@ -61,8 +61,8 @@ fn outgoing(body: Body) -> Outgoing {
 }
 
 async fn ask(request: Request<Body>, pieces: Vec<Vec<u8>>, holds: bool) -> Told {
-    let (stream, server) = duplex(1 << 20);
-    let served = spawn_local(serve(server, pieces, holds));
+    let (stream, peer) = duplex(1 << 20);
+    let serving = spawn_local(serve(peer, pieces, holds));
     let (head, body) = request.into_parts();
     let kept = Rc::new(RefCell::new(None));
     let home = {
@@ -80,10 +80,10 @@ async fn ask(request: Request<Body>, pieces: Vec<Vec<u8>>, holds: bool) -> Told 
     let (is_kept, seen) = if holds {
         let is_kept = connection.as_mut().is_some_and(Transport::is_quiet);
         drop(connection);
-        (is_kept, served.await.unwrap())
+        (is_kept, serving.await.unwrap())
     } else {
         // all that it says is said, however late
-        let seen = served.await.unwrap();
+        let seen = serving.await.unwrap();
         (connection.as_mut().is_some_and(Transport::is_quiet), seen)
     };
     Told { response, kept: is_kept, seen: String::from_utf8(seen).unwrap() }
@@ -230,11 +230,9 @@ fn large_bodies_stream_and_give_their_connection_back() {
     local(async {
         for length in [16 * 1024, 64 * 1024, 300 * 1024] {
             let content = "0123456789abcdef".repeat(length / 16);
-            let chunked: String = content
-                .as_bytes()
-                .chunks(5000)
-                .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk)))
-                .collect();
+            let chunks = content.as_bytes().chunks(5000);
+            let chunks = chunks.map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk)));
+            let chunked = chunks.collect::<Vec<_>>().concat();
             for said in [
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{content}"),
                 format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"),
@@ -292,17 +290,17 @@ fn a_requests_body_is_written_as_its_head_says() {
             ("more than the head says", long(2), frames(vec![chunk("a"), chunk("bcHTTP")]), None),
             ("less than the head says", long(3), frames(vec![chunk("ab")]), None),
         ] {
-            let (stream, mut server) = duplex(4096);
-            let served = spawn_local(async move {
+            let (stream, mut peer) = duplex(4096);
+            let serving = spawn_local(async move {
                 let mut seen = Vec::new();
                 let mut ends = expected.as_ref().map(|body| format!("\r\n\r\n{body}").into_bytes());
                 while ends.as_ref().is_none_or(|end| !seen.ends_with(end)) {
-                    if server.read_buf(&mut seen).await.unwrap() == 0 {
+                    if peer.read_buf(&mut seen).await.unwrap() == 0 {
                         break;
                     }
                 }
                 if ends.take().is_some() {
-                    server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                    peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
                 }
                 (seen, expected)
             });
@@ -315,7 +313,7 @@ fn a_requests_body_is_written_as_its_head_says() {
                 move |stream| *kept.borrow_mut() = Some(stream)
             };
             let answered = exchange(stream, &head, &mut outgoing(body), &Spares::default(), home).await;
-            let (seen, expected) = served.await.unwrap();
+            let (seen, expected) = serving.await.unwrap();
             assert_eq!(answered.is_ok(), expected.is_some(), "{name}");
             assert_eq!(kept.borrow().is_some(), expected.is_some(), "{name}");
             assert!(
@@ -353,8 +351,8 @@ fn an_answer_before_the_requests_end_does_not_give_the_connection_back() {
 #[test]
 fn a_connection_that_takes_nothing_gives_the_request_back() {
     local(async {
-        let (stream, server) = duplex(64);
-        drop(server);
+        let (stream, peer) = duplex(64);
+        drop(peer);
         let (head, ()) = Request::builder().uri("/").body(()).unwrap().into_parts();
         let failed = exchange(stream, &head, &mut Outgoing::empty(), &Spares::default(), drop).await;
         assert!(matches!(failed, Err(Failed::Unsent)));
@@ -364,11 +362,11 @@ fn a_connection_that_takes_nothing_gives_the_request_back() {
 #[test]
 fn what_a_server_said_before_it_stopped_reading_is_heard() {
     local(async {
-        let (stream, mut server) = duplex(4096);
-        server.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
-        let served = spawn_local(async move {
+        let (stream, mut peer) = duplex(4096);
+        peer.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+        let serving = spawn_local(async move {
             let mut seen = [0; 100];
-            server.read_exact(&mut seen).await.unwrap();
+            peer.read_exact(&mut seen).await.unwrap();
         });
         let request = Request::builder().method("POST").uri("/").header("content-length", 100_000).body(());
         let (head, ()) = request.unwrap().into_parts();
@@ -376,14 +374,14 @@ fn what_a_server_said_before_it_stopped_reading_is_heard() {
         let answer = exchange(stream, &head, &mut outgoing(body), &Spares::default(), |_| panic!("kept")).await;
         let answer = answer.unwrap_or_else(|_| panic!("lost"));
         assert_eq!(answer.head.status, 413);
-        served.await.unwrap();
+        serving.await.unwrap();
     });
 }
 
 #[test]
 fn buffers_are_held_only_while_something_is_in_them() {
     local(async {
-        let (stream, mut server) = duplex(4096);
+        let (stream, mut peer) = duplex(4096);
         let spares = Rc::new(Spares::default());
         let (head, ()) = Request::builder().uri("/").body(()).unwrap().into_parts();
         let asked = {
@@ -391,12 +389,12 @@ fn buffers_are_held_only_while_something_is_in_them() {
             spawn_local(async move { exchange(stream, &head, &mut Outgoing::empty(), &spares, drop).await.is_ok() })
         };
         let mut seen = [0; 4];
-        server.read_exact(&mut seen).await.unwrap();
+        peer.read_exact(&mut seen).await.unwrap();
         assert_eq!(spares.kept(), (1, 1), "while the server thinks");
-        server.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        peer.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         assert_eq!(spares.kept(), (0, 1), "while half a head is here");
-        server.write_all(b"Content-Length: 0\r\n\r\n").await.unwrap();
+        peer.write_all(b"Content-Length: 0\r\n\r\n").await.unwrap();
         assert!(asked.await.unwrap());
         assert_eq!(spares.kept(), (1, 1), "after");
     });
@@ -404,8 +402,8 @@ fn buffers_are_held_only_while_something_is_in_them() {
 
 /// What hyper makes of the same bytes.
 async fn ask_hyper(head_only: bool, pieces: Vec<Vec<u8>>) -> String {
-    let (stream, server) = duplex(1 << 20);
-    let served = spawn_local(serve(server, pieces, false));
+    let (stream, peer) = duplex(1 << 20);
+    let serving = spawn_local(serve(peer, pieces, false));
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Body>(io).await.unwrap();
     spawn_local(async move { drop(connection.await) });
@@ -420,7 +418,7 @@ async fn ask_hyper(head_only: bool, pieces: Vec<Vec<u8>>) -> String {
             show(head.status, &head.headers, Body::streamed(body).collect().await)
         }
     };
-    served.await.unwrap();
+    serving.await.unwrap();
     told
 }
 
@@ -442,8 +440,8 @@ fn response() -> impl Strategy<Value = (String, bool)> {
         "[a-z]{0,200}".prop_map(|text| (text, String::new())),
         (proptest::collection::vec("[a-z]{1,40}", 0..6), proptest::option::of("[!-~]{1,9}"), "(;[a-z]{1,3})?")
             .prop_map(|(chunks, trailer, extension)| {
-                let mut text: String =
-                    chunks.iter().map(|chunk| format!("{:x}{extension}\r\n{chunk}\r\n", chunk.len())).collect();
+                let chunks = chunks.iter().map(|chunk| format!("{:x}{extension}\r\n{chunk}\r\n", chunk.len()));
+                let mut text = chunks.collect::<Vec<_>>().concat();
                 text += "0\r\n";
                 text += &trailer.map(|value| format!("X-Sum: {value}\r\n")).unwrap_or_default();
                 text += "\r\n";
