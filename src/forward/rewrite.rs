@@ -42,7 +42,7 @@ pub fn request(head: &mut request::Parts, outbound: &Outbound<'_>) -> Hop {
     let trailer = headers.remove(TRAILER);
     let hop = fields::strip_hop_by_hop(headers);
     if let Some(trailer) = trailer {
-        // the announcement is of the content and passes; hyper sends no trailer over HTTP/1.1 that was not announced
+        // the announcement is of the content and passes; over HTTP/1.1 no trailer is sent that was not announced
         headers.insert(TRAILER, trailer);
     }
     fields::strip_untrusted(headers, names, origin.trusted);
@@ -166,7 +166,7 @@ fn frame(head: &mut request::Parts, body: &impl http_body::Body) {
         head.headers.remove(TRAILER);
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     } else {
-        // said here, since hyper drops the body of a GET whose length is not known
+        // said here, since a connection frames the body by what its head says
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
