@@ -13,7 +13,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
     && useradd --system --uid 10001 --home-dir /var/lib/portcullis --create-home portcullis
 COPY --from=build /portcullis /usr/local/bin/portcullis
 USER portcullis
-# the store stands here unless the configuration says otherwise; the configuration is mounted
+# a place for the store, which the configuration has to name; the configuration is mounted, and read only
 WORKDIR /var/lib/portcullis
 VOLUME /var/lib/portcullis
 EXPOSE 8443

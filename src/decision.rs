@@ -67,6 +67,11 @@ pub struct Decision<'s> {
 /// [`Rejection::MethodNotAllowed`].
 pub fn place<'s>(snapshot: &'s Snapshot, head: Head<'_>, target: &Target) -> Result<Place<'s>, Rejection> {
     let host = target::host(head.uri, head.headers, head.version)?;
+    // Methods are case-sensitive (RFC 9110 9.1), but many servers raise them: `delete` would walk past a route for `DELETE`
+    // and be done all the same.
+    if head.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err(Rejection::BadRequest("Method must be in upper case"));
+    }
     if let Some(endpoint) = snapshot.endpoints.get(target.path()) {
         return Ok(Place::Endpoint(endpoint));
     }

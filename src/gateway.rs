@@ -4,13 +4,13 @@
 //! its counters, so that a request meets no other worker on its way.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -35,6 +35,9 @@ use crate::wire::accept;
 use crate::wire::body::Body;
 use crate::wire::forwarded;
 use crate::wire::target::Target;
+
+/// How often a worker without requests looks for another snapshot.
+const ADOPT_EVERY: Duration = Duration::from_millis(250);
 
 /// The id of a request, in both directions.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -131,7 +134,7 @@ impl Voice {
 }
 
 impl Worker {
-    /// A worker of `gateway`, to be used by the thread that makes it.
+    /// A worker of `gateway`, to be used by the thread that makes it, on its `LocalRuntime`.
     pub fn new(gateway: Arc<Gateway>) -> Self {
         let state = &gateway.state;
         let upstreams = Upstreams::new(Arc::clone(&state.fleet), state.clock.clone());
@@ -139,7 +142,9 @@ impl Worker {
         let current = RefCell::new(Current::of(gateway.snapshot(), &metrics, state));
         upstreams.apply(&current.borrow().snapshot.upstreams);
         upstreams.obey(&state.authenticator, &current.borrow().snapshot.auth);
-        Self(Rc::new(Inner { upstreams, metrics, current, random: RefCell::default(), gateway }))
+        let worker = Self(Rc::new(Inner { upstreams, metrics, current, random: RefCell::default(), gateway }));
+        tokio::task::spawn_local(adopt(Rc::downgrade(&worker.0)));
+        worker
     }
 
     /// What is in force, once a request.
@@ -161,7 +166,7 @@ impl Worker {
         peer: &Peer,
         exchange: &mut Exchange,
         voice: &mut Voice,
-        request: Request<Incoming>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, Rejection> {
         let state = &self.0.gateway.state;
         let target = Target::parse(request.uri(), &snapshot.paths)?;
@@ -234,7 +239,7 @@ impl Worker {
         peer: &Peer,
         exchange: &Exchange,
         endpoint: &Endpoint,
-        request: Request<Incoming>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, Rejection> {
         let trusted = snapshot.trusted_proxies.trusts(peer.address.ip());
         let asked = Asked {
@@ -246,7 +251,7 @@ impl Worker {
             https: forwarded::caller_is_https(peer.https, trusted, request.headers()),
             metrics: &self.0.metrics,
         };
-        let request = request.map(|body| Body::streamed(body).stalling_after(snapshot.caller_timeouts.idle));
+        let request = request.map(|body| body.stalling_after(snapshot.caller_timeouts.idle));
         self.0.gateway.state.endpoints.answer(endpoint, asked, request).await
     }
 
@@ -281,6 +286,15 @@ impl Worker {
     }
 }
 
+/// Takes what is in force even where no request comes: open streams obey the settings of now.
+async fn adopt(worker: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(ADOPT_EVERY).await;
+        let Some(worker) = worker.upgrade() else { return };
+        Worker(worker).current();
+    }
+}
+
 impl Current {
     fn of(snapshot: Arc<Snapshot>, metrics: &Rc<WorkerMetrics>, state: &State) -> Self {
         let access_log = snapshot.log.access.then(|| state.lines.clone());
@@ -291,6 +305,8 @@ impl Current {
 
 impl Handler for Worker {
     async fn handle(&self, peer: &Rc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        let lingers = request.version() == Version::HTTP_2;
+        let request = request.map(Body::streamed).map(|body| if lingers { body.lingering() } else { body });
         let current = self.current();
         let snapshot = &**current.snapshot;
         let mut exchange = self.open(&current, peer, request.method(), request.headers());
@@ -385,17 +401,17 @@ fn format(headers: &HeaderMap) -> Format {
 ///
 /// # Errors
 /// [`Rejection::BodyTooLarge`] where it says of itself that it is too large.
-fn capped(request: Request<Incoming>, bytes_max: u64) -> Result<Request<Body>, Rejection> {
+fn capped(request: Request<Body>, bytes_max: u64) -> Result<Request<Body>, Rejection> {
     if bytes_max == 0 {
-        return Ok(request.map(Body::streamed));
+        return Ok(request);
     }
     if request.body().size_hint().lower() > bytes_max {
         return Err(Rejection::BodyTooLarge);
     }
-    Ok(request.map(|body| Body::streamed(body).capped(bytes_max)))
+    Ok(request.map(|body| body.capped(bytes_max)))
 }
 
 /// The method that routes know: a WebSocket over HTTP/2 (RFC 8441 4) is asked for by `CONNECT`, over HTTP/1.1 by `GET`.
-fn routed_method(request: &Request<Incoming>) -> &Method {
+fn routed_method(request: &Request<Body>) -> &Method {
     if request.extensions().get::<Protocol>().is_some() { &Method::GET } else { request.method() }
 }

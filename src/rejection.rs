@@ -330,6 +330,8 @@ impl Rejection {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(audience.format)));
+        // a refusal is said to one caller; over gRPC it is a 200, and a 404 may be kept without being asked to
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if audience.format == Format::Grpc {
             grpc_fields(headers, row.status, &message);
         }
@@ -360,15 +362,6 @@ impl Rejection {
             rate_limit_fields(headers, exhausted);
         } else if matches!(self, Self::StoreUnavailable | Self::PasswordQueueFull) {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(RETRY_LATER)));
-        } else if matches!(
-            self,
-            Self::LoginFailed(_)
-                | Self::InvalidClient(_)
-                | Self::RefreshFailed(_)
-                | Self::InvalidRequest(_)
-                | Self::OAuth(..)
-        ) {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
     }
 }

@@ -12,6 +12,9 @@ use super::tree::{Node, Value};
 const MASK: &str = "********";
 /// A longer line is cut around the caret.
 const LINE_CHARS_MAX: usize = 160;
+
+/// So many characters of base64 without a break are no path; a line of PEM has 64, and one of a short key nearly as many.
+const KEY_LINE_CHARS_MIN: usize = 44;
 /// A longer line is not shown: it was not written by hand, and each problem in it would cost reading it again.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
@@ -100,7 +103,7 @@ fn hide(node: &Node, secret: bool, text: &str, hidden: &mut Vec<Range<usize>>) {
     match &node.value {
         Value::Scalar(_) => {
             let source = text.get(node.bytes.clone()).unwrap_or_default();
-            if secret && !only_names_variables(source) {
+            if is_key_material(source) || secret && !only_names_variables(source) {
                 hidden.push(node.bytes.clone());
             }
         }
@@ -116,6 +119,13 @@ fn hide(node: &Node, secret: bool, text: &str, hidden: &mut Vec<Range<usize>>) {
             }
         }
     }
+}
+
+/// A private key that was pasted where its path belongs, whole or a line of it.
+fn is_key_material(source: &str) -> bool {
+    let text = source.trim().trim_matches(['"', '\'']);
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    text.contains("PRIVATE KEY") || text.len() >= KEY_LINE_CHARS_MIN && text.bytes().all(base64)
 }
 
 fn only_names_variables(source: &str) -> bool {
@@ -135,7 +145,7 @@ fn guess(text: &str) -> Vec<Range<usize>> {
         start = range.end;
         let body = line.trim_start_matches([' ', '\t', '-']);
         let indent = line.len() - body.len();
-        if below.is_some_and(|outer| indent > outer || body.trim().is_empty()) {
+        if is_key_material(body) || below.is_some_and(|outer| indent > outer || body.trim().is_empty()) {
             hidden.push(range);
             continue;
         }
@@ -174,6 +184,13 @@ mod tests {
             ("and one with a misspelt key", "pasword: canary", 1, "pasword:********"),
             ("and a quoted key", "\"secret\": canary", 1, "\"secret\":********"),
             ("and what goes on below", "secret: |\n  canary\nb: c", 2, "********"),
+            ("a key that was pasted", "private_key: |\n  -----BEGIN PRIVATE KEY-----", 2, "********"),
+            (
+                "and each of its lines",
+                "private_key: |\n  MC4CAQAwBQYDK2VwBCIEIFcanaryFcanaryFcanaryFcanaryFcanaryFcanaryA",
+                2,
+                "********",
+            ),
             ("what comes after it is shown", "secret: |\n  canary\nb: c", 3, "b: c"),
             ("a section of settings is shown", "passwords: { min_bytes: 8", 1, "passwords: { min_bytes: 8"),
             ("credentials of a URL are masked", "store: mysql://root:canary@db/x", 1, "store: mysql://********@db/x"),

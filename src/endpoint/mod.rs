@@ -247,15 +247,16 @@ impl Action {
 
     const fn allow(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            Self::Login => "GET, POST",
-            Self::Jwks | Self::Metadata => "GET, HEAD",
-            Self::ClientLogin
+            // a GET without credentials is refused as the wrong method, so it is not held out to anybody
+            Self::Login
+            | Self::ClientLogin
             | Self::Refresh
             | Self::OauthToken
             | Self::Revoke
             | Self::Introspect
             | Self::Register
             | Self::ChangePassword => "POST",
+            Self::Jwks | Self::Metadata => "GET, HEAD",
         })
     }
 }

@@ -16,6 +16,15 @@ use crate::principal::Scheme;
 /// The status of a request whose caller went away before there was one, as nginx logs it.
 const CALLER_LEFT: u16 = 499;
 
+/// What is logged of a path and of a method, in bytes: lines wait in memory, and who calls chooses their length.
+const PATH_BYTES_MAX: usize = 2048;
+const METHOD_BYTES_MAX: usize = 32;
+
+/// The beginning of `text`, of at most so many bytes.
+fn shortened(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default()
+}
+
 /// Where a worker records its requests.
 #[derive(Debug)]
 pub struct Recorder {
@@ -94,7 +103,7 @@ impl Exchange {
     /// The path was found to be unambiguous.
     pub fn asked(&mut self, path: &str) {
         if self.recorder.access_log.is_some() {
-            self.path = Some(path.into());
+            self.path = Some(shortened(path, PATH_BYTES_MAX).into());
         }
     }
 
@@ -143,7 +152,7 @@ impl Drop for Exchange {
             time: self.recorder.clock.wall(),
             request_id: self.request_id_text(),
             address: self.address,
-            method: self.method.as_str(),
+            method: shortened(self.method.as_str(), METHOD_BYTES_MAX),
             path: self.path.as_deref(),
             route,
             status: self.status,
@@ -162,6 +171,13 @@ impl Drop for Exchange {
 mod tests {
     use super::*;
     use crate::record::metrics::Metrics;
+
+    #[test]
+    fn what_is_logged_has_a_bound() {
+        for (text, bytes_max, expected) in [("abc", 3, "abc"), ("abcd", 3, "abc"), ("aää", 2, "a"), ("", 3, "")] {
+            assert_eq!(shortened(text, bytes_max), expected);
+        }
+    }
 
     #[test]
     fn a_request_is_counted_once_whichever_way_it_ends() {

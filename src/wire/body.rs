@@ -3,6 +3,7 @@
 //! A [`Body`] never collects. It can be capped, it gives up where nothing moves, and it says once how it ended. Trailers
 //! pass through [`crate::wire::fields::keep_trailers`].
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -53,7 +54,12 @@ pub struct Body {
     stall_after: Option<Duration>,
     stall: Option<Pin<Box<Sleep>>>,
     hook: Option<Hook>,
+    lingers: bool,
 }
+
+/// What is read of a body that nobody wants, and for how long, so that its sender comes to read the answer.
+const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(5);
 
 enum Source {
     Empty,
@@ -85,7 +91,7 @@ impl Body {
     }
 
     const fn of(source: Source) -> Self {
-        Self { source, passed: 0, bytes_max: None, stall_after: None, stall: None, hook: None }
+        Self { source, passed: 0, bytes_max: None, stall_after: None, stall: None, hook: None, lingers: false }
     }
 
     /// Fails with [`BodyError::TooLarge`] once more than `bytes_max` have come.
@@ -99,6 +105,15 @@ impl Body {
     #[must_use]
     pub const fn stalling_after(mut self, after: Duration) -> Self {
         self.stall_after = Some(after);
+        self
+    }
+
+    /// Where nobody reads it to its end, what still comes is read and dropped for a while, by a task of the worker's own.
+    /// For HTTP/2: a stream that is answered while its body comes is reset at once else, which RFC 9113 8.1 allows and
+    /// usual clients take for a failure.
+    #[must_use]
+    pub const fn lingering(mut self) -> Self {
+        self.lingers = true;
         self
     }
 
@@ -211,7 +226,16 @@ impl Drop for Body {
     fn drop(&mut self) {
         let end = if self.is_end_stream() { BodyEnd::Complete } else { BodyEnd::Dropped };
         self.finish(end);
+        // without a runtime the connection ends as well
+        if self.lingers && end == BodyEnd::Dropped && tokio::runtime::Handle::try_current().is_ok() {
+            let rest = Self::of(std::mem::replace(&mut self.source, Source::Empty)).capped(LINGER_BYTES_MAX);
+            tokio::task::spawn_local(tokio::time::timeout(LINGER, read_and_drop(rest)));
+        }
     }
+}
+
+async fn read_and_drop(mut body: Body) {
+    while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
 }
 
 impl std::fmt::Debug for Body {

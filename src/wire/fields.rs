@@ -31,8 +31,21 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     HTTP2_SETTINGS,
 ];
 
-/// Fields by which a proxy in front tells who calls and what for; believed of trusted ones only.
-const PROXY_FIELDS: [&str; 4] = ["forwarded", "x-real-ip", "x-original-url", "x-rewrite-url"];
+/// Fields by which a proxy in front tells who calls and what for, and by which a server is made to take a request for
+/// another one than was authorised; believed of trusted peers only. `Proxy` becomes `HTTP_PROXY` in CGI's environment.
+const PROXY_FIELDS: [&str; 11] = [
+    "forwarded",
+    "proxy",
+    "x-real-ip",
+    "x-original-url",
+    "x-original-uri",
+    "x-original-host",
+    "x-original-method",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
 
 /// And all that begin so.
 const PROXY_PREFIX: &str = "x-forwarded-";

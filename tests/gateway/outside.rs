@@ -24,6 +24,24 @@ fn curl_speaks_with_it_in_every_version() {
 }
 
 #[test]
+fn curl_reads_the_refusal_of_an_upload_over_http2() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("body");
+    for bytes in [1_000, 10_000, 200_000] {
+        std::fs::write(&file, vec![b'x'; bytes]).unwrap();
+        let body = format!("@{}", file.display());
+        for turn in 0..5 {
+            let (response, _) = curl(&["--http2-prior-knowledge", "--data-binary", &body, &gateway.url("/user/x")]);
+            assert_eq!(response.status, 401, "{bytes} bytes, turn {turn}");
+            assert!(response.text().contains("missing_credentials"));
+        }
+    }
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
 fn pyjwt_verifies_our_tokens_by_our_published_keys() {
     let upstream = Upstream::hello();
     let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));

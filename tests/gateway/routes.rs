@@ -51,6 +51,26 @@ fn the_most_specific_route_decides_whatever_the_order_in_the_file() {
 }
 
 #[test]
+fn a_method_in_lower_case_does_not_walk_past_the_rule_for_it() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "
+upstreams: {{ api: {{ servers: ['{}'] }} }}
+routes:
+  - {{ path: /orders/**, allow: anyone, to: api }}
+  - {{ path: /orders/**, methods: [DELETE], allow: [admin], to: api }}
+",
+        upstream.url()
+    ));
+    for (method, status) in [("DELETE", 401), ("delete", 400), ("DELETe", 400), ("PURGE", 200)] {
+        let head = format!("{method} /orders/7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let answer = String::from_utf8(gateway.raw(head.as_bytes())).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method}: {answer}");
+    }
+    assert_eq!(upstream.received().len(), 1, "what was refused reached nobody");
+}
+
+#[test]
 fn what_no_route_allows_is_404_or_405_and_reaches_nobody() {
     let upstream = Upstream::hello();
     let gateway = Gateway::start(&format!(
