@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
@@ -232,6 +233,19 @@ impl Http1Transport for Stream {
                 pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
             }
         }
+    }
+}
+
+impl Stream {
+    /// As `is_quiet`, by the word of the system and not only of what the runtime has heard of by now: a server that closes
+    /// right behind its response is seen to have done so.
+    pub(super) fn is_surely_quiet(&self) -> bool {
+        let tcp = match &self.transport {
+            Transport::Plain(tcp) => tcp,
+            Transport::Tls(tls) => tls.get_ref().0,
+        };
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        SockRef::from(tcp).peek(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -94,6 +94,18 @@ struct Shared {
     since: Cell<Instant>,
 }
 
+/// Which kept connections may be used for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reuse {
+    /// None.
+    No,
+    /// One on which nothing is known to have happened. The server may close it as it is used, so it is for requests that
+    /// can be sent again.
+    Quiet,
+    /// One that the system says is open, at the price of asking it.
+    Sure,
+}
+
 /// A connection for one request.
 pub(super) struct Lease {
     way: Way,
@@ -237,15 +249,15 @@ impl Server {
         self.dialer.address.protocol
     }
 
-    /// A connection: a kept one if `reuse`, else a new one.
+    /// A connection: a kept one as far as `reuse` allows, else a new one.
     pub(super) async fn lease(
         self: &Rc<Self>,
-        reuse: bool,
+        reuse: Reuse,
         now: Instant,
         timeouts: &Timeouts,
     ) -> Result<Lease, DialError> {
         self.idle_for.set(timeouts.idle);
-        if reuse && let Some(way) = self.kept(now) {
+        if let Some(way) = self.kept(reuse, now) {
             return Ok(Lease { way, reused: true });
         }
         self.bounded(timeouts, self.open(reuse)).await
@@ -290,8 +302,9 @@ impl Server {
         connected
     }
 
-    fn kept(&self, now: Instant) -> Option<Way> {
+    fn kept(&self, reuse: Reuse, now: Instant) -> Option<Way> {
         match self.spoken.get() {
+            _ if reuse == Reuse::No => None,
             Spoken::Unknown => None,
             Spoken::Http2 => self.shareable(),
             Spoken::Http1 => {
@@ -303,7 +316,7 @@ impl Server {
                         return None;
                     }
                     // one that was closed, or over which something came that nobody asked for, serves nobody
-                    if newest.connection.is_quiet() {
+                    if newest.connection.is_quiet() && (reuse == Reuse::Quiet || newest.connection.is_surely_quiet()) {
                         return Some(Way::Http1(newest.connection));
                     }
                 }
@@ -324,12 +337,12 @@ impl Server {
         InShared { connection, clock: self.clock.clone() }
     }
 
-    async fn open(self: &Rc<Self>, reuse: bool) -> Result<Lease, DialError> {
+    async fn open(self: &Rc<Self>, reuse: Reuse) -> Result<Lease, DialError> {
         if self.spoken.get() == Spoken::Http1 {
             return Ok(Lease { way: Way::Http1(self.dialer.dial(Offer::Any).await?.stream), reused: false });
         }
         let turn = self.opening.acquire().await;
-        if reuse && let Some(way) = self.kept(self.clock.now()) {
+        if let Some(way) = self.kept(reuse, self.clock.now()) {
             return Ok(Lease { way, reused: true });
         }
         if self.spoken.get() == Spoken::Http1 {

@@ -18,7 +18,7 @@ use super::health::{Fleet, ServerKey};
 use super::http1::Spares;
 use super::leash::{Form, Leashes, Tether};
 use super::outgoing::{Outgoing, Progress};
-use super::pool::{Broken, Failure, InFlight, Lease, Reply, Server};
+use super::pool::{Broken, Failure, InFlight, Lease, Reply, Reuse, Server};
 use super::retry::{self, ATTEMPTS_MAX, Copy, Loss};
 use super::rewrite::{self, Outbound};
 use super::upgrade::{self, Asked, OpenStream, Outcome};
@@ -219,14 +219,20 @@ impl Upstreams {
         sent: &mut Sent,
     ) -> Result<Arrived, Rejection> {
         let now = self.clock.now();
-        let (mut tried, mut reuse, mut repeated) = (Vec::new(), true, false);
+        let (mut tried, mut reuse, mut revisit, mut repeated) = (Vec::new(), true, false, false);
         let mut first_sent: Option<Instant> = None;
         let mut failure = Rejection::NoHealthyUpstream;
         for _ in 0..ATTEMPTS_MAX {
-            let Some(server) = group.choose(&tried, now, !reuse) else { break };
+            let Some(server) = group.choose(&tried, now, revisit) else { break };
             sent.server = Some(Arc::clone(&server.label));
             let in_flight = InFlight::new(&server);
-            let lease = match server.lease(reuse, now, passing.timeouts).await {
+            let again = !repeated && retry::may_repeat(&head.method, passing.progress.is_some());
+            let allowed = match (reuse, again) {
+                (false, _) => Reuse::No,
+                (true, true) => Reuse::Quiet,
+                (true, false) => Reuse::Sure,
+            };
+            let lease = match server.lease(allowed, now, passing.timeouts).await {
                 Ok(lease) => lease,
                 Err(error) => {
                     failure = connect_failed(&server, &error);
@@ -234,10 +240,9 @@ impl Upstreams {
                     continue;
                 }
             };
-            let again = !repeated && retry::may_repeat(&head.method, passing.progress.is_some());
             passing.fit(&mut head, &body, &lease, &server);
             let first = *first_sent.get_or_insert_with(|| if lease.reused { now } else { self.clock.now() });
-            let over_http2 = lease.is_http2();
+            let (over_http2, reused) = (lease.is_http2(), lease.reused);
             let copy = (again && over_http2).then(|| Copy::of(&head));
             let exchanged = lease.exchange(&server, &mut head, &mut body);
             match self.deadlines.within(|| passing.deadline(first), exchanged).await {
@@ -247,7 +252,7 @@ impl Upstreams {
                 }
                 Ok(Err(Failure::Unsent)) => {
                     // the server closed a kept connection as we took it; nothing was sent
-                    reuse = false;
+                    (reuse, revisit) = (false, true);
                     failure = Rejection::UpstreamUnavailable;
                 }
                 Ok(Err(Failure::Lost(loss, error))) => {
@@ -259,7 +264,8 @@ impl Upstreams {
                         head = copy.again();
                     }
                     body = Outgoing::empty();
-                    (reuse, repeated) = (false, true);
+                    // a kept connection may have been closed as it was used; a new one that broke is the server's doing
+                    (reuse, revisit, repeated) = (false, reused, true);
                     failure = Rejection::UpstreamUnavailable;
                     tried.push(server);
                 }
