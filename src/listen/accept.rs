@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::link::{Guard, Order, Worker};
+use super::socket::Speaks;
 use super::{BoundListener, Handler, Peer, ServeSettings, Shutdown, connection};
 
 /// How long accepting pauses where descriptors or memory have run out: a connection that ends meanwhile is worth more than
@@ -30,18 +31,30 @@ pub async fn serve<H: Handler>(listeners: Vec<BoundListener>, handler: H, settin
     let sweeper = Abandoned(spawn_local(sweep(Rc::clone(&worker))));
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| Listener::new(listener, handler.clone(), &worker, &shutdown))
-        .map(|listener| Abandoned(spawn_local(listener.run())))
+        .map(|BoundListener { socket, label, speaks, .. }| {
+            let listener = Listener {
+                label,
+                speaks,
+                handler: handler.clone(),
+                worker: Rc::clone(&worker),
+                shutdown: shutdown.clone(),
+                connections: Arc::clone(&worker.settings.shared.connections),
+            };
+            Abandoned(spawn_local(listener.run(socket)))
+        })
         .collect();
     shutdown.wait().await;
-    // what was accepted last is served too, so the connections are told after the listeners have closed
-    for mut listener in accepting {
-        if let Err(error) = (&mut listener.0).await {
-            tracing::error!(%error, "a listener ended by a panic");
-        }
-    }
+    // first, since connections without a request make room for those that wait at the cap; later ones are told as they begin
     worker.order(Order::Finish);
-    if timeout(drain, worker.open.none()).await.is_err() {
+    let drained = async {
+        for mut listener in accepting {
+            if let Err(error) = (&mut listener.0).await {
+                tracing::error!(%error, "a listener ended by a panic");
+            }
+        }
+        worker.open.none().await;
+    };
+    if timeout(drain, drained).await.is_err() {
         worker.order(Order::Abort);
         // where they are not gone by then, the end of the runtime ends them
         drop(timeout(LAST_WORDS, worker.open.none()).await);
@@ -68,47 +81,52 @@ async fn sweep(worker: Rc<Worker>) {
 }
 
 struct Listener<H> {
-    bound: BoundListener,
+    label: Arc<str>,
+    speaks: Speaks,
     handler: H,
     worker: Rc<Worker>,
     shutdown: Shutdown,
     connections: Arc<Semaphore>,
 }
 
-impl<H: Handler> Listener<H> {
-    fn new(bound: BoundListener, handler: H, worker: &Rc<Worker>, shutdown: &Shutdown) -> Self {
-        let connections = Arc::clone(&worker.settings.shared.connections);
-        Self { bound, handler, worker: Rc::clone(worker), shutdown: shutdown.clone(), connections }
-    }
+/// A connection that was accepted, and who is at its other end.
+type Accepted = (TcpStream, SocketAddr);
 
-    async fn run(self) {
-        let socket = match self.bound.socket.try_clone().and_then(TcpListener::from_std) {
+impl<H: Handler> Listener<H> {
+    async fn run(self, socket: std::net::TcpListener) {
+        let socket = match TcpListener::from_std(socket) {
             Ok(socket) => socket,
-            Err(error) => return tracing::error!(listener = %self.bound.label, %error, "cannot listen"),
+            Err(error) => return tracing::error!(listener = %self.label, %error, "cannot listen"),
         };
-        // the clone above is of the descriptor only: the socket closes with the last of both
+        let mut held = None;
         tokio::select! {
-            () = self.accept(&socket) => {}
+            () = self.accept(&socket, &mut held) => {}
             () = self.shutdown.wait() => {}
         }
-        self.empty(&socket);
+        // what waits in the queue would be reset where the socket closes
+        let queued = std::iter::from_fn(|| socket.accept().now_or_never()?.ok());
+        let accepted: Vec<Accepted> = held.into_iter().chain(queued).collect();
+        drop(socket);
+        for one in accepted {
+            self.start_in_turn(&mut Some(one)).await;
+        }
     }
 
-    /// Accepts for ever. At the cap one connection is held, and the others wait in the listen queue: to wait for room before
-    /// there is a connection would keep room from another worker that has one.
-    async fn accept(&self, socket: &TcpListener) {
+    /// Accepts for ever. At the cap one connection is `held`, and the others wait in the listen queue: to wait for room
+    /// before there is a connection would keep room from another worker that has one.
+    async fn accept(&self, socket: &TcpListener, held: &mut Option<Accepted>) {
         let mut failed_before = false;
         loop {
             match socket.accept().await {
-                Ok((stream, address)) => {
+                Ok(accepted) => {
                     failed_before = false;
-                    let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
-                    self.start(stream, address, permit);
+                    *held = Some(accepted);
+                    self.start_in_turn(held).await;
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     if !failed_before {
-                        tracing::warn!(listener = %self.bound.label, %error, "cannot accept connections");
+                        tracing::warn!(listener = %self.label, %error, "cannot accept connections");
                     }
                     failed_before = true;
                     sleep(PAUSE).await;
@@ -117,21 +135,21 @@ impl<H: Handler> Listener<H> {
         }
     }
 
-    /// Accepts what waits in the queue, which closing the socket would reset.
-    fn empty(&self, socket: &TcpListener) {
-        while let Some(Ok((stream, address))) = socket.accept().now_or_never() {
-            let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else { return };
+    /// Serves a connection once there is room; until then it stays where it is.
+    async fn start_in_turn(&self, held: &mut Option<Accepted>) {
+        let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+        if let Some((stream, address)) = held.take() {
             self.start(stream, address, permit);
         }
     }
 
     fn start(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
-        let (speaks, worker) = (self.bound.speaks.clone(), Rc::clone(&self.worker));
-        let guard = Guard::new(&worker, &self.bound.label, permit);
+        let (speaks, worker) = (self.speaks.clone(), Rc::clone(&self.worker));
+        let guard = Guard::new(&worker, &self.label, permit);
         let peer = Rc::new(Peer {
             address,
-            listener: Arc::clone(&self.bound.label),
-            https: self.bound.acceptor().is_some(),
+            listener: Arc::clone(&self.label),
+            https: matches!(speaks, Speaks::Tls(_)),
             shutdown: self.shutdown.clone(),
         });
         spawn_local(connection::serve(stream, speaks, peer, self.handler.clone(), worker, guard));

@@ -469,6 +469,35 @@ async fn http2_is_spoken_with_prior_knowledge() {
 }
 
 #[tokio::test]
+async fn a_drain_at_the_cap_answers_who_was_accepted() {
+    run(async {
+        let mut limits = limits();
+        limits.bounds.connections_max = 2;
+        let server = Server::start(Mode::Plain, &limits);
+        let mut idle = [server.connect().await, server.connect().await];
+        for socket in &mut idle {
+            socket.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            until(socket, "/a ").await;
+        }
+        let mut waiting = Vec::new();
+        for _ in 0..4 {
+            let mut socket = server.connect().await;
+            socket.write_all(b"GET /b HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            waiting.push(socket);
+        }
+        sleep(Duration::from_millis(50)).await;
+        server.shutdown.begin();
+        for mut socket in waiting {
+            let response = rest(&mut socket).await;
+            assert!(response.contains("connection: close\r\n") && response.ends_with("/b "), "{response}");
+        }
+        timeout(PATIENCE, server.task).await.expect("the drain ends").unwrap();
+        assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_drain_lets_requests_finish_and_closes_the_rest() {
     run(async {
         let server = Server::start(Mode::Plain, &limits());
