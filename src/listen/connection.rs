@@ -27,7 +27,7 @@ use super::head::Scanner;
 use super::link::{Guard, Link, Order, Phase, Tracked, UnderWay, Worker};
 use super::socket::Speaks;
 use super::tls::Acceptor;
-use super::{Handler, Peer, redirect};
+use super::{Handler, Peer, head, redirect};
 use crate::rejection::Rejection;
 use crate::wire::body::Body;
 
@@ -56,6 +56,7 @@ struct Service<H> {
     link: Arc<Link>,
     /// The port of https, on a redirect listener.
     redirect_to: Option<u16>,
+    headers_max: usize,
 }
 
 /// Serves a connection that was accepted.
@@ -154,7 +155,8 @@ async fn speaks_http2(socket: &mut TcpStream, ahead: &mut BytesMut) -> io::Resul
 
 impl<H: Handler> Service<H> {
     fn new(handler: H, peer: Rc<Peer>, worker: &Worker, redirect_to: Option<u16>) -> Rc<Self> {
-        Rc::new(Self { handler, peer, link: worker.link(), redirect_to })
+        let headers_max = worker.settings.bounds.headers_max;
+        Rc::new(Self { handler, peer, link: worker.link(), redirect_to, headers_max })
     }
 
     async fn http1<S>(self: Rc<Self>, socket: S, ahead: BytesMut, worker: &Worker, guard: Guard)
@@ -238,6 +240,11 @@ impl<H: Handler> Service<H> {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        if request.version() == Version::HTTP_2
+            && let Err(fault) = head::look_at_http2(request.headers(), self.headers_max)
+        {
+            return self.handler.refuse(&self.peer, fault.into());
+        }
         let Some(https_port) = self.redirect_to else { return self.handler.handle(&self.peer, request).await };
         match redirect::location(request.uri(), request.headers(), https_port) {
             Ok(location) => self.handler.redirect(&self.peer, location),

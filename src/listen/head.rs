@@ -5,9 +5,29 @@
 //! us that reads such a request otherwise is open to request smuggling, so each is refused here. What this accepts has one
 //! reading only, which is also hyper's; all else that is malformed hyper refuses by itself.
 
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
 use memchr::{memchr, memchr2};
 
 use crate::rejection::Rejection;
+
+/// Holds the fields of an HTTP/2 request to what [`Scanner`] and hyper hold those of HTTP/1.1 to; h2 has seen to the rest.
+///
+/// # Errors
+/// More fields than `headers_max`, or a value that begins or ends with white space (RFC 9113 8.2.1).
+pub fn look_at_http2(fields: &HeaderMap, headers_max: usize) -> Result<(), Fault> {
+    // RFC 9113 8.2.3: one field in pieces, bounded by the head's bytes
+    let crumbs = fields.get_all(COOKIE).iter().count();
+    if fields.len() - crumbs.saturating_sub(1) > headers_max {
+        return Err(Fault::TooLarge);
+    }
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_padded = |value: &HeaderValue| is_space(value.as_bytes().first()) || is_space(value.as_bytes().last());
+    if fields.values().any(is_padded) {
+        return Err(Fault::Malformed("a header has white space around its value"));
+    }
+    Ok(())
+}
 
 /// Why a request is refused before hyper has seen its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,6 +408,29 @@ mod tests {
             ("a bare LF in the trailers", "Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n", "broken"),
         ] {
             assert_eq!(scan(&format!("{get}{rest}")), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_of_http2_are_held_to_the_same() {
+        let many = |name: &'static str, count| vec![(name, "b"); count];
+        for (name, fields, expected) in [
+            ("no fields", vec![], Ok(())),
+            ("the most fields", many("a", 3), Ok(())),
+            ("a field more", many("a", 4), Err(Fault::TooLarge)),
+            ("a cookie in pieces", [many("cookie", 9), many("a", 2)].concat(), Ok(())),
+            ("a field more beside a cookie", [many("cookie", 9), many("a", 3)].concat(), Err(Fault::TooLarge)),
+            ("space within, and nothing", vec![("a", "b c"), ("d", "")], Ok(())),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in fields {
+                map.append(http::HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            assert_eq!(look_at_http2(&map, 3), expected, "{name}");
+        }
+        for padded in [" ", " b", "b ", "\tb", "b\t"] {
+            let map = HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(padded).unwrap())]);
+            assert!(matches!(look_at_http2(&map, 3), Err(Fault::Malformed(_))), "{padded:?}");
         }
     }
 

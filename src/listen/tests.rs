@@ -469,6 +469,24 @@ async fn http2_is_spoken_with_prior_knowledge() {
 }
 
 #[tokio::test]
+async fn http2_is_held_to_the_bounds_of_http1() {
+    run(async {
+        let server = Server::start(Mode::Plain, &limits());
+        let mut sender = http2(server.connect().await).await;
+        for (fields, value, status) in [(100, "b", 200), (101, "b", 431), (1, "b ", 400), (1, "\tb", 400)] {
+            let mut request = Request::get("http://a/a");
+            for _ in 0..fields {
+                request = request.header("a", value);
+            }
+            let response = sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), status, "{fields} of {value:?}");
+        }
+        assert_eq!(server.told.seen.borrow().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_drain_at_the_cap_answers_who_was_accepted() {
     run(async {
         let mut limits = limits();
