@@ -195,7 +195,7 @@ impl<H: Handler> Service<H> {
         let link = Arc::clone(&self.link);
         link.enter(Phase::Idle);
         let settings = &worker.settings;
-        let mut builder = http2::Builder::new(LocalExecutor);
+        let mut builder = http2::Builder::new(LocalExecutor(Arc::clone(&link)));
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
@@ -316,17 +316,15 @@ where
 }
 
 /// Runs the streams of HTTP/2 on the worker that has their connection.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
+#[derive(Clone, Debug)]
+struct LocalExecutor(Arc<Link>);
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
     F: Future + 'static,
 {
     fn execute(&self, stream: F) {
-        tokio::task::spawn_local(async move {
-            stream.await;
-        });
+        self.0.streams().run(stream);
     }
 }
 

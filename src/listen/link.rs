@@ -16,6 +16,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use prometheus::IntGauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
+use super::stall::{Stream, Streams};
 use super::{ServeSettings, Timeouts};
 use crate::rejection::Rejection;
 use crate::wire::body::{Body, BodyError};
@@ -186,6 +187,8 @@ pub(super) struct Link {
     upgraded: AtomicBool,
     refusal_wanted: AtomicBool,
     refusal: Mutex<Refusal>,
+    /// Of HTTP/2.
+    streams: Streams,
 }
 
 /// A refusal in the making: the socket says which, the connection's task, which has the handler, how.
@@ -198,7 +201,7 @@ enum Refusal {
 
 /// The tick at which something began, if it has.
 #[derive(Debug, Default)]
-struct Since {
+pub(super) struct Since {
     begun: AtomicBool,
     at: AtomicU32,
 }
@@ -219,7 +222,7 @@ impl Since {
         self.begun.load(Relaxed)
     }
 
-    fn exceeds(&self, now: u32, limit: u32) -> bool {
+    pub(super) fn exceeds(&self, now: u32, limit: u32) -> bool {
         self.has_begun() && now.wrapping_sub(self.at.load(Relaxed)) > limit
     }
 }
@@ -246,6 +249,7 @@ impl Link {
             upgraded: AtomicBool::new(false),
             refusal_wanted: AtomicBool::new(false),
             refusal: Mutex::new(Refusal::None),
+            streams: Streams::default(),
         }
     }
 
@@ -342,6 +346,10 @@ impl Link {
         }
     }
 
+    pub(super) const fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
     /// Asks the connection's task to write a refusal.
     pub(super) fn want_refusal(&self, rejection: Rejection) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Refusal::Wanted(rejection);
@@ -389,6 +397,7 @@ impl Link {
         if unanswered || self.blocked.exceeds(now, limits.idle) {
             self.order(Order::Abort);
         }
+        self.streams.sweep(now, limits.idle);
     }
 }
 
@@ -425,12 +434,21 @@ impl Drop for UnderWay {
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: Body,
-    _under_way: UnderWay,
+    under_way: UnderWay,
+    stream: Option<Arc<Stream>>,
 }
 
 impl Tracked {
-    pub(super) const fn new(body: Body, under_way: UnderWay) -> Self {
-        Self { body, _under_way: under_way }
+    pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
+        let tracked = Self { body, under_way, stream: Stream::current() };
+        tracked.is_asked(false);
+        tracked
+    }
+
+    /// Notes whether this is to give more. One that is asked and has nothing yet is not the caller's fault.
+    fn is_asked(&self, asked: bool) {
+        let Some(stream) = &self.stream else { return };
+        if asked { stream.unasked.end() } else { stream.unasked.begin(self.under_way.link.now()) }
     }
 }
 
@@ -439,7 +457,13 @@ impl HttpBody for Tracked {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let tracked = self.get_mut();
+        let polled = Pin::new(&mut tracked.body).poll_frame(cx);
+        tracked.is_asked(true);
+        if polled.is_ready() {
+            tracked.is_asked(false);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -14,6 +14,7 @@ pub mod head;
 mod link;
 mod redirect;
 mod self_signed;
+mod stall;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -27,6 +27,22 @@ use crate::rejection::{Audience, Format, Texts};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A body that has nothing to say for long.
+#[derive(Debug)]
+struct Quiet;
+
+impl http_body::Body for Quiet {
+    type Data = Bytes;
+    type Error = crate::wire::body::BodyError;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, crate::wire::body::BodyError>>> {
+        std::task::Poll::Pending
+    }
+}
+
 /// Answers by the path.
 #[derive(Clone, Default)]
 struct Told {
@@ -42,6 +58,7 @@ impl Handler for Told {
             "/panic" => panic!("as asked"),
             "/wait" => self.release.notified().await,
             "/large" => return Response::new(Body::full(vec![b'x'; 8 << 20])),
+            "/quiet" => return Response::new(Body::boxed(Quiet)),
             "/unread" => return Response::new(Body::full("unread")),
             "/upgrade" => {
                 let upgraded = hyper::upgrade::on(&mut request);
@@ -464,6 +481,37 @@ async fn http2_is_spoken_with_prior_knowledge() {
         // a preface that is none is an HTTP/1.1 request that is none
         let response = server.raw("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await;
         assert!(refused(&response, "400 Bad Request", "bad_request"), "{response}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_that_no_window_is_granted_for_ends_and_its_connection_goes_on() {
+    run(async {
+        let mut limits = limits();
+        limits.timeouts.idle = Duration::from_millis(400);
+        let server = Server::start(Mode::Plain, &limits);
+        let mut handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = handshake
+            .initial_stream_window_size(0)
+            .handshake::<_, Empty<Bytes>>(TokioIo::new(server.connect().await))
+            .await
+            .unwrap();
+        spawn_local(connection);
+        let request = |path: &str| Request::get(format!("http://a{path}")).body(Empty::new()).unwrap();
+        let waits = spawn_local(sender.send_request(request("/wait")));
+        for path in ["/large", "/a"] {
+            let begun = std::time::Instant::now();
+            let response = timeout(PATIENCE, sender.send_request(request(path))).await.unwrap().unwrap();
+            let ended = timeout(PATIENCE, response.into_body().collect()).await.expect("the stream ends");
+            assert!(ended.is_err() && begun.elapsed() > limits.timeouts.idle, "{path}");
+        }
+        server.told.release.notify_waiters();
+        assert_eq!(timeout(PATIENCE, waits).await.unwrap().unwrap().unwrap().status(), StatusCode::OK);
+        // a body that has nothing to say is not the caller's fault
+        let mut sender = http2(server.connect().await).await;
+        let quiet = sender.send_request(request("/quiet")).await.unwrap();
+        assert!(timeout(limits.timeouts.idle * 3, quiet.into_body().collect()).await.is_err());
     })
     .await;
 }

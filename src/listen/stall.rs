@@ -1,0 +1,69 @@
+//! Responses over HTTP/2 that their callers do not take.
+//!
+//! A caller who grants no window and answers pings would keep a response, and behind it a connection to a server, for ever.
+//! hyper asks a body for more only where there is window, so that one which is not asked for too long ends its stream.
+//! The connection stays: behind a proxy its other streams are of other callers.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::link::Since;
+
+tokio::task_local! {
+    static CURRENT: Arc<Stream>;
+}
+
+/// One request and its response.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    /// Since when the body could give more and is not asked.
+    pub(super) unasked: Since,
+    task: OnceLock<AbortHandle>,
+}
+
+impl Stream {
+    /// The stream whose task this is; HTTP/1.1 has none.
+    pub(super) fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+}
+
+/// The streams of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Mutex<Vec<Weak<Stream>>>);
+
+impl Streams {
+    /// Runs a stream on this worker.
+    pub(super) fn run<F: Future + 'static>(&self, future: F) {
+        let stream = Arc::new(Stream::default());
+        self.note(&stream);
+        let scoped = CURRENT.scope(Arc::clone(&stream), async move {
+            future.await;
+        });
+        // the task has not begun: it runs on this thread
+        stream.task.get_or_init(|| spawn_local(scoped).abort_handle());
+    }
+
+    fn note(&self, stream: &Arc<Stream>) {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // at most twice as many as were ever open at once, without a look at all of them for each
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+        }
+        streams.push(Arc::downgrade(stream));
+    }
+
+    /// Ends those that were not taken for more than `limit` ticks.
+    pub(super) fn sweep(&self, now: u32, limit: u32) {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|stream| {
+            let Some(stream) = stream.upgrade() else { return false };
+            let stalled = stream.unasked.exceeds(now, limit);
+            if stalled && let Some(task) = stream.task.get() {
+                task.abort();
+            }
+            !stalled
+        });
+    }
+}
