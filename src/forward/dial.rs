@@ -16,6 +16,7 @@ use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -36,8 +37,26 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(500);
 /// When the kernel begins to ask a silent peer whether it is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
+/// More connections than this are not for one process, whatever its descriptor limit.
+const CONNECTIONS_MAX: usize = 10_000_000;
+
+/// Descriptors kept for the store, listeners, probes, logs and reloads: a quarter where there are few, at most these.
+const DESCRIPTORS_KEPT_MAX: u64 = 256;
+
+/// Where the descriptor limit cannot be read.
+const DESCRIPTORS_ASSUMED: u64 = 1024;
+
 const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// How many connections all workers together open to servers at most: half of what the process may open, less what it
+/// keeps for itself. The other half is for callers. Their requests of HTTP/1.1 need one of each; a caller of HTTP/2 may need
+/// many of servers, which is why these have a bound of their own.
+pub fn connections_max() -> usize {
+    let open_max = rlimit::Resource::NOFILE.get().map_or(DESCRIPTORS_ASSUMED, |(soft, _)| soft);
+    let kept = (open_max / 4).min(DESCRIPTORS_KEPT_MAX);
+    usize::try_from((open_max - kept) / 2).unwrap_or(usize::MAX).clamp(1, CONNECTIONS_MAX)
+}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +79,9 @@ pub(super) enum DialError {
     /// A WebSocket to an HTTP/2 server that does not take them (RFC 8441).
     #[error("no extended connect")]
     NoExtendedConnect,
+    /// As many connections to servers are open as may be.
+    #[error("too many connections to servers")]
+    NoRoom,
     /// It took longer than `timeouts.connect`.
     #[error("connecting took too long")]
     TooLate,
@@ -85,6 +107,8 @@ pub(super) struct Dialer {
     pub(super) address: ServerAddress,
     tls: Option<DialTls>,
     resolved: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
+    /// A permit a connection; probes, which are few, need none.
+    room: Option<Arc<Semaphore>>,
     clock: Clock,
 }
 
@@ -97,15 +121,26 @@ struct DialTls {
 impl Dialer {
     pub(super) fn new(address: &ServerAddress, tls: Option<&UpstreamTls>, clock: Clock) -> Self {
         let tls = tls.filter(|_| address.protocol == Protocol::Https).and_then(|tls| DialTls::new(address, tls));
-        Self { address: address.clone(), tls, resolved: Mutex::new(None), clock }
+        Self { address: address.clone(), tls, resolved: Mutex::new(None), room: None, clock }
+    }
+
+    /// Opens no more connections than `room` has permits.
+    pub(super) fn within(mut self, room: Arc<Semaphore>) -> Self {
+        self.room = Some(room);
+        self
     }
 
     /// Connects.
     pub(super) async fn dial(&self, offer: Offer) -> Result<Dialed, DialError> {
+        let permit = match self.room.as_ref().map(|room| Arc::clone(room).try_acquire_owned()) {
+            None => None,
+            Some(Ok(permit)) => Some(permit),
+            Some(Err(_)) => return Err(DialError::NoRoom),
+        };
         let tcp = self.connect().await?;
         match self.address.protocol {
-            Protocol::Http1 => Ok(Dialed { stream: Stream::new(Transport::Plain(tcp)), http2: false }),
-            Protocol::H2c => Ok(Dialed { stream: Stream::new(Transport::Plain(tcp)), http2: true }),
+            Protocol::Http1 => Ok(Dialed { stream: Stream::new(Transport::Plain(tcp), permit), http2: false }),
+            Protocol::H2c => Ok(Dialed { stream: Stream::new(Transport::Plain(tcp), permit), http2: true }),
             Protocol::Https => {
                 let tls = self.tls.as_ref().ok_or(DialError::NoTls)?;
                 let connector = match offer {
@@ -114,7 +149,7 @@ impl Dialer {
                 };
                 let stream = connector.connect(tls.name.clone(), tcp).await.map_err(DialError::Tls)?;
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-                Ok(Dialed { stream: Stream::new(Transport::Tls(Box::new(stream))), http2 })
+                Ok(Dialed { stream: Stream::new(Transport::Tls(Box::new(stream)), permit), http2 })
             }
         }
     }
@@ -188,6 +223,7 @@ fn tune(tcp: &TcpStream) {
 pub(super) struct Stream {
     transport: Transport,
     received: Received,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 enum Transport {
@@ -210,8 +246,8 @@ impl Received {
 }
 
 impl Stream {
-    fn new(transport: Transport) -> Self {
-        Self { transport, received: Received::default() }
+    fn new(transport: Transport, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { transport, received: Received::default(), _permit: permit }
     }
 
     pub(super) fn received(&self) -> Received {

@@ -14,9 +14,10 @@ use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus::IntGauge;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use super::dial::{DialError, Dialed, Dialer, Offer};
+use super::dial::{DialError, Dialed, Dialer, Offer, connections_max};
 use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamKind, UpstreamSettings};
 use crate::clock::Clock;
 use crate::record::metrics::Metrics;
@@ -100,6 +101,8 @@ pub struct Fleet {
     metrics: Arc<Metrics>,
     clock: Clock,
     epoch: Instant,
+    /// A permit for each connection of a worker to a server.
+    room: Arc<Semaphore>,
 }
 
 struct Member {
@@ -128,7 +131,13 @@ impl Fleet {
     /// A fleet without servers.
     pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
         let epoch = clock.now();
-        Self { members: Mutex::default(), metrics, clock, epoch }
+        let room = Arc::new(Semaphore::new(connections_max().min(Semaphore::MAX_PERMITS)));
+        Self { members: Mutex::default(), metrics, clock, epoch, room }
+    }
+
+    /// The room for connections to servers, which all upstreams share.
+    pub(super) fn room(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.room)
     }
 
     /// Takes the servers of a configuration: begins checks on the `background` runtime, ends those that are no longer

@@ -28,6 +28,7 @@ use http::HeaderValue;
 
 use crate::wire::fields::IdentityNames;
 
+pub use dial::connections_max;
 pub use health::Fleet;
 pub use send::Upstreams;
 

@@ -206,7 +206,7 @@ impl Server {
                 timeout: count("timeout"),
                 connect_failed: count("connect_failed"),
             },
-            dialer: Dialer::new(address, tls, clock.clone()),
+            dialer: Dialer::new(address, tls, clock.clone()).within(fleet.room()),
             tls: tls.cloned(),
             in_flight: Cell::new(0),
             idle: RefCell::default(),
@@ -294,6 +294,8 @@ impl Server {
         let connected = tokio::time::timeout(timeouts.connect, connecting).await.unwrap_or(Err(DialError::TooLate));
         match &connected {
             Ok(_) => self.health.connected(),
+            // says nothing of the server
+            Err(DialError::NoRoom) => tracing::debug!(server = &*self.label, "no room for a connection"),
             Err(error) => {
                 tracing::debug!(server = &*self.label, %error, "no connection");
                 self.health.connect_failed(self.clock.now());

@@ -495,6 +495,7 @@ fn connect_failed(server: &Server, error: &DialError) -> Rejection {
         | DialError::Connect(_)
         | DialError::Tls(_)
         | DialError::NoTls
+        | DialError::NoRoom
         | DialError::NoExtendedConnect
         | DialError::Http(_) => Rejection::UpstreamUnavailable,
     }

@@ -23,12 +23,8 @@ use crate::secret::Secret;
 use crate::wire::forwarded::TrustedProxies;
 use crate::{authenticate, endpoint, forward, listen};
 
-/// Descriptors kept for the store, listeners, probes, logs and reloads: a quarter where there are few, at most these.
-const DESCRIPTORS_KEPT_MAX: u64 = 256;
 /// The file of the default store.
 const DEFAULT_STORE: &str = "portcullis.db";
-/// Where the descriptor limit cannot be read.
-const DESCRIPTORS_ASSUMED: u64 = 1024;
 
 /// Files that a configuration names: where relative paths begin, and which were read.
 #[derive(Debug)]
@@ -120,7 +116,8 @@ pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Sn
         bounds: listen::Bounds {
             header_bytes_max: model.limits.header_bytes,
             headers_max: model.limits.headers,
-            connections_max: model.limits.connections.unwrap_or_else(connections_max),
+            // `auto`: as many as to servers
+            connections_max: model.limits.connections.unwrap_or_else(forward::connections_max),
         },
         body_bytes_max: model.limits.body_bytes,
         caller_timeouts: listen::Timeouts {
@@ -142,14 +139,6 @@ pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Sn
         bootstrap,
         files: files.read.into_iter().collect(),
     })
-}
-
-/// `limits.connections: auto`. A request may need two descriptors, the caller's connection and the upstream's, so half
-/// of what the process may open, less what it keeps for itself.
-fn connections_max() -> usize {
-    let open_max = rlimit::Resource::NOFILE.get().map_or(DESCRIPTORS_ASSUMED, |(soft, _)| soft);
-    let kept = (open_max / 4).min(DESCRIPTORS_KEPT_MAX);
-    usize::try_from((open_max - kept) / 2).unwrap_or(usize::MAX).clamp(1, 10_000_000)
 }
 
 /// Whether issued JWTs have the id of the user's row where the subject is looked for: `{user_id}` and nothing else.

@@ -136,6 +136,27 @@ fn a_server_that_refuses_connections_is_set_aside_where_there_are_others() {
 }
 
 #[test]
+fn connections_past_the_room_for_them_are_refused_and_not_held_against_the_server() {
+    local(async {
+        let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
+        let upstream = Upstream::start(vec![vec![Head, say(half), Hold], vec![Head, say(OK), Hold]]).await;
+        let address = server(upstream.address);
+        let bench = Bench::new(vec![address.clone()]);
+        let room = bench.fleet.room();
+        room.forget_permits(room.available_permits() - 1);
+        let first = bench.send(get("/")).await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(bench.told(get("/")).await, "upstream_unavailable");
+        }
+        assert_eq!(bench.fleet.healthy("orders", &address.label), Some(true));
+        drop(first);
+        eventually("room", || room.available_permits() == 1).await;
+        assert_eq!(bench.told(get("/")).await, "200 ok");
+        assert_eq!(upstream.connections(), 2);
+    });
+}
+
+#[test]
 fn the_only_server_is_always_tried() {
     local(async {
         let address = closed_address().await;
