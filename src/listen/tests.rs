@@ -501,7 +501,7 @@ async fn a_response_that_no_window_is_granted_for_ends_and_its_connection_goes_o
         let request = |path: &str| Request::get(format!("http://a{path}")).body(Empty::new()).unwrap();
         let waits = spawn_local(sender.send_request(request("/wait")));
         for path in ["/large", "/a"] {
-            let begun = std::time::Instant::now();
+            let begun = tokio::time::Instant::now();
             let response = timeout(PATIENCE, sender.send_request(request(path))).await.unwrap().unwrap();
             let ended = timeout(PATIENCE, response.into_body().collect()).await.expect("the stream ends");
             assert!(ended.is_err() && begun.elapsed() > limits.timeouts.idle, "{path}");
