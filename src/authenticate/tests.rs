@@ -217,6 +217,9 @@ impl Store for FakeStore {
     fn set_password(&self, _: Subject, _: Secret<String>) -> Answer<'_, bool> {
         Self::unused()
     }
+    fn change_password(&self, _: Subject, _: Secret<String>, _: i64) -> Answer<'_, bool> {
+        Self::unused()
+    }
     fn rehash(&self, _: Subject, _: Secret<String>, _: Secret<String>) -> Answer<'_, bool> {
         Self::unused()
     }

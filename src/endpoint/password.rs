@@ -30,10 +30,12 @@ impl Call<'_> {
         let (old, new) = (members.required("password")?, members.required("new_password")?);
         check_password(asked.tokens, members.spelt("new_password"), new)?;
         let pair = Pair { name: subject.name.to_string(), secret: Secret::new(old.to_owned()), by_basic: false };
-        self.prove(SubjectKind::User, pair).await.map_err(|why| why.or(Rejection::InvalidCredentials))?;
+        let proven = self.prove(SubjectKind::User, pair).await.map_err(|why| why.or(Rejection::InvalidCredentials))?;
         let hash = self.hashed(new).await?;
-        if !self.service.store.set_password(subject.clone(), hash).await.map_err(unavailable)? {
-            return Err(Rejection::InvalidCredentials(CredentialsFault::UnknownSubject));
+        // hashing waits and takes time: an operator who reset or disabled the account meanwhile must not be overruled
+        let changed = self.service.store.change_password(subject.clone(), hash, proven.session_version);
+        if !changed.await.map_err(unavailable)? {
+            return Err(Rejection::InvalidCredentials(CredentialsFault::WrongPassword));
         }
         self.note(&Change::Subject(subject.clone()));
         self.happened("password_changed", Some(&subject), &[]);

@@ -247,6 +247,9 @@ pub trait Store: Send + Sync {
     ) -> Answer<'_, Added>;
     /// Replaces the password or secret and ends every session of the account; false where there is no such account.
     fn set_password(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, bool>;
+    /// As [`Store::set_password`] for the account's owner, who proved an older password when the account had this session
+    /// version; false where that is no longer so, or it is disabled: whoever reset or disabled it meanwhile has the last word.
+    fn change_password(&self, subject: Subject, hash: Secret<String>, session_version: i64) -> Answer<'_, bool>;
     /// Writes the same password in a better hash, only where the stored one is still `old`; ends nothing.
     fn rehash(&self, subject: Subject, old: Secret<String>, new: Secret<String>) -> Answer<'_, bool>;
     /// Whether other hashes than ours are to be replaced after a good login.

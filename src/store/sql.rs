@@ -401,7 +401,21 @@ impl Store for SqlStore {
 
     fn set_password(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, bool> {
         self.write("set_password", move |inner, mut tx, now| async move {
-            if !accounts::set_password(&inner.relations, &mut tx, &subject, &hash, now).await? {
+            let proven = None;
+            if !accounts::set_password(&inner.relations, &mut tx, &subject, (&hash, proven), now).await? {
+                return Ok(false);
+            }
+            end_sessions(&mut tx, &subject).await?;
+            note(&mut tx, &Change::Subject(subject), now).await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+    }
+
+    fn change_password(&self, subject: Subject, hash: Secret<String>, session_version: i64) -> Answer<'_, bool> {
+        self.write("change_password", move |inner, mut tx, now| async move {
+            let proven = Some(session_version);
+            if !accounts::set_password(&inner.relations, &mut tx, &subject, (&hash, proven), now).await? {
                 return Ok(false);
             }
             end_sessions(&mut tx, &subject).await?;

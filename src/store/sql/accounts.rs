@@ -198,16 +198,20 @@ pub(super) async fn add(
     Ok(Added::Yes)
 }
 
-/// Replaces the password and raises the session version; whether there is such an account.
+/// Replaces the password and raises the session version; whether there is such an account, which still has the session
+/// version that was `proven`, where one was, and is not disabled.
 pub(super) async fn set_password(
     relations: &Relations,
     tx: &mut Tx,
     subject: &Subject,
-    hash: &Secret<String>,
+    (hash, proven): (&Secret<String>, Option<i64>),
     now: UnixSeconds,
 ) -> Result<bool, StoreError> {
     if let Some(foreign) = relations.foreign(subject.kind) {
         let Some(account) = relations.settle(tx, subject, now).await? else { return Ok(false) };
+        if proven.is_some_and(|version| account.disabled || account.session_version != version) {
+            return Ok(false);
+        }
         foreign.write_password(tx, &account.id, hash).await?;
         query(
             "UPDATE portcullis_user_state SET mark = ?, session_version = session_version + 1, \
@@ -221,17 +225,16 @@ pub(super) async fn set_password(
         foreign.end_tokens(tx, &account.id).await?;
         return Ok(true);
     }
-    let done = query(
+    let still = if proven.is_some() { " AND session_version = ? AND NOT disabled" } else { "" };
+    let update = query(format!(
         "UPDATE portcullis_accounts SET password_hash = ?, session_version = session_version + 1, \
-         sessions_ended_at = GREATEST(sessions_ended_at, ?) WHERE kind = ? AND name = ?",
-    )
+         sessions_ended_at = GREATEST(sessions_ended_at, ?) WHERE kind = ? AND name = ?{still}"
+    ))
     .bind(hash.expose().as_str())
     .bind(now)
     .bind(subject.kind.name())
-    .bind(&*subject.name)
-    .execute(tx.db())
-    .await?;
-    Ok(done > 0)
+    .bind(&*subject.name);
+    Ok(proven.into_iter().fold(update, Query::bind).execute(tx.db()).await? > 0)
 }
 
 /// Puts `new` in the place of `old`.

@@ -356,6 +356,42 @@ fn a_hash_is_replaced_only_where_it_is_the_one_that_was_verified(on: &On) {
     assert_eq!((account.password_hash.expose().as_str(), account.session_version), ("new", 1));
 }
 
+fn who_proved_an_older_password_does_not_undo_what_was_done_meanwhile(on: &On) {
+    type Meanwhile = fn(&SqlStore) -> bool;
+    let meanwhile: [(&str, Meanwhile, bool); 5] = [
+        ("nothing", |_| true, true),
+        ("other roles", |store| wait(store.set_roles(ann(), vec![])), true),
+        ("a reset", |store| wait(store.set_password(ann(), secret("reset"))), false),
+        ("disabled", |store| wait(store.set_disabled(ann(), true)), false),
+        (
+            "removed and made again",
+            |store| wait(store.remove_account(ann())) && add_ann(store).session_version > 0,
+            false,
+        ),
+    ];
+    for (name, meanwhile, expected) in meanwhile {
+        let place = Place::new(on);
+        let store = place.open();
+        let proven = add_ann(&store).session_version;
+        assert!(meanwhile(&store), "{name}");
+        let before = wait(store.account(ann())).unwrap();
+        let (_, start) = wait(store.changes(None));
+        assert_eq!(wait(store.change_password(ann(), secret("new"), proven)), expected, "{name}");
+        let after = wait(store.account(ann())).unwrap();
+        if expected {
+            assert_eq!((after.password_hash.expose().as_str(), after.session_version), ("new", proven + 1), "{name}");
+            assert_eq!(wait(store.changes(Some(start))).0, [Change::Subject(ann())], "{name}");
+            assert!(!wait(store.change_password(ann(), secret("twice"), proven)), "{name}");
+        } else {
+            assert_eq!(after.password_hash.expose(), before.password_hash.expose(), "{name}");
+            assert_eq!((after.session_version, after.disabled), (before.session_version, before.disabled), "{name}");
+            assert!(wait(store.changes(Some(start))).0.is_empty(), "{name}");
+        }
+    }
+    let place = Place::new(on);
+    assert!(!wait(place.open().change_password(ann(), secret("x"), 1)), "nobody");
+}
+
 fn an_opaque_token_lives_until_its_last_second(on: &On) {
     let place = Place::new(on);
     let store = place.open();
@@ -618,6 +654,7 @@ on_each_engine! {
     a_disabled_owner_has_no_tokens,
     what_is_not_there_cannot_be_changed,
     a_hash_is_replaced_only_where_it_is_the_one_that_was_verified,
+    who_proved_an_older_password_does_not_undo_what_was_done_meanwhile,
     an_opaque_token_lives_until_its_last_second,
     a_refresh_token_is_used_once_and_then_known_as_used,
     of_two_uses_at_once_one_wins,

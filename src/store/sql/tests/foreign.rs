@@ -202,6 +202,25 @@ fn a_new_password_ends_every_session_and_the_applications_tokens(on: &On) {
     assert!(account.sessions_ended_at >= now);
 }
 
+fn a_changed_password_does_not_undo_what_was_done_meanwhile(on: &On) {
+    let (place, store) = Place::flask(on);
+    let proven = wait(store.account(ann())).unwrap().session_version;
+    place.execute(&store, format!("UPDATE {} SET password_hash = 'reset' WHERE id = 7", on.engine().quoted("user")));
+    assert!(!wait(store.change_password(ann(), secret("new"), proven)), "reset by the application");
+    let reset = wait(store.account(ann())).unwrap();
+    assert_eq!(reset.password_hash.expose(), "reset");
+    assert!(wait(store.set_password(ann(), secret("again"))));
+    assert!(!wait(store.change_password(ann(), secret("new"), reset.session_version)), "reset by us");
+    let again = wait(store.account(ann())).unwrap();
+    assert_eq!(again.password_hash.expose(), "again");
+    assert!(wait(store.change_password(ann(), secret("new"), again.session_version)));
+    let done = wait(store.account(ann())).unwrap();
+    assert_eq!((done.password_hash.expose().as_str(), done.session_version), ("new", again.session_version + 1));
+    assert!(wait(store.set_disabled(ann(), true)));
+    let disabled = wait(store.account(ann())).unwrap();
+    assert!(!wait(store.change_password(ann(), secret("newer"), disabled.session_version)), "disabled");
+}
+
 fn a_password_changed_behind_our_back_ends_every_session(on: &On) {
     let (place, store) = Place::flask(on);
     let (owner, now) = (wait(store.account(ann())).unwrap(), place.clock.unix());
@@ -364,6 +383,7 @@ on_each_engine! {
     a_user_is_found_by_the_id_in_its_one_spelling,
     tokens_in_clear_text_are_good_to_the_byte_and_until_their_end,
     a_new_password_ends_every_session_and_the_applications_tokens,
+    a_changed_password_does_not_undo_what_was_done_meanwhile,
     a_password_changed_behind_our_back_ends_every_session,
     a_user_made_anew_behind_our_back_is_another,
     users_are_written_where_the_application_keeps_them,
