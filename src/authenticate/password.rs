@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 pub use formats::{HashError, PASSWORD_BYTES_MAX, hash, is_ours, verify};
 
 use crate::secret::Secret;
+use crate::store::sql::recipe;
 
 /// Jobs that wait for a thread; further ones are refused.
 pub const WAITING_MAX: usize = 64;
@@ -176,12 +177,11 @@ impl Job {
     fn carry_out(self) {
         match self {
             Self::Verify { hash, dummy, password, answer } => {
-                // a hash that cannot be verified, as of a user without a password, is not to be told by the time either
-                let verdict = formats::verdict(hash.expose(), password.expose()).unwrap_or_else(|| {
+                let verdict = formats::verdict(hash.expose(), password.expose());
+                if is_told_by_time(verdict, hash.expose(), dummy.expose()) {
                     std::hint::black_box(verify(dummy.expose(), password.expose()));
-                    false
-                });
-                answer.send(verdict).ok();
+                }
+                answer.send(verdict.unwrap_or(false)).ok();
             }
             Self::VerifyNobody { hash, password, answer } => {
                 std::hint::black_box(verify(hash.expose(), password.expose()));
@@ -191,6 +191,17 @@ impl Job {
                 answer.send(hash(password.expose())).ok();
             }
         }
+    }
+}
+
+/// Whether a refusal took another time than that of an unknown name, which costs what `dummy` costs: because the hash is
+/// of another make, such as the cheap ones of imported accounts, or because it cannot be verified, as of a user without
+/// a password. The dummy is verified on top then: a name that answers sooner would be known to exist.
+fn is_told_by_time(verdict: Option<bool>, hash: &str, dummy: &str) -> bool {
+    match verdict {
+        Some(true) => false,
+        Some(false) => recipe(hash) != recipe(dummy),
+        None => true,
     }
 }
 
@@ -234,6 +245,38 @@ mod tests {
         let made = wait(pool.hash(secret("abc"))).unwrap().unwrap();
         assert_eq!(wait(pool.verify(made, secret("abc"))), Ok(true));
         assert!(matches!(wait(pool.hash(secret("a\0"))), Ok(Err(HashError::Unusable))));
+    }
+
+    #[test]
+    fn a_wrong_password_costs_no_less_than_an_unknown_name() {
+        let ours = formats::DUMMY;
+        let apr1 = "$apr1$lZL6V/ci$eIMz/iKDkbtys/uU7LEK00";
+        for (name, verdict, hash, dummy, expected) in [
+            ("a right password", Some(true), CHEAP, ours, false),
+            ("one of ours", Some(false), ours, ours, false),
+            ("a cheap hash", Some(false), CHEAP, ours, true),
+            ("another cheap hash", Some(false), apr1, ours, true),
+            ("a foreign table's own kind", Some(false), COSTLY, COSTLY, false),
+            ("one of ours in a foreign table", Some(false), ours, COSTLY, true),
+            ("a cheaper one of the same kind", Some(false), "pbkdf2_sha256$1$salt$AAAA", COSTLY, true),
+            ("no password at all", None, "!", ours, true),
+        ] {
+            assert_eq!(is_told_by_time(verdict, hash, dummy), expected, "{name}");
+        }
+        let pool = PasswordPool::start(1).unwrap();
+        pool.set_dummy(secret(COSTLY));
+        let took = |answer: &mut dyn FnMut() -> Result<bool, QueueFull>| {
+            let clock = crate::clock::Clock::system();
+            let times = (0..3).map(|_| {
+                let before = clock.now();
+                assert_eq!(answer(), Ok(false));
+                clock.now() - before
+            });
+            times.min().unwrap()
+        };
+        let unknown = took(&mut || wait(pool.verify_nobody(secret("guess"))));
+        let wrong = took(&mut || wait(pool.verify(secret(CHEAP), secret("guess"))));
+        assert!(wrong * 2 > unknown, "{wrong:?} for a wrong password, {unknown:?} for an unknown name");
     }
 
     #[test]

@@ -249,18 +249,20 @@ impl Inner {
     }
 }
 
+/// The kind and cost of a hash: its text without salt and digest.
+pub fn recipe(hash: &str) -> &str {
+    // salt and digest are the last two parts, in bcrypt's the last one; before them stands what it costs
+    let is_bcrypt = ["$2a$", "$2b$", "$2y$"].iter().any(|form| hash.contains(form));
+    let parts = if is_bcrypt { 1 } else { 2 };
+    let mut rest = hash;
+    for _ in 0..parts {
+        rest = rest.rsplit_once('$').map_or("", |(before, _)| before);
+    }
+    rest
+}
+
 /// Of hashes one of the kind and cost that most have.
 fn usual(hashes: Vec<String>) -> Option<Secret<String>> {
-    fn recipe(hash: &str) -> &str {
-        // salt and digest are the last two parts, in bcrypt's the last one; before them stands what it costs
-        let is_bcrypt = ["$2a$", "$2b$", "$2y$"].iter().any(|form| hash.contains(form));
-        let parts = if is_bcrypt { 1 } else { 2 };
-        let mut rest = hash;
-        for _ in 0..parts {
-            rest = rest.rsplit_once('$').map_or("", |(before, _)| before);
-        }
-        rest
-    }
     let mut counts = std::collections::HashMap::<String, usize>::new();
     for hash in &hashes {
         *counts.entry(recipe(hash).to_owned()).or_default() += 1;
