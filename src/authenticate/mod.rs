@@ -31,7 +31,7 @@ use self::claims::Claims;
 use self::keys::Keys;
 use self::password::{PasswordPool, QueueFull};
 use crate::clock::{Clock, UnixSeconds};
-use crate::limit::Limits;
+use crate::limit::{Attempt, Limits};
 use crate::principal::{Principal, Scheme, SchemeSet, Subject};
 use crate::record::metrics::{AuthOutcome, CacheResult, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Exhausted, Rejection, TokenFault};
@@ -152,7 +152,8 @@ impl JwtSettings {
 pub enum RoleSource {
     /// From the store, looked up by the subject.
     Store,
-    /// From a claim: an array of texts, or a text split at spaces and commas.
+    /// From a claim: an array of texts, or a text split at spaces and commas. In tokens of ours, which bear `sv`, the claim
+    /// is for others to read: their roles come from the store, so that changed ones take effect at once.
     Claim(ClaimPath),
 }
 
@@ -323,7 +324,7 @@ impl Authenticator {
         metrics: &WorkerMetrics,
     ) -> Result<Arc<Identity>, Denial> {
         let key = self.cache_key(settings, presented);
-        let (attempt, stale) = match self.cache.find(&key) {
+        let (pays, stale) = match self.cache.find(&key) {
             Found::Fresh(identity) => {
                 metrics.cache(CacheResult::Hit);
                 return Ok(identity);
@@ -338,13 +339,14 @@ impl Authenticator {
                 return Ok(identity);
             }
             // it was good a moment ago: others' failures at the same address are not held against it
-            Found::Stale(_) => (None, true),
+            Found::Stale(_) => (false, true),
             // who waits for another's look-up costs nothing until it is known how it ends; or a thousand requests at once
             // with one good credential would exhaust the budget for bad ones
-            Found::Nothing if self.cache.is_looking_up(&key) => (None, false),
-            Found::Nothing => (Some(self.limits.unauthenticated(address)?), false),
+            Found::Nothing => (!self.cache.is_looking_up(&key), false),
         };
-        let looked_up = match presented.read() {
+        let credential = presented.read();
+        let deposit = if pays { Some(self.deposit(credential.as_ref().ok(), address)?) } else { None };
+        let looked_up = match credential {
             Ok(credential) => self.look_up(key, settings, credential, stale).await,
             Err(error) => Err(Failure::Refused(error.into())),
         };
@@ -356,14 +358,36 @@ impl Authenticator {
             return Ok(identity);
         }
         metrics.cache(CacheResult::Miss);
-        match (attempt, &looked_up) {
-            (Some(attempt), Ok(_)) => attempt.succeeded(),
-            (Some(attempt), Err(Failure::Unavailable | Failure::Busy | Failure::Internal)) => attempt.abandoned(),
-            (Some(attempt), Err(Failure::Refused(_))) => drop(attempt),
+        match (deposit, &looked_up) {
+            (Some(deposit), Ok(_) | Err(Failure::Unavailable | Failure::Busy | Failure::Internal)) => {
+                deposit.give_back();
+            }
+            (Some(deposit), Err(Failure::Refused(_))) => drop(deposit),
+            // of the account nothing: the same guess again is no further one, and what was good before is none
             (None, Err(Failure::Refused(_))) => drop(self.limits.unauthenticated(address)?),
             (None, Ok(_) | Err(Failure::Unavailable | Failure::Busy | Failure::Internal)) => {}
         }
         Ok(looked_up?)
+    }
+
+    /// What a credential that was not seen before draws on until it is known to be good. Basic also draws on what its
+    /// account has: or passwords could be guessed on any route, past the limits of the log-in.
+    fn deposit(&self, credential: Option<&Credential>, address: IpAddr) -> Result<Deposit, Exhausted> {
+        let of_address = self.limits.unauthenticated(address)?;
+        let of_account = match credential {
+            Some(Credential::Basic { user, .. }) => self.limits.attempt(&Subject::user(user.as_str()), address),
+            Some(Credential::Token(_) | Credential::Bearer(_)) | None => {
+                return Ok(Deposit { of_address, of_account: None });
+            }
+        };
+        match of_account {
+            Ok(attempt) => Ok(Deposit { of_address, of_account: Some(attempt) }),
+            Err(exhausted) => {
+                // it is not looked at
+                of_address.abandoned();
+                Err(exhausted)
+            }
+        }
     }
 
     async fn look_up(
@@ -439,6 +463,21 @@ async fn verdict(parts: &LookUp, jwt: &JwtSettings, credential: Credential) -> R
         Credential::Basic { user, password } => basic::look_up(parts, user, password).await,
         Credential::Token(token) => token::look_up(parts, token.expose()).await,
         Credential::Bearer(token) => bearer::look_up(parts, jwt, token.expose()).await,
+    }
+}
+
+/// Attempts that are spent unless the credential turns out good, or nobody can say.
+struct Deposit {
+    of_address: Attempt,
+    of_account: Option<Attempt>,
+}
+
+impl Deposit {
+    fn give_back(self) {
+        self.of_address.succeeded();
+        if let Some(attempt) = self.of_account {
+            attempt.succeeded();
+        }
     }
 }
 

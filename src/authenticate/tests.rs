@@ -615,6 +615,51 @@ async fn bad_credentials_use_up_the_budget_of_their_address_and_good_ones_do_not
 }
 
 #[tokio::test]
+async fn guesses_at_one_account_are_counted_on_routes_too_and_good_credentials_never_pay() {
+    let stage = Stage::new().await;
+    let quota = Quota { count: NonZeroU32::MIN, per: Duration::from_mins(1), burst: NonZeroU32::new(3).unwrap() };
+    let off =
+        limit::Settings { per_address: None, per_account: None, per_account_anywhere: None, unauthenticated: None };
+    for (limit, settings) in [
+        ("per_account", limit::Settings { per_account: Some(quota.clone()), ..off.clone() }),
+        ("per_account_anywhere", limit::Settings { per_account_anywhere: Some(quota), ..off.clone() }),
+    ] {
+        stage.limits.apply(&off, &[]);
+        stage.limits.apply(&settings, &[]);
+        let good = basic("ann", PASSWORD);
+        for _ in 0..5 {
+            // so that nothing is remembered
+            stage.changes.note(&Change::All);
+            assert_eq!(stage.outcome(&good).await, "ok", "{limit}");
+        }
+        assert_eq!(join_all((0..100).map(|_| stage.outcome(&good))).await, ["ok"; 100], "{limit}");
+        for user in ["ann", "nobody"] {
+            let fault = if user == "ann" { "wrong_password" } else { "unknown_subject" };
+            for guess in 0..3 {
+                for _ in 0..3 {
+                    let outcome = stage.outcome(&basic(user, &format!("{limit} {guess}"))).await;
+                    assert_eq!(outcome, fault, "{limit}: the same guess again is no further one");
+                }
+            }
+            stage.asked();
+            let more = basic(user, &format!("{limit} one more"));
+            assert_eq!(stage.ask(&more).await.unwrap_err().code(), "rate_limited", "{limit}");
+            assert_eq!((stage.outcome(&more).await, stage.asked()), (limit, 0));
+        }
+        assert_eq!(stage.outcome(&good).await, "ok", "{limit}: what is remembered as good needs no budget");
+        assert_eq!(stage.outcome(&basic("bob", "guess")).await, "unknown_subject", "{limit}: another account");
+        stage.changes.note(&Change::All);
+        assert_eq!(stage.outcome(&good).await, limit, "or the right guess would stand out");
+        stage.store.down.store(true, Ordering::SeqCst);
+        for _ in 0..5 {
+            assert_eq!(stage.ask(&basic("carol", limit)).await.unwrap_err().code(), "store_unavailable");
+        }
+        stage.store.down.store(false, Ordering::SeqCst);
+        assert_eq!(stage.outcome(&basic("carol", limit)).await, "unknown_subject", "{limit}");
+    }
+}
+
+#[tokio::test]
 async fn a_look_up_is_finished_although_its_first_caller_went_away() {
     let stage = Stage::new().await;
     stage.store.held.store(true, Ordering::SeqCst);

@@ -66,6 +66,32 @@ fn an_account_is_limited_by_its_failures_alone() {
 }
 
 #[test]
+fn an_account_is_limited_on_routes_as_at_the_log_in() {
+    let upstream = Upstream::hello();
+    for limit in ["per_account", "per_account_anywhere"] {
+        let other = if limit == "per_account" { "per_account_anywhere" } else { "per_account" };
+        let limits = limits(
+            &format!("per_address: off, {limit}: {{ rate: 1/h, burst: 3 }}, {other}: off"),
+            "unauthenticated: off",
+        );
+        let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
+        let ask = |user: &str, password: &str| gateway.send(&get("/user/x").basic(user, password));
+        ask("user", "userpassword").expect(200);
+        for user in ["user", "nobody"] {
+            for guess in ["one", "two", "three"] {
+                ask(user, guess).refused(401, "invalid_credentials");
+            }
+            rate_limited(ask(user, "four"));
+            rate_limited(gateway.send(&post("/auth/login").json(&json!({ "username": user, "password": "five" }))));
+        }
+        for _ in 0..5 {
+            ask("user", "userpassword").expect(200);
+        }
+        ask("admin", "adminpassword").expect(200);
+    }
+}
+
+#[test]
 fn failed_credentials_on_routes_are_limited_by_address() {
     let upstream = Upstream::hello();
     let limits = limits(
