@@ -162,6 +162,8 @@ async fn of_name(parts: &LookUp, settings: &JwtSettings, claims: &Claims) -> Res
     let account =
         alive(&known, claims, settings).map_err(|fault| Failure::Refused(Fault::Token(Scheme::Bearer, fault)))?;
     let roles: Arc<[Role]> = match (&settings.roles, account) {
+        // a token of ours: its claim is what the account's roles were when it was issued, and they may have changed since
+        (RoleSource::Claim(_), Some(account)) if claims.session_version.is_some() => Arc::clone(&account.roles),
         (RoleSource::Claim(path), _) => claims.roles(path).into(),
         (RoleSource::Store, Some(account)) => Arc::clone(&account.roles),
         (RoleSource::Store, None) => Arc::default(),

@@ -898,6 +898,23 @@ async fn with_roles_in_a_claim_an_account_is_not_needed_but_decides_where_it_is(
 }
 
 #[tokio::test]
+async fn with_roles_in_a_claim_our_own_tokens_still_have_those_of_the_account() {
+    let mut stage = Stage::new().await;
+    let jwt = JwtSettings { roles: RoleSource::Claim(ClaimPath(vec!["roles".into()])), ..jwt_settings() };
+    stage.settings.jwt = Arc::new(jwt);
+    let claim = json!({ "roles": ["admin"] });
+    let ours = stage.bearer(claim.clone());
+    let mut theirs = claims(json!({ "iss": "portcullis", "sub": "ann", "exp": stage.clock.unix() + 900 }));
+    theirs.extend(claims(claim));
+    let theirs = format!("Bearer {}", stage.settings.jwt.keys.as_ref().unwrap().sign("JWT", &theirs).unwrap());
+    assert_eq!(stage.ask(&ours).await.unwrap().roles_field, "user");
+    assert_eq!(stage.ask(&theirs).await.unwrap().roles_field, "admin");
+    stage.change(&ann(), |tables| row(tables).roles = vec!["reader".into()]);
+    assert_eq!(stage.ask(&ours).await.unwrap().roles_field, "reader", "at once");
+    assert_eq!(stage.ask(&theirs).await.unwrap().roles_field, "admin");
+}
+
+#[tokio::test]
 async fn keys_of_the_store_are_made_once_turn_with_the_time_and_end() {
     let (store, clock) = (Arc::new(FakeStore::new()), Clock::system());
     let settings = JwtSettings { keys: None, ..jwt_settings() };
