@@ -557,16 +557,12 @@ impl Keys {
         if now < stored.until {
             return Arc::clone(&stored.ring);
         }
-        match Stored::at(stored.keys.clone(), now) {
-            Ok(turned) => {
-                let ring = Arc::clone(&turned.ring);
-                // only over what was read above: a reload in between has newer keys
-                self.stored.compare_and_swap(&stored, Arc::new(turned));
-                ring
-            }
-            // every key has ended: keep them rather than have none; `reload` brings the next
-            Err(_) => Arc::clone(&stored.ring),
-        }
+        // where every key has ended none is left, and nothing verifies: `reload` brings the next
+        let turned = Stored::at(stored.keys.clone(), now).unwrap_or_else(|_| Stored::none());
+        let ring = Arc::clone(&turned.ring);
+        // only over what was read above: a reload in between has newer keys
+        self.stored.compare_and_swap(&stored, Arc::new(turned));
+        ring
     }
 }
 
@@ -605,6 +601,11 @@ fn parse(stored: &StoredKey) -> Result<TimedKey, KeysError> {
 }
 
 impl Stored {
+    /// No key at all, until the next reload.
+    fn none() -> Self {
+        Self { keys: Vec::new(), ring: Arc::new(KeyRing(Vec::new())), until: UnixSeconds::MAX }
+    }
+
     /// The ring at `now`: of the keys that sign already, the newest; those that have ended are left out.
     fn at(mut keys: Vec<TimedKey>, now: UnixSeconds) -> Result<Self, KeyError> {
         keys.retain(|key| key.verifies_until.is_none_or(|until| now < until));

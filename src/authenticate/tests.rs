@@ -942,6 +942,20 @@ async fn keys_of_the_store_are_made_once_turn_with_the_time_and_end() {
     clock.advance(Duration::from_mins(10));
     assert_eq!(kids(&keys), [next_id], "the old one has ended");
     assert!(!format!("{keys:?}").contains("private"));
+
+    store.change(|tables| tables.keys[1].verifies_until = Some(clock.unix() + 60));
+    keys.reload().await.unwrap();
+    let now = clock.unix();
+    let said = claims(json!({ "iss": "portcullis", "sub": "ann", "iat": now, "exp": now + 900 }));
+    let token = keys.ring(&settings).sign("at+jwt", &said).unwrap();
+    let read = |keys: &Keys| {
+        super::bearer::read(&token, &settings, &keys.ring(&settings), JwtKind::Access, clock.unix()).map(drop)
+    };
+    clock.advance(Duration::from_secs(59));
+    assert_eq!(read(&keys), Ok(()), "in its last second");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(read(&keys), Err(TokenFault::BadSignature), "the last key has ended too");
+    assert!(kids(&keys).is_empty() && keys.ring(&settings).sign("at+jwt", &said).is_err());
 }
 
 #[tokio::test]
