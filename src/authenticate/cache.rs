@@ -47,7 +47,8 @@ const ROLE_LISTS_MAX: usize = 1024;
 /// and no way to compute guesses outside, that is no way in. A fifth of what HMAC-SHA256 costs on a token of 300 bytes.
 pub(super) type CacheKey = [u8; 16];
 
-/// What a verdict depends on; unused places repeat the first.
+/// What a verdict depends on; unused places repeat the first. What finds no place any more is not dropped: the verdict
+/// then depends on everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Depends {
     keys: [DependencyKey; 4],
@@ -69,12 +70,11 @@ impl Depends {
         if self.anything { changes.generation() == since } else { changes.unchanged(since, &self.keys) }
     }
 
-    /// And on this one. There are four places since no credential has more: keys, subject, `jti`, `sid`.
+    /// And on this one. There are four places since no credential has more today: keys, subject, `jti`, `sid`.
     pub(super) fn and(mut self, changes: &Changes, change: &Change) -> Self {
-        if let Some(place) = self.keys.get_mut(usize::from(self.used)) {
-            *place = changes.key(change);
-            self.used += 1;
-        }
+        let Some(place) = self.keys.get_mut(usize::from(self.used)) else { return self.and_anything() };
+        *place = changes.key(change);
+        self.used += 1;
         self
     }
 }
@@ -471,5 +471,31 @@ struct TakeOff {
 impl Drop for TakeOff {
     fn drop(&mut self) {
         self.cache.flights().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_dependency_is_ever_lost() {
+        let sessions: Vec<_> = (0..6).map(|n| Change::Session(n.to_string().into())).collect();
+        let another = Change::Session("another".into());
+        for number in 1..=sessions.len() {
+            let (mine, changes) = (&sessions[..number], Changes::default());
+            let depends = mine.iter().fold(None, |depends: Option<Depends>, change| {
+                Some(depends.map_or_else(|| Depends::on(&changes, change), |depends| depends.and(&changes, change)))
+            });
+            let depends = depends.unwrap();
+            changes.note(&another);
+            let since = changes.generation();
+            assert!(depends.hold(&changes, since), "{number}");
+            for change in mine {
+                let since = changes.generation();
+                changes.note(change);
+                assert!(!depends.hold(&changes, since), "{change:?} of {number}");
+            }
+        }
     }
 }
