@@ -25,7 +25,7 @@ impl Call<'_> {
         check_password(self.asked.tokens, members.spelt("password"), password)?;
         let subject = Subject::user(name);
         // asked first, so that a taken name costs no hash; what is added meanwhile is found by the store
-        if self.service.store.account(subject.clone()).await.map_err(unavailable)?.is_some() {
+        if self.is_taken(&subject).await? {
             return Err(Rejection::UsernameTaken);
         }
         let hash = self.hashed(password).await?;
@@ -38,6 +38,17 @@ impl Call<'_> {
         self.note(&Change::Subject(subject.clone()));
         self.happened("registered", Some(&subject), &[]);
         self.registered(subject).await
+    }
+
+    /// Whether a stranger may not have this name: a user has it, or had it, or a client has it. Upstreams know a caller by
+    /// the name alone, and would take the new user for the one of before, or for the client.
+    async fn is_taken(&self, user: &Subject) -> Result<bool, Rejection> {
+        let store = &self.service.store;
+        let known = store.jwt_standing(user.clone(), Vec::new()).await.map_err(unavailable)?;
+        if known.account.is_some() || known.removed.is_some() {
+            return Ok(true);
+        }
+        Ok(store.account(Subject::client(&*user.name)).await.map_err(unavailable)?.is_some())
     }
 
     async fn registered(&self, subject: Subject) -> Result<Response<Body>, Rejection> {

@@ -17,6 +17,33 @@ async fn a_registered_user_can_log_in_with_the_default_role() {
 }
 
 #[tokio::test]
+async fn a_name_that_another_has_or_had_cannot_be_registered() {
+    let rig = Rig::start().await;
+    let register = endpoint(Action::Register);
+    rig.add(Subject::user("gone"), "old password", &["admin"], &[]).await;
+    assert!(rig.service.store.remove_account(Subject::user("gone")).await.unwrap());
+    rig.add(Subject::client("old-client"), "old password", &["admin"], &[]).await;
+    assert!(rig.service.store.remove_account(Subject::client("old-client")).await.unwrap());
+    for (name, user, status) in [
+        ("a user's", ANN.0, 400),
+        ("a client's", CLIENT.0, 400),
+        ("a removed user's", "gone", 400),
+        ("a removed client's, which no upstream knows as a user", "old-client", 201),
+        ("nobody's", "new", 201),
+    ] {
+        let said = rig.post(&register, None, &json!({"username": user, "password": "new password"})).await;
+        assert_eq!(said.status, status, "{name}");
+        if status == 400 {
+            assert_eq!(said.text("message"), "Username already exists", "{name}");
+        }
+    }
+    assert!(rig.service.store.account(Subject::user("gone")).await.unwrap().is_none());
+    // an operator knows who comes back
+    rig.add(Subject::user("gone"), "new password", &["user"], &[]).await;
+    assert!(rig.accepts(&basic(("gone", "new password"))).await);
+}
+
+#[tokio::test]
 async fn a_user_who_was_unknown_a_moment_ago_is_known_at_once() {
     let rig = Rig::start().await;
     let credential = basic(("new", "new password"));
