@@ -1,32 +1,48 @@
 //! `jwks` and `metadata`: what others need to know to verify our tokens (RFC 7517) and to find our endpoints (RFC 8414).
 
-use http::Response;
 use http::header::HOST;
+use http::{Response, Uri};
 use serde_json::{Map, Value, json};
 
 use super::{Action, Call, Endpoint, Incoming};
 use crate::wire::body::Body;
 
 /// A minute: a new key is found soon, and nobody needs to ask with each token.
-pub(super) const PUBLIC: &str = "public, max-age=60";
+const PUBLIC: &str = "public, max-age=60";
 
 impl Call<'_> {
     /// The public keys (RFC 7517 5).
     pub(super) fn jwks(&self, incoming: &Incoming<'_>) -> Response<Body> {
         let keys = self.service.keys.ring(&self.asked.auth.jwt).jwks();
-        self.public(incoming, "application/jwk-set+json", &keys)
+        self.public(incoming, ("application/jwk-set+json", PUBLIC), &keys)
     }
 
-    /// Where our endpoints are (RFC 8414 2).
+    /// Where our endpoints are (RFC 8414 2): at the issuer where that is a URL, else where the caller found us. The latter is
+    /// the caller's word: kept by a cache, it would send others with their secrets to whatever host somebody named.
     pub(super) fn metadata(&self, incoming: &Incoming<'_>) -> Response<Body> {
+        let issuer = &self.asked.auth.jwt.issuer;
+        let (origin, cached) = match origin(issuer) {
+            Some(origin) => (origin, PUBLIC),
+            None => (self.asked_at(incoming), "no-store"),
+        };
+        let document = document(issuer, &origin, &self.asked.endpoints.values().map(|endpoint| &**endpoint));
+        self.public(incoming, ("application/json", cached), &document)
+    }
+
+    fn asked_at(&self, incoming: &Incoming<'_>) -> String {
         let scheme = if self.asked.https { "https" } else { "http" };
         let field = incoming.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = incoming.host.as_deref().or(field).unwrap_or("localhost");
-        let issuer = &self.asked.auth.jwt.issuer;
-        let document =
-            document(issuer, &format!("{scheme}://{host}"), &self.asked.endpoints.values().map(|endpoint| &**endpoint));
-        self.public(incoming, "application/json", &document)
+        format!("{scheme}://{host}")
     }
+}
+
+/// The origin of a URL (RFC 6454 4); `None` where the text is none.
+fn origin(url: &str) -> Option<String> {
+    let url: Uri = url.parse().ok()?;
+    let (scheme, authority) = (url.scheme_str()?, url.authority()?.as_str());
+    let is_url = ["https", "http"].contains(&scheme) && !authority.contains('@');
+    is_url.then(|| format!("{scheme}://{authority}"))
 }
 
 fn document<'a>(issuer: &str, origin: &str, endpoints: &(impl Iterator<Item = &'a Endpoint> + Clone)) -> Value {
@@ -114,6 +130,26 @@ mod tests {
             found["token_endpoint_auth_methods_supported"],
             json!(["client_secret_basic", "client_secret_post"])
         );
+    }
+
+    #[test]
+    fn only_a_url_has_an_origin() {
+        for (issuer, expected) in [
+            ("https://id.example.com", Some("https://id.example.com")),
+            ("https://id.example.com/", Some("https://id.example.com")),
+            ("https://id.example.com:8443/tenant?x", Some("https://id.example.com:8443")),
+            ("http://[::1]:80/a", Some("http://[::1]:80")),
+            ("portcullis", None),
+            ("id.example.com:8443", None),
+            ("/tenant", None),
+            ("urn:example:issuer", None),
+            ("ftp://id.example.com", None),
+            ("https://user:secret@id.example.com", None),
+            ("https://", None),
+            ("", None),
+        ] {
+            assert_eq!(origin(issuer).as_deref(), expected, "{issuer}");
+        }
     }
 
     #[test]

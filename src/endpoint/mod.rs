@@ -278,8 +278,13 @@ impl Call<'_> {
         response
     }
 
-    /// An answer that is the same for everybody.
-    fn public(&self, incoming: &Incoming<'_>, media_type: &'static str, document: &Value) -> Response<Body> {
+    /// An answer that holds no secret, with its media type and how long it may be kept.
+    fn public(
+        &self,
+        incoming: &Incoming<'_>,
+        (media_type, cached): (&'static str, &'static str),
+        document: &Value,
+    ) -> Response<Body> {
         let text = document.to_string();
         let length = HeaderValue::from(text.len());
         let body = if incoming.method == Method::HEAD { Body::empty() } else { Body::full(text) };
@@ -287,7 +292,7 @@ impl Call<'_> {
         *response.status_mut() = self.endpoint.status.unwrap_or(StatusCode::OK);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(metadata::PUBLIC));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(cached));
         headers.insert(CONTENT_LENGTH, length);
         response
     }
