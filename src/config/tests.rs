@@ -220,6 +220,8 @@ fn a_value_of_the_wrong_kind_says_what_was_expected() {
         ("store: { url: sqlite:a, tokens: { table: a, token: a, user: a } }", "1:33: `tokens` needs `users`"),
         ("tokens: { access_ttl: 500ms }", "1:23: a token's lifetime is in whole seconds"),
         ("tokens: { claims: { exp: 1 } }", "1:21: the claim `exp` is set by the gateway"),
+        ("tokens: { claims: { nbf: 1 } }", "1:21: the claim `nbf` is set by the gateway"),
+        ("tokens: { claims: { sub_type: user } }", "1:21: the claim `sub_type` is set by the gateway"),
         ("tokens: { claims: { a: '{acess}' } }", "1:21: "),
         ("tokens: { claims: { a: '{access}' } }", "1:21: "),
         ("passwords: { min_bytes: 9, max_bytes: 8 }", "1:12: `min_bytes` is above `max_bytes`"),

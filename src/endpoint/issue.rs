@@ -159,8 +159,8 @@ struct Stamp<'a> {
     now: UnixSeconds,
 }
 
-/// The claims that a configuration cannot replace: a token without them could not be refused.
-const PROTECTED: [&str; 8] = ["iss", "aud", "iat", "exp", "jti", "sid", "sv", "sub_type"];
+/// The claims that a configuration cannot set: we do, and a token without them, or with others, could not be refused.
+pub const PROTECTED_CLAIMS: [&str; 9] = ["aud", "exp", "iat", "iss", "jti", "nbf", "sid", "sub_type", "sv"];
 
 fn claims(grant: &Grant, jwt: &JwtSettings, settings: &Settings, stamp: Stamp<'_>) -> Map<String, Value> {
     let ttl = match stamp.kind {
@@ -192,7 +192,7 @@ fn claims(grant: &Grant, jwt: &JwtSettings, settings: &Settings, stamp: Stamp<'_
         put("scope", scope_text(scopes).into());
     }
     let further = settings.claims.render(principal, ttl.as_secs());
-    claims.extend(further.into_iter().filter(|(name, _)| !PROTECTED.contains(&name.as_str())));
+    claims.extend(further.into_iter().filter(|(name, _)| !PROTECTED_CLAIMS.contains(&name.as_str())));
     complete(&mut claims, principal, jwt, settings, stamp.kind);
     claims
 }

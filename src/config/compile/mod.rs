@@ -18,6 +18,7 @@ use super::model::{Model, auth};
 use super::report::Report;
 use super::snapshot::{Bootstrap, BootstrapClient, BootstrapUser, Snapshot, StoreLocation};
 use super::source;
+use crate::endpoint::issue::PROTECTED_CLAIMS;
 use crate::endpoint::template::Claims;
 use crate::secret::Secret;
 use crate::wire::forwarded::TrustedProxies;
@@ -170,11 +171,8 @@ fn auth_settings(
     authenticate::Settings { realm, cache, jwt: Arc::new(jwt) }
 }
 
-/// Claims that the gateway sets itself and later relies on.
-const OWN_CLAIMS: [&str; 8] = ["aud", "exp", "iat", "iss", "jti", "nbf", "sid", "sv"];
-
 fn token_settings(tokens: auth::Tokens, passwords: (usize, usize), report: &mut Report) -> Option<endpoint::Settings> {
-    for claim in tokens.claim_places.iter().filter(|claim| OWN_CLAIMS.contains(&&*claim.value)) {
+    for claim in tokens.claim_places.iter().filter(|claim| PROTECTED_CLAIMS.contains(&&*claim.value)) {
         report.add(claim.place, format!("the claim `{}` is set by the gateway", claim.value));
     }
     each_template(&tokens.claims, &tokens.claim_places, report, |claim| Claims::compile(claim).map(drop));
