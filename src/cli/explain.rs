@@ -3,7 +3,7 @@
 //! A credential that is given is proved against the store, as a request's would be; nothing else is asked over a network.
 
 use std::fmt::Write as _;
-use std::io::Read as _;
+use std::io::{self, ErrorKind, Read as _, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,7 +97,6 @@ pub fn explain(arguments: &ExplainArguments) -> ExitCode {
 }
 
 /// What one request gets.
-#[expect(clippy::print_stdout, reason = "this is a command")]
 fn one(snapshot: &Snapshot, arguments: &ExplainArguments, method: &str, url: &str) -> Result<ExitCode, CliError> {
     let method: Method = method.parse().map_err(|_| CliError::Usage("a method is a word such as GET".to_owned()))?;
     let mut request = Request::parse(&method, url);
@@ -122,15 +121,14 @@ fn one(snapshot: &Snapshot, arguments: &ExplainArguments, method: &str, url: &st
         }
     };
     if arguments.json {
-        println!("{:#}", explanation.json());
+        print(&mut io::stdout(), &format!("{:#}\n", explanation.json()))?;
     } else {
-        print!("{explanation}");
+        print(&mut io::stdout(), &explanation.to_string())?;
     }
     Ok(if explanation.is_refused() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// All that a principal reaches.
-#[expect(clippy::print_stdout, reason = "this is a command")]
 fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, CliError> {
     let Some(claim) = claim(snapshot, arguments)? else {
         let usage = "expected a method and a URL, or a `--role` or `--user` whose reach is listed";
@@ -138,9 +136,11 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
     };
     let reached = if claim.disabled { Vec::new() } else { reach(snapshot, &claim.principal, arguments.scheme) };
     if arguments.json {
-        println!("{:#}", reached.iter().map(|(route, _)| as_json(snapshot, route)).collect::<Value>());
+        let list = reached.iter().map(|(route, _)| as_json(snapshot, route)).collect::<Value>();
+        print(&mut io::stdout(), &format!("{list:#}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let mut lines = String::new();
     for (route, missing) in &reached {
         let mut line = format!("{} (line {}): ", route.name, route.line);
         line.push_str(&if route.methods.is_empty() { "every method".to_owned() } else { methods(route).join(", ") });
@@ -153,12 +153,22 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
             let names: Vec<&str> = missing.iter().map(Scope::as_str).collect();
             write!(line, " (the credential must bear {})", names.join(", ")).ok();
         }
-        println!("{line}");
+        lines.push_str(&line);
+        lines.push('\n');
     }
     if reached.is_empty() {
-        println!("nothing");
+        lines.push_str("nothing\n");
     }
+    print(&mut io::stdout(), &lines)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever reads may have seen enough (`| head`): that is no failure.
+fn print(output: &mut impl Write, text: &str) -> Result<(), CliError> {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Io("printing", error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn methods(route: &Route) -> Vec<&str> {
@@ -271,5 +281,33 @@ impl Drop for Prover {
     fn drop(&mut self) {
         // what is not closed in order loses nothing, it only leaves more files behind
         self.runtime.block_on(self.store.close()).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails as told.
+    struct Broken(ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        for (kind, expected) in [(ErrorKind::BrokenPipe, true), (ErrorKind::StorageFull, false)] {
+            assert_eq!(print(&mut Broken(kind), "rules\n").is_ok(), expected, "{kind}");
+        }
+        let mut printed = Vec::new();
+        print(&mut printed, "rules\n").unwrap();
+        assert_eq!(printed, b"rules\n");
     }
 }
