@@ -112,9 +112,9 @@ fn understand<'t>(
         files.note(directory.join(".env"));
     }
     let places = warnings::Places::of(&model);
-    match compile::compile(model, files, &mut report) {
+    match compile::compile(model, &mut files, &mut report) {
         Some(snapshot) if report.is_empty() => Ok(Understood { snapshot, root, places, text }),
-        Some(_) | None => Err(report.into_problems(file_name, &Listing::of_tree(text, &root))),
+        Some(_) | None => Err(report.into_problems(file_name, &Listing::of_tree(text, &root)).naming(files.list())),
     }
 }
 

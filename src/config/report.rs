@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use super::listing::Listing;
 
@@ -125,7 +126,7 @@ impl Report {
         let placed = self.found.into_iter().map(|finding| Problem::of(finding, Severity::Error, file, listing));
         let elsewhere =
             self.elsewhere.into_iter().map(|message| Problem { message, ..Problem::whole(file, String::new()) });
-        Problems { all: elsewhere.chain(placed).collect(), more: self.more, unreadable: false }
+        Problems { all: elsewhere.chain(placed).collect(), more: self.more, unreadable: false, files: Vec::new() }
     }
 
     /// The warnings, in the same way.
@@ -133,7 +134,7 @@ impl Report {
         self.warnings.sort();
         self.warnings.dedup();
         let all = self.warnings.into_iter().map(|finding| Problem::of(finding, Severity::Warning, file, listing));
-        Problems { all: all.collect(), more: 0, unreadable: false }
+        Problems { all: all.collect(), more: 0, unreadable: false, files: Vec::new() }
     }
 
     fn push(&mut self, place: Place, message: String, hint: Option<String>) {
@@ -272,12 +273,23 @@ pub struct Problems {
     all: Vec<Problem>,
     more: usize,
     unreadable: bool,
+    files: Vec<PathBuf>,
 }
 
 impl Problems {
     /// The file could not be read at all.
     pub fn unreadable(file: &str, message: String) -> Self {
-        Self { all: vec![Problem::whole(file, message)], more: 0, unreadable: true }
+        Self { all: vec![Problem::whole(file, message)], more: 0, unreadable: true, files: Vec::new() }
+    }
+
+    /// With the files that the configuration names; one of them may be what is to be mended.
+    pub fn naming(self, files: Vec<PathBuf>) -> Self {
+        Self { files, ..self }
+    }
+
+    /// The files that the configuration names, as far as it could be read.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Whether there is no file to judge, rather than a bad one.
@@ -303,7 +315,7 @@ impl Problems {
 
 impl From<Vec<Problem>> for Problems {
     fn from(all: Vec<Problem>) -> Self {
-        Self { all, more: 0, unreadable: false }
+        Self { all, more: 0, unreadable: false, files: Vec::new() }
     }
 }
 

@@ -45,6 +45,11 @@ impl Files {
         self.read.insert(path);
     }
 
+    /// Those that were read, or would have been.
+    pub fn list(&self) -> Vec<PathBuf> {
+        self.read.iter().cloned().collect()
+    }
+
     fn path(&self, relative: &str) -> PathBuf {
         self.directory.join(relative)
     }
@@ -80,7 +85,7 @@ impl Files {
 }
 
 /// The snapshot, or `None` where something without which there is none was wrong; what was is in the report.
-pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Snapshot> {
+pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<Snapshot> {
     let (store, beside) = match model.store.location {
         Location::File(path) => {
             let path = files.path(&path);
@@ -89,16 +94,16 @@ pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Sn
         // what is kept beside a file is then kept beside the configuration
         Location::Server(url) => (StoreLocation::Server(url), files.path(DEFAULT_STORE)),
     };
-    let listeners = listeners::compile(&model.listeners, &beside, &model.admin, &mut files, report);
+    let listeners = listeners::compile(&model.listeners, &beside, &model.admin, files, report);
     let subject_is_id = names_an_id(&model.tokens.claims, &model.auth.jwt.subject);
     let schemes = model.auth.schemes;
-    let auth = auth_settings(model.auth, subject_is_id, &mut files, report);
+    let auth = auth_settings(model.auth, subject_is_id, files, report);
     let tokens = token_settings(model.tokens, model.passwords, report);
     let endpoints = endpoints::compile(model.endpoints, &model.texts, report);
     let names = upstreams::Names::of(&model.upstreams);
     let routes = routes::compile(model.routes, &names, schemes, &model.identity, report);
-    let upstreams = upstreams::compile(model.upstreams, &mut files, report);
-    let bootstrap = bootstrap(model.bootstrap, model.passwords.1, &mut files, report);
+    let upstreams = upstreams::compile(model.upstreams, files, report);
+    let bootstrap = bootstrap(model.bootstrap, model.passwords.1, files, report);
     let timeouts = model.timeouts;
     Some(Snapshot {
         listeners,
@@ -138,7 +143,7 @@ pub fn compile(model: Model, mut files: Files, report: &mut Report) -> Option<Sn
         expect: model.expect,
         log: model.log,
         bootstrap,
-        files: files.read.into_iter().collect(),
+        files: files.list(),
     })
 }
 
