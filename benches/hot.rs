@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use portcullis::authenticate::{Caller, Identity};
-use portcullis::cli::start;
+use portcullis::cli::{background, start};
 use portcullis::clock::Clock;
 use portcullis::config::{self, Environment, Snapshot};
 use portcullis::decision::{Head, decide};
@@ -89,20 +89,21 @@ upstreams: { api: { servers: ['http://127.0.0.1:9'] } }
 routes: [{ path: /**, allow: [user], to: api }]
 ";
     std::fs::write(&file, text).unwrap();
-    let running = start(&file, Clock::system()).unwrap_or_else(|error| panic!("{error}"));
+    let background = background().unwrap_or_else(|error| panic!("{error}"));
+    let running = start(&file, Clock::system(), background.handle()).unwrap_or_else(|error| panic!("{error}"));
     let (snapshot, state) = (running.gateway().snapshot(), running.gateway().state());
     let metrics = state.metrics.worker();
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic YW5uOmNvcnJlY3QgaG9yc2U="));
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let ask = || state.authenticator.identify(&snapshot.auth, SchemeSet::all(), &headers, address, &metrics);
-    running.background().block_on(ask()).unwrap();
+    background.block_on(ask()).unwrap();
     c.bench_function("cache/hit", |b| {
         // a hit never waits; the first look at other processes' changes makes what was looked up before it void
         let wait = || running.background().block_on(ask());
         b.iter(|| black_box(ask().now_or_never().unwrap_or_else(wait).unwrap()));
     });
-    running.drain();
+    running.drain(background);
 }
 
 /// A browser's head made into what the upstream is sent.

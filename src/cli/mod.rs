@@ -5,6 +5,7 @@ pub mod run;
 mod start;
 mod reload;
 mod watch;
+mod changes;
 mod first_request;
 mod bootstrap;
 pub mod check;
@@ -33,7 +34,7 @@ use keys::KeyCommand;
 use operator::{CliError, Console, Operator};
 use tokens::TokenCommand;
 
-pub use start::{Running, StartError, start};
+pub use start::{Running, StartError, background, start};
 
 /// The exit code of a command that could not be carried out.
 const BROKEN: u8 = 2;

@@ -1,5 +1,8 @@
 //! Another snapshot in place of the one in force: checked whole, then swapped; a bad one is reported and the old stays.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use super::{Running, bootstrap, start};
 use crate::config::Problems;
 use crate::config::snapshot::Snapshot;
@@ -12,8 +15,8 @@ use crate::route::regions::TooMany;
 const ROWS_TOLD_MAX: usize = 200;
 
 impl Running {
-    /// Reads the file again and puts it in force, where it is good.
-    pub async fn reload(&mut self) {
+    /// Reads the file again and puts it in force, where it is good. Returns the files that it names, good or not.
+    pub async fn reload(&mut self) -> Vec<PathBuf> {
         let source = self.source.clone();
         let old = self.gateway.snapshot();
         // a large file takes its time, and this thread may hold others up
@@ -22,13 +25,14 @@ impl Running {
             let differences = diff(&old, &new);
             Ok::<_, Problems>((new, differences))
         });
-        let outcome = match loaded.await {
+        let (files, outcome) = match loaded.await {
             Ok(Ok((snapshot, differences))) => {
+                let files = snapshot.files.clone();
                 let put = self.put_in_force(snapshot).await;
-                put.map(|()| self.tell(differences))
+                (files, put.map(|()| self.tell(differences)))
             }
-            Ok(Err(problems)) => Err(problems.to_string()),
-            Err(panic) => Err(panic.to_string()),
+            Ok(Err(problems)) => (problems.files().to_vec(), Err(problems.to_string())),
+            Err(panic) => (Vec::new(), Err(panic.to_string())),
         };
         let metrics = &self.gateway.state().metrics;
         match outcome {
@@ -43,6 +47,7 @@ impl Running {
                 tracing::error!("configuration not reloaded, the old one stays in force\n{problems}");
             }
         }
+        files
     }
 
     /// Logs and audits what a reload has changed, in the words of `diff`.
@@ -72,12 +77,14 @@ impl Running {
         self.audit.event(&Event { kind, subject: None, address: None, request_id: "", details });
     }
 
+    /// Whatever can fail comes before whatever replaces a part of what is in force.
     async fn put_in_force(&mut self, snapshot: Snapshot) -> Result<(), String> {
+        let mut prepared = Vec::new();
         for (address, acceptor) in &self.acceptors {
             let listener = snapshot.listeners.iter().find(|listener| listener.address == *address);
             if let Some(Mode::Tls(settings)) = listener.map(|listener| &listener.mode) {
-                acceptor.reload(settings).map_err(|error| error.to_string())?;
-                acceptor.record(&self.gateway.state().metrics);
+                let ready = acceptor.prepare(settings).map_err(|error| error.to_string())?;
+                prepared.push((Arc::clone(acceptor), ready));
             }
         }
         let generated = bootstrap::create(&snapshot, &*self.store, &self.passwords).await;
@@ -86,8 +93,12 @@ impl Running {
         }
         self.warn_of_what_waits(&snapshot);
         let state = self.gateway.state();
+        for (acceptor, ready) in prepared {
+            acceptor.replace(ready);
+            acceptor.record(&state.metrics);
+        }
         state.limits.apply(&snapshot.limits, snapshot.routes.routes());
-        state.fleet.apply(&snapshot.upstreams, self.background.handle());
+        state.fleet.apply(&snapshot.upstreams, &self.background);
         state.authenticator.configure(&snapshot.auth.cache);
         self.audit.switch(snapshot.log.audit);
         self.gateway.swap(snapshot);

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -11,67 +12,99 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
 
 use super::watch::{LOOK_EVERY, Watch};
-use super::{BROKEN, Running, start};
+use super::{BROKEN, Running, StartError, background, start};
 use crate::clock::Clock;
 
-#[expect(clippy::print_stderr, reason = "this is a command")]
 /// Serves the configuration at `source` until SIGTERM or SIGINT.
 pub fn run(source: &Path) -> ExitCode {
     let level = log_to_stderr();
     raise_descriptor_limit();
-    let mut running = match start(source, Clock::system()) {
-        Ok(running) => running,
-        Err(error) => {
-            eprintln!("portcullis: {error}");
-            return ExitCode::from(BROKEN);
-        }
+    let background = match background() {
+        Ok(background) => background,
+        Err(error) => return broken(&StartError::System(error)),
     };
-    follow_level(&level, &running);
-    greet(&running);
-    let handle = running.background();
-    if let Err(error) = handle.block_on(serve(&mut running, &level)) {
-        eprintln!("portcullis: cannot hear signals: {error}");
-        return ExitCode::from(BROKEN);
+    match background.block_on(serve(source, &level)) {
+        Ok(Some(running)) => running.drain(background),
+        // it never served: nothing is under way, and what it waits for may never come
+        Ok(None) => background.shutdown_background(),
+        Err(error) => {
+            background.shutdown_background();
+            return broken(&error);
+        }
     }
-    running.drain();
     ExitCode::SUCCESS
 }
 
-/// Waits for signals and changed files; returns when it is time to end.
-async fn serve(running: &mut Running, level: &LevelHandle) -> std::io::Result<()> {
-    let (mut hangup, mut terminate, mut interrupt) =
-        (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut watch = watch(running);
+#[expect(clippy::print_stderr, reason = "this is a command")]
+fn broken(error: &StartError) -> ExitCode {
+    eprintln!("portcullis: {error}");
+    ExitCode::from(BROKEN)
+}
+
+/// What others tell the process.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on no signal ends the process by itself.
+    fn hear() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Returns when it is time to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Starts, and reloads as signals and changed files ask for, until it is time to end: then returns what serves, or nothing
+/// where that was before it did.
+async fn serve(source: &Path, level: &LevelHandle) -> Result<Option<Running>, StartError> {
+    let mut signals = Signals::hear()?;
+    let clock = Clock::system();
+    let mut watch = Watch::of(source, clock.clone());
+    let (source, background) = (source.to_owned(), Handle::current());
+    let starting = tokio::task::spawn_blocking(move || start(&source, clock, &background));
+    let mut running = tokio::select! {
+        biased;
+        started = starting => started.map_err(std::io::Error::from)??,
+        () = signals.end() => return Ok(None),
+    };
+    watch.follow(running.gateway().snapshot().files.iter().cloned());
+    follow_level(level, &running);
+    greet(&running);
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         let reload = tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => true,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => true,
             _ = look.tick() => watch.changed(),
         };
         if reload {
-            running.reload().await;
-            follow_level(level, running);
-            watch = self::watch(running);
+            watch.settle();
+            let read = running.reload().await;
+            // those of a refused configuration too: what it lacks may come, and those in force may still be what changes
+            watch.follow(running.gateway().snapshot().files.iter().cloned().chain(read));
+            follow_level(level, &running);
         }
     }
-    tokio::spawn(end_at_once(terminate, interrupt));
-    Ok(())
-}
-
-/// A second signal does not wait for requests under way.
-async fn end_at_once(mut terminate: Signal, mut interrupt: Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    std::process::exit(i32::from(BROKEN));
-}
-
-fn watch(running: &Running) -> Watch {
-    let snapshot = running.gateway().snapshot();
-    Watch::of(std::iter::once(running.source()).chain(snapshot.files.iter().map(AsRef::as_ref)))
+    // a second signal does not wait for requests under way
+    tokio::spawn(async move {
+        signals.end().await;
+        std::process::exit(i32::from(BROKEN));
+    });
+    Ok(Some(running))
 }
 
 /// Says where it listens and, the first time, what was generated. On standard error: standard output is the logs'.

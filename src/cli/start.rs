@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::bootstrap::{self, BootstrapError, Generated};
+use super::changes::hear_changes;
 use crate::admin::{self, AdminState};
 use crate::authenticate::keys::{Keys, KeysError};
 use crate::authenticate::password::PasswordPool;
@@ -30,12 +31,10 @@ use crate::record::lines::Lines;
 use crate::record::metrics::Metrics;
 use crate::store::changes::Changes;
 use crate::store::sql::SqlStore;
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Threads for the store, health checks and other work that is not a worker's.
 const BACKGROUND_THREADS: usize = 2;
-/// How often other processes' changes are looked for; they must hold within a second (contract 6).
-const CHANGES_EVERY: Duration = Duration::from_millis(200);
 /// How often what has expired is forgotten, in the store and in the limits.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// How long the end waits for work that is not a worker's, after the workers have ended.
@@ -78,7 +77,7 @@ pub struct Running {
     pub(super) store: Arc<SqlStore>,
     pub(super) passwords: Arc<PasswordPool>,
     pub(super) audit: Arc<Audit>,
-    pub(super) background: Runtime,
+    pub(super) background: Handle,
     listeners: Vec<Listening>,
     admin: SocketAddr,
     generated: Vec<Generated>,
@@ -106,36 +105,41 @@ struct Parts {
     audit: Arc<Audit>,
 }
 
-/// Starts the gateway of the configuration at `source`: when this returns, it serves.
+/// Where work that is not a worker's runs: the store, health checks, signals.
+///
+/// # Errors
+/// The system has no threads to give.
+pub fn background() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(BACKGROUND_THREADS).thread_name("background").enable_all().build()
+}
+
+/// Starts the gateway of the configuration at `source`: when this returns, it serves. Blocks; what is not a worker's
+/// runs on `background`.
 ///
 /// # Errors
 /// Whatever keeps it from serving.
-pub fn start(source: &Path, clock: Clock) -> Result<Running, StartError> {
+pub fn start(source: &Path, clock: Clock, background: &Handle) -> Result<Running, StartError> {
     let snapshot = load(source)?;
     let metrics = Arc::new(Metrics::new());
-    let background = Builder::new_multi_thread()
-        .worker_threads(BACKGROUND_THREADS)
-        .thread_name("background")
-        .enable_all()
-        .build()?;
-    let handle = background.handle().clone();
     let bound = listen::bind(&snapshot.listeners, snapshot.workers)?;
     let (admin, admin_address) = bind_admin(snapshot.admin)?;
     let (lines, log) = Lines::to(std::io::stdout(), metrics.log_lines_dropped.clone())?;
-    let parts = parts(&snapshot, &handle, &clock, &metrics, &lines)?;
-    let state = state(&snapshot, &parts, &handle, clock, &metrics, lines)?;
+    let parts = parts(&snapshot, background, &clock, &metrics, &lines)?;
+    let state = state(&snapshot, &parts, background, clock, &metrics, lines)?;
     let generated = background.block_on(bootstrap::create(&snapshot, &*parts.store, &parts.passwords))?;
 
     let (listeners, acceptors) = describe(&snapshot, &bound, &metrics);
     let gateway = Arc::new(Gateway::new(snapshot, state));
     let draining = Arc::new(AtomicBool::new(false));
-    keep_going(&handle, &parts, &gateway);
+    let store_answers = Arc::new(AtomicBool::new(true));
+    keep_going(background, &parts, &gateway, &store_answers);
     let told = Admin {
         gateway: Arc::clone(&gateway),
         passwords: Arc::clone(&parts.passwords),
         draining: Arc::clone(&draining),
+        store_answers,
     };
-    handle.spawn(admin::serve(admin, Arc::new(told)));
+    background.spawn(admin::serve(admin, Arc::new(told)));
     let shutdown = Shutdown::new();
     let workers = spawn_workers(bound, &gateway, &shutdown)?;
     gateway.loaded();
@@ -146,7 +150,7 @@ pub fn start(source: &Path, clock: Clock) -> Result<Running, StartError> {
         store: parts.store,
         passwords: parts.passwords,
         audit: parts.audit,
-        background,
+        background: background.clone(),
         listeners,
         admin: admin_address,
         generated,
@@ -164,7 +168,7 @@ pub fn start(source: &Path, clock: Clock) -> Result<Running, StartError> {
 pub(super) fn load(source: &Path) -> Result<Snapshot, Problems> {
     let snapshot = config::load(source, &Environment::of_process())?;
     let failed = expectations::problems(&snapshot, &source.display().to_string());
-    if failed.count() == 0 { Ok(snapshot) } else { Err(failed) }
+    if failed.count() == 0 { Ok(snapshot) } else { Err(failed.naming(snapshot.files)) }
 }
 
 fn bind_admin(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -257,9 +261,10 @@ fn describe(
 }
 
 /// Starts what keeps the state fresh: hearing of changes, and forgetting what has expired.
-fn keep_going(background: &Handle, parts: &Parts, gateway: &Arc<Gateway>) {
+fn keep_going(background: &Handle, parts: &Parts, gateway: &Arc<Gateway>, store_answers: &Arc<AtomicBool>) {
     let (store, changes, keys) = (Arc::clone(&parts.store), Arc::clone(&parts.changes), Arc::clone(&parts.keys));
-    background.spawn(async move { hear_changes(&*store, &changes, &keys).await });
+    let store_answers = Arc::clone(store_answers);
+    background.spawn(async move { hear_changes(&*store, &changes, &keys, &store_answers).await });
     let (store, passwords, gateway) = (Arc::clone(&parts.store), Arc::clone(&parts.passwords), Arc::clone(gateway));
     background.spawn(async move {
         let mut tick = interval(SWEEP_EVERY);
@@ -276,43 +281,6 @@ fn keep_going(background: &Handle, parts: &Parts, gateway: &Arc<Gateway>) {
             }
         }
     });
-}
-
-/// Hears of what other processes on the store change, and makes what depends on it invalid.
-async fn hear_changes(store: &dyn Store, changes: &Changes, keys: &Keys) {
-    let mut tick = interval(CHANGES_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut position, mut failing) = (None, false);
-    loop {
-        tick.tick().await;
-        match heard(store, changes, keys, position).await {
-            Ok(now) => {
-                if position.is_none() {
-                    // what changed while nobody listened is not known
-                    changes.note_all();
-                }
-                (position, failing) = (Some(now), false);
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "changes of other processes are not heard");
-                }
-            }
-        }
-    }
-}
-
-/// Notes the changes after `position`; returns the new one. Keys are read before the change is noted, see
-/// [`Keys::reload`]; where that fails, the same changes are heard again.
-async fn heard(store: &dyn Store, changes: &Changes, keys: &Keys, position: Option<i64>) -> Result<i64, KeysError> {
-    let (list, now) = store.changes(position).await?;
-    if list.iter().any(|change| matches!(change, Change::Keys | Change::All)) {
-        keys.reload().await?;
-    }
-    for change in &list {
-        changes.note(change);
-    }
-    Ok(now)
 }
 
 /// One thread a worker, each with a runtime of its own.
@@ -349,6 +317,7 @@ struct Admin {
     gateway: Arc<Gateway>,
     passwords: Arc<PasswordPool>,
     draining: Arc<AtomicBool>,
+    store_answers: Arc<AtomicBool>,
 }
 
 impl AdminState for Admin {
@@ -360,7 +329,7 @@ impl AdminState for Admin {
     }
 
     fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed)
+        !self.draining.load(Ordering::Relaxed) && self.store_answers.load(Ordering::Relaxed)
     }
 }
 
@@ -390,15 +359,10 @@ impl Running {
         &self.gateway
     }
 
-    /// Where work that is not a worker's runs.
-    pub fn background(&self) -> Handle {
-        self.background.handle().clone()
-    }
-
     /// Ends: no request is taken any more, those under way have until the drain's deadline, and what was logged is
-    /// written.
-    pub fn drain(self) {
-        let Self { draining, shutdown, workers, log, background, store, gateway, audit, .. } = self;
+    /// written. `background` is the runtime that it was started on.
+    pub fn drain(self, background: Runtime) {
+        let Self { draining, shutdown, workers, log, store, gateway, audit, .. } = self;
         draining.store(true, Ordering::Relaxed);
         shutdown.begin();
         for worker in workers {

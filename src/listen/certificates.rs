@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -54,6 +53,11 @@ impl Certificates {
             Some(fallback) => Ok(Self { by_name, fallback, ends }),
             None => Err(TlsError::new(Path::new("tls"), "no certificates")),
         }
+    }
+
+    /// The first name of each certificate, and when it ends.
+    pub(super) fn ends(&self) -> &[(Box<str>, UnixSeconds)] {
+        &self.ends
     }
 
     /// The certificates for a name: those that bear it, or else a wildcard in the place of its first label.
@@ -111,34 +115,12 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
-/// Picks certificates for handshakes.
-#[derive(Debug)]
-pub(super) struct Resolver {
-    certificates: ArcSwap<Certificates>,
-}
-
-impl Resolver {
-    pub(super) fn new(certificates: Certificates) -> Self {
-        Self { certificates: ArcSwap::from_pointee(certificates) }
-    }
-
-    pub(super) fn replace(&self, certificates: Certificates) {
-        self.certificates.store(Arc::new(certificates));
-    }
-
-    /// The first name of each certificate, and when it ends.
-    pub(super) fn ends(&self) -> Vec<(Box<str>, UnixSeconds)> {
-        self.certificates.load().ends.clone()
-    }
-}
-
-impl ResolvesServerCert for Resolver {
+impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let certificates = self.certificates.load();
-        let bearing = hello.server_name().map_or(&[][..], |name| certificates.bearing(name));
+        let bearing = hello.server_name().map_or(&[][..], |name| self.bearing(name));
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let picked = bearing.iter().find(usable).or_else(|| bearing.first());
-        Some(Arc::clone(picked.unwrap_or(&certificates.fallback)))
+        Some(Arc::clone(picked.unwrap_or(&self.fallback)))
     }
 }
 

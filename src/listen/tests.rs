@@ -140,6 +140,12 @@ impl Server {
         Self { address, acceptor, told, shutdown, metrics, task }
     }
 
+    fn reload(&self, settings: &tls::Settings) -> Result<(), tls::TlsError> {
+        let acceptor = self.acceptor.as_ref().unwrap();
+        acceptor.replace(acceptor.prepare(settings)?);
+        Ok(())
+    }
+
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
@@ -647,19 +653,58 @@ type TlsSocket = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Connects as one who trusts `roots` and asks for `name`.
 async fn tls_to(server: &Server, roots: &[&CertificateFiles], name: &str, alpn: &[&str]) -> std::io::Result<TlsSocket> {
+    let mut config = trusting(roots, rustls::DEFAULT_VERSIONS);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    tls_by(server, Arc::new(config), name).await
+}
+
+async fn tls_by(server: &Server, config: Arc<rustls::ClientConfig>, name: &str) -> std::io::Result<TlsSocket> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    tokio_rustls::TlsConnector::from(config).connect(name, server.connect().await).await
+}
+
+/// One who trusts `roots` and speaks these versions.
+fn trusting(
+    roots: &[&CertificateFiles],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ClientConfig {
     let mut trusted = rustls::RootCertStore::empty();
     for root in roots {
         trusted.add(CertificateDer::from_pem_file(&root.cert).unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(trusted)
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, server.connect().await).await
+        .with_no_client_auth()
+}
+
+#[tokio::test]
+async fn a_reload_sets_the_oldest_version_and_keeps_sessions() {
+    use rustls::HandshakeKind::{Full, Resumed};
+    use rustls::version::{TLS12, TLS13};
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let files = certificate(directory.path(), "only", &["a.example"]);
+        let from = |min_version| tls::Settings { source: CertificateSource::Files(vec![files.clone()]), min_version };
+        let server = Server::start(Mode::Tls(Arc::new(from(MinVersion::Tls12))), &limits());
+        // this one keeps its sessions, and comes back with what it was given under other settings
+        let old = Arc::new(trusting(&[&files], &[&TLS12]));
+        for (name, oldest, kind) in [
+            ("at first", MinVersion::Tls12, Some(Full)),
+            ("the same again", MinVersion::Tls12, Some(Resumed)),
+            ("raised", MinVersion::Tls13, None),
+            ("lowered", MinVersion::Tls12, Some(Resumed)),
+        ] {
+            server.reload(&from(oldest)).unwrap();
+            let connected = tls_by(&server, Arc::clone(&old), "a.example").await.ok();
+            assert_eq!(connected.and_then(|socket| socket.get_ref().1.handshake_kind()), kind, "{name}");
+            let new = Arc::new(trusting(&[&files], &[&TLS13]));
+            assert!(tls_by(&server, new, "a.example").await.is_ok(), "{name}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -683,13 +728,13 @@ async fn certificates_are_picked_by_name_and_replaced_without_a_break() {
         }
         let mut old = tls_to(&server, &[&first], "a.example", &["http/1.1"]).await.unwrap();
         let third = certificate(directory.path(), "third", &["c.example"]);
-        server.acceptor.as_ref().unwrap().reload(&settings(&[&third])).unwrap();
+        server.reload(&settings(&[&third])).unwrap();
         assert!(tls_to(&server, &[&third], "c.example", &[]).await.is_ok());
         assert!(tls_to(&server, &[&first], "a.example", &[]).await.is_err());
         old.write_all(b"GET /old HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         until(&mut old, "/old ").await;
         std::fs::write(&third.key, "").unwrap();
-        assert!(server.acceptor.as_ref().unwrap().reload(&settings(&[&third])).is_err());
+        assert!(server.reload(&settings(&[&third])).is_err());
         assert!(tls_to(&server, &[&third], "c.example", &[]).await.is_ok(), "a failed reload changes nothing");
         server.acceptor.as_ref().unwrap().record(&server.metrics);
         let text = server.metrics.text().unwrap();

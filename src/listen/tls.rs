@@ -1,16 +1,17 @@
-//! TLS towards callers: certificates picked by SNI, replaced without touching connections.
+//! TLS towards callers: certificates picked by SNI; what is in force is replaced without touching connections.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::version::{TLS12, TLS13};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::certificates::{Certificates, Resolver};
+use super::certificates::Certificates;
 use super::self_signed;
 use crate::record::metrics::Metrics;
 
@@ -85,9 +86,16 @@ pub fn check(settings: &Settings) -> Result<(), TlsError> {
 
 /// Accepts TLS on one listener; shared by the workers.
 pub struct Acceptor {
-    tls: TlsAcceptor,
-    resolver: Arc<Resolver>,
+    in_force: ArcSwap<Prepared>,
     provider: Arc<CryptoProvider>,
+    /// Outlives what is in force, so that sessions are resumed across a reload.
+    ticketer: Arc<dyn ProducesTickets>,
+}
+
+/// Settings that were read and found good, for handshakes to come.
+pub struct Prepared {
+    tls: TlsAcceptor,
+    certificates: Arc<Certificates>,
 }
 
 impl Acceptor {
@@ -97,45 +105,68 @@ impl Acceptor {
     /// The first file that is not what it should be, or cannot be written.
     pub fn new(settings: &Settings) -> Result<Self, TlsError> {
         let provider = provider();
-        let resolver = Arc::new(Resolver::new(certificates(settings, &provider)?));
-        let versions = match settings.min_version {
-            MinVersion::Tls12 => &[&TLS13, &TLS12][..],
-            MinVersion::Tls13 => &[&TLS13],
-        };
-        let unusable = |error: rustls::Error| TlsError::new(Path::new("tls"), error.to_string());
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions)
-            .map_err(unusable)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&resolver) as _);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // resumption by one ticket that only we can open; no memory of sessions, and no early data, which can be replayed
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(unusable)?;
-        config.send_tls13_tickets = 1;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.max_early_data_size = 0;
-        Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), resolver, provider })
+        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| unusable(&error))?;
+        let first = prepare(settings, &provider, &ticketer)?;
+        Ok(Self { in_force: ArcSwap::from_pointee(first), provider, ticketer })
     }
 
-    /// Replaces the certificates for handshakes to come. The oldest version spoken stays what it was at start.
+    /// Reads what other settings ask for. What is in force stays, until [`Acceptor::replace`].
     ///
     /// # Errors
-    /// As [`Acceptor::new`]; the certificates stay what they were.
-    pub fn reload(&self, settings: &Settings) -> Result<(), TlsError> {
-        self.resolver.replace(certificates(settings, &self.provider)?);
-        Ok(())
+    /// As [`Acceptor::new`].
+    pub fn prepare(&self, settings: &Settings) -> Result<Prepared, TlsError> {
+        prepare(settings, &self.provider, &self.ticketer)
+    }
+
+    /// Puts certificates and the oldest version in force, for handshakes to come.
+    pub fn replace(&self, prepared: Prepared) {
+        self.in_force.store(Arc::new(prepared));
     }
 
     /// Says in the metrics when each certificate ends.
     pub fn record(&self, metrics: &Metrics) {
-        for (name, not_after) in self.resolver.ends() {
+        for (name, not_after) in self.in_force.load().certificates.ends() {
             #[expect(clippy::cast_precision_loss, reason = "seconds fit a double for 285 million years")]
-            metrics.certificate_expiry.with_label_values(&[&*name]).set(not_after as f64);
+            metrics.certificate_expiry.with_label_values(&[&**name]).set(*not_after as f64);
         }
     }
 
     pub(super) fn accept(&self, socket: TcpStream) -> tokio_rustls::Accept<TcpStream> {
-        self.tls.accept(socket)
+        self.in_force.load().tls.accept(socket)
+    }
+}
+
+fn prepare(
+    settings: &Settings,
+    provider: &Arc<CryptoProvider>,
+    ticketer: &Arc<dyn ProducesTickets>,
+) -> Result<Prepared, TlsError> {
+    let certificates = Arc::new(certificates(settings, provider)?);
+    let versions = match settings.min_version {
+        MinVersion::Tls12 => &[&TLS13, &TLS12][..],
+        MinVersion::Tls13 => &[&TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| unusable(&error))?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&certificates) as _);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // resumption by one ticket that only we can open; no memory of sessions, and no early data, which can be replayed
+    config.ticketer = Arc::clone(ticketer);
+    config.send_tls13_tickets = 1;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Ok(Prepared { tls: TlsAcceptor::from(Arc::new(config)), certificates })
+}
+
+fn unusable(error: &rustls::Error) -> TlsError {
+    TlsError::new(Path::new("tls"), error.to_string())
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
     }
 }
 

@@ -1,8 +1,10 @@
 //! A new configuration is checked whole and then swapped; a bad one leaves the old one in place (contract 7).
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Gateway, Upstream, eventually, get};
+use crate::support::{Gateway, Setup, Upstream, eventually, get};
 
 fn yaml(upstream: &Upstream, path: &str) -> String {
     format!(
@@ -32,6 +34,94 @@ fn a_changed_file_is_noticed_without_a_signal() {
         200 => Ok(()),
         status => Err(status),
     });
+}
+
+/// Rules whose load waits until somebody writes to the pipe `secret`.
+fn slow(setup: &Setup, upstream: &Upstream, path: &str) -> String {
+    assert!(Command::new("mkfifo").arg(setup.path("secret")).status().unwrap().success());
+    format!("{}bootstrap: {{ users: [{{ name: ann, password: {{ file: secret }} }}] }}\n", yaml(upstream, path))
+}
+
+/// Waits until a load reads the pipe; it goes on when something is written and the pipe is dropped.
+fn loading(setup: &Setup) -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open(setup.path("secret")).unwrap()
+}
+
+#[test]
+fn what_is_saved_during_a_reload_is_put_in_force_too() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/old"));
+    let setup = &gateway.setup;
+    setup.configure(&slow(setup, &upstream, "/slow"));
+    let mut pipe = loading(setup);
+    setup.configure(&yaml(&upstream, "/new"));
+    pipe.write_all(b"annpassword").unwrap();
+    drop(pipe);
+    eventually("the rules that were saved last", || match gateway.send(&get("/new")).status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+}
+
+#[test]
+fn what_a_refused_configuration_lacks_may_come_later() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/old"));
+    let setup = &gateway.setup;
+    gateway.reload(&format!(
+        "{}bootstrap: {{ users: [{{ name: ann, password: {{ file: later }} }}] }}\n",
+        yaml(&upstream, "/new")
+    ));
+    gateway.send(&get("/new")).refused(404, "no_route");
+    setup.write("later", "annpassword");
+    eventually("the file is noticed", || match gateway.send(&get("/new")).status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+}
+
+#[test]
+fn a_file_of_variables_that_appears_is_noticed() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/${PLACE:-old}"));
+    gateway.send(&get("/old")).expect(200);
+    gateway.setup.write(".env", "PLACE=new\n");
+    eventually("the variable is noticed", || match gateway.send(&get("/new")).status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+}
+
+#[test]
+fn a_signal_during_the_start_is_heard() {
+    let upstream = Upstream::hello();
+    for (signal, ends) in [("TERM", true), ("INT", true), ("HUP", false)] {
+        let setup = Setup::new("");
+        setup.configure(&slow(&setup, &upstream, "/slow"));
+        let mut gateway = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["run", "--config"])
+            .arg(setup.path("gateway.yaml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = loading(&setup);
+        let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {}", gateway.id())]).status().unwrap();
+        assert!(kill.success());
+        if ends {
+            let status = eventually("it ends", || gateway.try_wait().unwrap().ok_or(signal));
+            assert_eq!(status.code(), Some(0), "{signal}");
+            continue;
+        }
+        setup.configure(&yaml(&upstream, "/new"));
+        pipe.write_all(b"annpassword").unwrap();
+        drop(pipe);
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(gateway.stderr.take().unwrap()));
+        assert!(lines.any(|line| line.unwrap().contains("configuration reloaded")), "{signal}");
+        gateway.kill().unwrap();
+        gateway.wait().unwrap();
+    }
 }
 
 #[test]

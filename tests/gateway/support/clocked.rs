@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use portcullis::cli::{Running, start};
+use portcullis::cli::{Running, background, start};
 use portcullis::clock::Clock;
+use tokio::runtime::Runtime;
 
 use super::client::{Connection, Request, Response};
 use super::gateway::Setup;
 
 /// A gateway whose time a test moves. Its logs are off: they would go to the test's own output.
 pub struct Clocked {
-    running: Option<Running>,
+    running: Option<(Running, Runtime)>,
     clock: Clock,
     address: SocketAddr,
     _setup: Setup,
@@ -21,9 +22,11 @@ impl Clocked {
     pub fn start(yaml: &str) -> Self {
         let setup = Setup::new(&format!("log: {{ access: off, audit: off }}\n{yaml}"));
         let clock = Clock::system();
-        let running = start(&setup.path("gateway.yaml"), clock.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let background = background().unwrap();
+        let running = start(&setup.path("gateway.yaml"), clock.clone(), background.handle())
+            .unwrap_or_else(|error| panic!("{error}"));
         let address = running.listeners()[0].address;
-        Self { running: Some(running), clock, address, _setup: setup }
+        Self { running: Some((running, background)), clock, address, _setup: setup }
     }
 
     pub fn send(&self, request: &Request) -> Response {
@@ -37,8 +40,8 @@ impl Clocked {
 
 impl Drop for Clocked {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.drain();
+        if let Some((running, background)) = self.running.take() {
+            running.drain(background);
         }
     }
 }
