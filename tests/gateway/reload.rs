@@ -4,7 +4,10 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Gateway, Setup, Upstream, eventually, get};
+use rustls::version::{TLS12, TLS13};
+
+use crate::support::keys::Trusting;
+use crate::support::{Certificate, Connection, Gateway, Setup, Upstream, eventually, get};
 
 fn yaml(upstream: &Upstream, path: &str) -> String {
     format!(
@@ -61,6 +64,44 @@ fn what_is_saved_during_a_reload_is_put_in_force_too() {
         200 => Ok(()),
         status => Err(status),
     });
+}
+
+#[test]
+fn a_reload_that_fails_at_one_listener_changes_none() {
+    let upstream = Upstream::hello();
+    let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [one, two] = free.map(|listener| listener.local_addr().unwrap());
+    let listeners = |cert: &str| {
+        format!(
+            "listeners:
+  - {{ address: '{one}', tls: {{ certificates: [{{ cert: {cert}.pem, key: {cert}.key }}] }} }}
+  - {{ address: '{two}', tls: {{ certificates: [{{ cert: other.pem, key: other.key }}] }} }}
+"
+        )
+    };
+    let setup = Setup::new(&format!("{}{}", listeners("old"), yaml(&upstream, "/old")));
+    let [old, new, other] = ["old", "new", "other"].map(|name| {
+        let certificate = Certificate::of(&["localhost"]);
+        setup.write(&format!("{name}.pem"), &certificate.cert);
+        setup.write(&format!("{name}.key"), &certificate.key);
+        certificate
+    });
+    let gateway = setup.start();
+    setup.configure(&format!("{}{}", listeners("new"), slow(&setup, &upstream, "/new")));
+    let mut pipe = loading(&setup);
+    // its certificates were checked by now
+    std::fs::remove_file(setup.path("other.key")).unwrap();
+    pipe.write_all(b"annpassword").unwrap();
+    drop(pipe);
+    eventually("the reload", || if gateway.reloads() > 0 { Ok(()) } else { Err(gateway.stderr()) });
+    assert!(gateway.stderr().contains("other.key"), "{}", gateway.stderr());
+    for (address, expected) in [(one, &old), (two, &other)] {
+        let client = Trusting::new();
+        let config = client.config(&[&TLS12, &TLS13], &[]);
+        Connection::tls(address, "localhost", config).unwrap().send(&get("/old")).expect(200);
+        assert_eq!(client.shown(), expected.der());
+        assert_ne!(client.shown(), new.der());
+    }
 }
 
 #[test]
