@@ -283,6 +283,7 @@ impl Problems {
     }
 
     /// With the files that the configuration names; one of them may be what is to be mended.
+    #[must_use]
     pub fn naming(self, files: Vec<PathBuf>) -> Self {
         Self { files, ..self }
     }
