@@ -26,6 +26,10 @@ const POISON: &[u8] = b"\0\n\n";
 /// What is read ahead of a response, to notice a caller who hangs up.
 const AHEAD: usize = 4096;
 
+/// How long a response may take for a caller who has ended their side: one who has said all, or who is gone, which looks
+/// the same until something is written.
+const HALF_CLOSED: Duration = Duration::from_secs(2);
+
 /// How long what still comes is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -54,6 +58,8 @@ pub(super) struct Gate<S> {
     ahead: BytesMut,
     /// Whom to wake where `ahead` may be looked at.
     reader: Option<Waker>,
+    /// Until when the response may leave, where the caller has ended their side.
+    half_closed: Option<Pin<Box<Sleep>>>,
     fault: Option<Fault>,
     /// Handler calls at the moment when the request that comes, or came last, was let pass.
     calls_before: u64,
@@ -92,6 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             inward: Inward::Request,
             ahead,
             reader: None,
+            half_closed: None,
             fault: None,
             calls_before,
             between: Some(calls_before),
@@ -140,7 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Lets the next request pass where the last is answered; meanwhile reads a little, to see the caller hang up.
+    /// Lets the next request pass where the last is answered; meanwhile reads a little, to see the caller hang up. A reset
+    /// is an error at once; the end of what they send leaves the response a while.
     fn poll_held(&mut self, cx: &mut Context<'_>, buf: &ReadBuf<'_>) -> Poll<io::Result<Held>> {
         if self.link.is_upgraded() {
             return Poll::Ready(Ok(Held::Upgraded));
@@ -153,11 +161,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         if !self.ahead.is_empty() || buf.remaining() == 0 {
             return Poll::Pending;
         }
-        let mut space = [std::mem::MaybeUninit::uninit(); AHEAD];
-        let mut ahead = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut ahead))?;
-        self.ahead.extend_from_slice(ahead.filled());
-        if self.ahead.is_empty() { Poll::Ready(Ok(Held::HungUp)) } else { Poll::Pending }
+        if self.half_closed.is_none() {
+            let mut space = [std::mem::MaybeUninit::uninit(); AHEAD];
+            let mut ahead = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut ahead))?;
+            self.ahead.extend_from_slice(ahead.filled());
+            if !self.ahead.is_empty() {
+                return Poll::Pending;
+            }
+        }
+        let patience = self.half_closed.get_or_insert_with(|| Box::pin(tokio::time::sleep(HALF_CLOSED)));
+        patience.as_mut().poll(cx).map(|()| Ok(Held::HungUp))
     }
 
     /// Whether the request that was let pass last has been answered, and the answer has left. Hyper reads on before it

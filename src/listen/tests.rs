@@ -300,6 +300,48 @@ async fn requests_are_answered_in_turn_on_one_connection() {
 }
 
 #[tokio::test]
+async fn who_has_said_all_still_gets_the_response_and_who_is_gone_ends_the_request() {
+    run(async {
+        let server = Server::start(Mode::Plain, &limits());
+        let wait = b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+        let asked = |count: usize| {
+            let seen = Rc::clone(&server.told.seen);
+            async move {
+                while seen.borrow().len() < count {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let mut socket = server.connect().await;
+        socket.write_all(wait).await.unwrap();
+        socket.shutdown().await.unwrap();
+        asked(1).await;
+        server.told.release.notify_waiters();
+        let response = rest(&mut socket).await;
+        assert!(response.ends_with("/wait x"), "{response}");
+        let gauge = server.metrics.connections.with_label_values(&[&server.address.to_string()]);
+        for (name, count, reset) in [("closed", 2, false), ("reset", 3, true)] {
+            let mut socket = server.connect().await;
+            socket.write_all(wait).await.unwrap();
+            asked(count).await;
+            if reset {
+                socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            drop(socket);
+            let patience = if reset { Duration::from_secs(1) } else { PATIENCE };
+            let ended = timeout(patience, async {
+                while gauge.get() > 0 {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            });
+            ended.await.unwrap_or_else(|_| panic!("{name}: still served"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_response_that_looks_like_a_refusal_is_left_alone() {
     run(async {
         let server = Server::start(Mode::Plain, &limits());
