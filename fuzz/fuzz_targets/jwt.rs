@@ -9,6 +9,7 @@ use portcullis::authenticate::bearer::{Header, JwtKind, read};
 use portcullis::authenticate::claims::Claims;
 use portcullis::authenticate::keys::{Algorithm, Key, KeyRing};
 use portcullis::authenticate::{ClaimPath, JwtSettings, RoleSource, TypeSource};
+use portcullis::principal::SubjectKind;
 use portcullis::secret::Secret;
 
 static SETTINGS: LazyLock<(JwtSettings, Arc<KeyRing>)> = LazyLock::new(|| {
@@ -22,6 +23,8 @@ static SETTINGS: LazyLock<(JwtSettings, Arc<KeyRing>)> = LazyLock::new(|| {
         subject: ClaimPath(vec!["sub".into()]),
         token_type: TypeSource::Header,
         require_exp: true,
+        require_iss: true,
+        subject_kind: SubjectKind::User,
         keys: Some(Arc::clone(&ring)),
     };
     (settings, ring)

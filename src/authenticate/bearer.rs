@@ -604,6 +604,54 @@ mod tests {
     }
 
     #[test]
+    fn tokens_of_a_replaced_system_are_read_where_the_settings_say_so() {
+        let settings = |subject: &[&str], token_type: &str| {
+            let path = |steps: &[&str]| ClaimPath(steps.iter().map(|&step| step.into()).collect());
+            let claim =
+                |name| TypeSource::Claim { claim: path(&[name]), access: "access".into(), refresh: "refresh".into() };
+            JwtSettings {
+                subject: path(subject),
+                require_iss: false,
+                token_type: if token_type.is_empty() { TypeSource::Header } else { claim(token_type) },
+                ..jwt_settings()
+            }
+        };
+        let clients = || JwtSettings { subject_kind: SubjectKind::Client, ..settings(&["sub"], "type") };
+        let subject_of = |settings: &JwtSettings, payload: &Value| {
+            let token = signed(r#"{"alg":"HS256","typ":"JWT"}"#, &payload.to_string());
+            read(&token, settings, settings.keys.as_ref().unwrap(), JwtKind::Access, NOW).map_or_else(
+                |fault| fault.name().to_owned(),
+                |claims| format!("{} {}", claims.subject.kind.name(), claims.subject.name),
+            )
+        };
+        let with = |payload: &Value, name: &str, value: Value| {
+            let mut payload = payload.clone();
+            payload[name] = value;
+            payload
+        };
+        let flask = json!({ "fresh": false, "iat": NOW, "jti": "j", "type": "access", "sub": "app", "nbf": NOW, "csrf": "c", "exp": NOW + 9 });
+        let simple = json!({ "token_type": "access", "exp": NOW + 9, "iat": NOW, "jti": "j", "user_id": "7" });
+        let text = with(&flask, "sub", r#"{"username": "app", "role": "user"}"#.into());
+        for (name, settings, payload, expected) in [
+            ("flask-jwt-extended", settings(&["sub"], "type"), flask.clone(), "user app"),
+            ("flask-jwt-extended, of clients", clients(), flask.clone(), "client app"),
+            ("a user's in a system of clients", clients(), with(&flask, "sub_type", "user".into()), "user app"),
+            ("SimpleJWT", settings(&["user_id"], "token_type"), simple.clone(), "user 7"),
+            ("SimpleJWT, a number", settings(&["user_id"], "token_type"), with(&simple, "user_id", 7.into()), "user 7"),
+            ("PyJWT", settings(&["user"], ""), json!({ "user": "app", "exp": NOW + 9 }), "user app"),
+            ("JSON text in sub", settings(&["sub", "username"], "type"), text, "user app"),
+            ("a refresh token", settings(&["sub"], "type"), with(&flask, "type", "refresh".into()), "wrong_type"),
+            ("of our issuer", settings(&["sub"], "type"), with(&flask, "iss", "portcullis".into()), "user app"),
+            ("of another issuer", settings(&["sub"], "type"), with(&flask, "iss", "other".into()), "wrong_issuer"),
+            ("iss null", settings(&["sub"], "type"), with(&flask, "iss", Value::Null), "wrong_issuer"),
+            ("iss empty", settings(&["sub"], "type"), with(&flask, "iss", "".into()), "wrong_issuer"),
+            ("not said to be taken", jwt_settings(), flask.clone(), "wrong_issuer"),
+        ] {
+            assert_eq!(subject_of(&settings, &payload), expected, "{name}");
+        }
+    }
+
+    #[test]
     fn roles_and_scopes_are_lists_or_texts() {
         let settings = jwt_settings();
         let path = ClaimPath(vec!["realm_access".into(), "roles".into()]);

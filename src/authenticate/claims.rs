@@ -50,7 +50,7 @@ impl Claims {
     ) -> Result<Self, TokenFault> {
         let all = strict_object(payload).ok_or(TokenFault::Malformed)?;
         check_type(header, &all, &settings.token_type, kind)?;
-        check_issuer(&all, &settings.issuer)?;
+        check_issuer(&all, settings)?;
         check_audience(&all, &settings.audience)?;
         let times = Times::read(&all)?;
         times.check(settings, now)?;
@@ -59,7 +59,7 @@ impl Claims {
             Some(value) => Some(value.as_i64().ok_or(TokenFault::Malformed)?),
         };
         Ok(Self {
-            subject: subject(&all, &settings.subject)?,
+            subject: subject(&all, settings)?,
             issued_at: times.issued_at,
             expires_at: times.expires_at,
             id: text(&all, "jti")?.map(Into::into),
@@ -123,8 +123,12 @@ fn check_type(
     if fits { Ok(()) } else { Err(TokenFault::WrongType) }
 }
 
-fn check_issuer(claims: &Map<String, Value>, issuer: &str) -> Result<(), TokenFault> {
-    if claims.get("iss").and_then(Value::as_str) == Some(issuer) { Ok(()) } else { Err(TokenFault::WrongIssuer) }
+fn check_issuer(claims: &Map<String, Value>, settings: &JwtSettings) -> Result<(), TokenFault> {
+    let fits = match claims.get("iss") {
+        None => !settings.require_iss,
+        Some(named) => named.as_str() == Some(&*settings.issuer),
+    };
+    if fits { Ok(()) } else { Err(TokenFault::WrongIssuer) }
 }
 
 /// Where audiences are configured, one of them must be named. Where none is, a token that names any is somebody else's
@@ -190,7 +194,8 @@ fn numeric_date(
 }
 
 /// `sub` is a text (RFC 7519 4.1.2); behind another path a row's number is taken too, as `SimpleJWT` writes it.
-fn subject(claims: &Map<String, Value>, path: &ClaimPath) -> Result<Subject, TokenFault> {
+fn subject(claims: &Map<String, Value>, settings: &JwtSettings) -> Result<Subject, TokenFault> {
+    let path = &settings.subject;
     let is_sub = matches!(path.0.as_slice(), [only] if **only == *"sub");
     let name: Arc<str> = match at(claims, path).as_deref() {
         None => return Err(TokenFault::MissingClaim),
@@ -207,7 +212,7 @@ fn subject(claims: &Map<String, Value>, path: &ClaimPath) -> Result<Subject, Tok
         Some(_) => Err(TokenFault::Malformed),
         // another's token for a client itself: client and subject are one (RFC 9068 2.2)
         None if text(claims, "client_id")? == Some(&*name) => Ok(Subject::client(name)),
-        None => Ok(Subject::user(name)),
+        None => Ok(Subject { kind: settings.subject_kind, name }),
     }
 }
 

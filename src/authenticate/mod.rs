@@ -32,7 +32,7 @@ use self::keys::Keys;
 use self::password::{PasswordPool, QueueFull};
 use crate::clock::{Clock, UnixSeconds};
 use crate::limit::{Attempt, Limits};
-use crate::principal::{Principal, Scheme, SchemeSet, Subject};
+use crate::principal::{Principal, Scheme, SchemeSet, Subject, SubjectKind};
 use crate::record::metrics::{AuthOutcome, CacheResult, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Exhausted, Rejection, TokenFault};
 use crate::secret::Secret;
@@ -125,6 +125,11 @@ pub struct JwtSettings {
     pub token_type: TypeSource,
     /// Whether a token without `exp` is refused.
     pub require_exp: bool,
+    /// Whether a token without `iss` is refused. A token of another `iss` always is.
+    pub require_iss: bool,
+    /// Whom a token is about that does not say it: whether by `sub_type`, as ours do, or by a `client_id` that is its
+    /// subject.
+    pub subject_kind: SubjectKind,
     /// The keys of the file; `None`: those in the store.
     pub keys: Option<Arc<keys::KeyRing>>,
 }

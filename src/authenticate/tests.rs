@@ -23,7 +23,7 @@ use super::password::PasswordPool;
 use super::*;
 use crate::clock::{Clock, UnixSeconds};
 use crate::limit::{self, Limits, Quota};
-use crate::principal::{Role, Scope, Subject, SubjectKind};
+use crate::principal::{Role, Scope};
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::store::{
     Added, Answer, Change, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation, Store,
@@ -49,6 +49,8 @@ pub(super) fn jwt_settings() -> JwtSettings {
         subject_is_id: false,
         token_type: TypeSource::Header,
         require_exp: true,
+        require_iss: true,
+        subject_kind: SubjectKind::User,
         keys: Some(Arc::new(KeyRing::new(vec![key]).unwrap())),
     }
 }

@@ -278,7 +278,14 @@ fn auth() -> Value {
             ),
             ("subject", text("The claim path of the user or client. Default: sub.")),
             ("type", token_type),
+            ("subject_kind", words("Whom a token is about that does not say it. Default: user.", &["user", "client"])),
             ("require_exp", boolean("Refuse tokens without `exp`. Default: true.")),
+            (
+                "require_iss",
+                boolean(
+                    "Refuse tokens without `iss`; false for those that a replaced system signed with one of `keys`. Default: true.",
+                ),
+            ),
             ("keys", some(key, "Default: one EdDSA key, generated and kept in the store.")),
         ],
     );

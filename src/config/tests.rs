@@ -540,7 +540,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((cache.ttl, cache.capacity), (seconds(30), 100_000));
     assert_eq!((cache.negative_ttl, cache.stale_if_store_down), (seconds(2), seconds(300)));
     let jwt = &snapshot.auth.jwt;
-    assert_eq!((&*jwt.issuer, jwt.leeway, jwt.require_exp), ("portcullis", seconds(30), true));
+    assert_eq!((&*jwt.issuer, jwt.leeway), ("portcullis", seconds(30)));
+    assert!(jwt.require_exp && jwt.require_iss);
     assert!(jwt.audience.is_empty() && jwt.keys.is_none());
     let tokens = &snapshot.tokens;
     assert_eq!(
@@ -601,6 +602,8 @@ auth:
     subject: sub.username
     type: { claim: type, access: access, refresh: refresh }
     require_exp: true
+    require_iss: true
+    subject_kind: user
     keys:
       - { id: k1, algorithm: HS256, secret: ${JWT_SECRET_KEY} }
       - { id: k0, algorithm: ES256, private_key: keys/es256.pem }

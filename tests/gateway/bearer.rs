@@ -292,6 +292,70 @@ auth:
 }
 
 #[test]
+fn tokens_that_a_replaced_system_signed_stay_good() {
+    let upstream = Upstream::hello();
+    let keys = "keys: [{ id: k1, algorithm: HS256, secret: an-hmac-secret-of-more-than-32-bytes }]";
+    let start = |jwt: &str, tokens: &str| {
+        let clients = "bootstrap:
+  users: [{ name: ann, password: ann-password, roles: [user] }]
+  clients: [{ id: app, secret: app-secret, roles: [user] }]";
+        Gateway::start(&format!("auth:\n  jwt:\n    {keys}\n{jwt}\n{tokens}\n{clients}\n{}", routes(&upstream)))
+    };
+    let signer = Signer::hs256(SECRET);
+    let now = unix_now();
+    let flask = |subject: &str, kind: &str| {
+        json!({ "fresh": false, "iat": now, "jti": format!("{subject}{kind}"), "type": kind, "sub": subject,
+            "nbf": now, "csrf": "c", "exp": now + 300 })
+    };
+    let simple = json!({ "token_type": "access", "exp": now + 300, "iat": now, "jti": "j", "user_id": "1" });
+    let of_type = |claim: &str| format!("    type: {{ claim: {claim} }}\n    require_iss: false");
+    for (name, jwt, tokens, claims, user) in [
+        ("flask-jwt-extended", of_type("type"), "", flask("ann", "access"), Some("ann")),
+        ("the same, not said to be taken", "    type: { claim: type }".to_owned(), "", flask("ann", "access"), None),
+        ("its refresh token", of_type("type"), "", flask("ann", "refresh"), None),
+        (
+            "its token of a client",
+            of_type("type") + "\n    subject_kind: client",
+            "",
+            flask("app", "access"),
+            Some("app"),
+        ),
+        ("of a client, taken for a user", of_type("type"), "", flask("app", "access"), None),
+        (
+            "SimpleJWT",
+            of_type("token_type") + "\n    subject: user_id",
+            "tokens: { claims: { user_id: '{user_id}' } }",
+            simple,
+            Some("ann"),
+        ),
+        (
+            "PyJWT by hand",
+            "    require_iss: false\n    subject: user".to_owned(),
+            "",
+            json!({ "user": "ann", "exp": now + 300 }),
+            Some("ann"),
+        ),
+        (
+            "JSON text in sub",
+            of_type("type") + "\n    subject: sub.username\n    roles: sub.role",
+            "",
+            flask(r#"{"username": "old", "role": "user"}"#, "access"),
+            Some("old"),
+        ),
+    ] {
+        let gateway = start(&jwt, tokens);
+        let token = signer.sign(&json!({ "alg": "HS256", "typ": "JWT" }), &claims);
+        let before = upstream.received().len();
+        let response = gateway.send(&get("/user/x").bearer(&token));
+        assert_eq!(response.status, if user.is_some() { 200 } else { 401 }, "{name}: {}", response.text());
+        match user {
+            Some(user) => assert_eq!(upstream.last().header("X-Auth-User"), Some(user), "{name}"),
+            None => assert_eq!(upstream.received().len(), before, "{name}"),
+        }
+    }
+}
+
+#[test]
 fn a_list_of_roles_and_a_text_of_roles_mean_the_same() {
     let upstream = Upstream::hello();
     let auth = "

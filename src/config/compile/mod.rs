@@ -171,6 +171,8 @@ fn auth_settings(
         subject_is_id,
         token_type: jwt.token_type,
         require_exp: jwt.require_exp,
+        require_iss: jwt.require_iss,
+        subject_kind: jwt.subject_kind,
         keys: keys.map(Arc::new),
     };
     authenticate::Settings { realm, cache, jwt: Arc::new(jwt) }

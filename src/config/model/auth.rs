@@ -10,7 +10,7 @@ use super::super::tree::Node;
 use crate::authenticate::keys::Algorithm;
 use crate::authenticate::{CacheSettings, ClaimPath, RoleSource, TypeSource};
 use crate::endpoint::RefreshFormat;
-use crate::principal::{Role, Scheme, SchemeSet, Scope};
+use crate::principal::{Role, Scheme, SchemeSet, Scope, SubjectKind};
 
 const CACHE_CAPACITY_MAX: u64 = 100_000_000;
 const CLAIM_DEPTH_MAX: usize = 16;
@@ -95,6 +95,10 @@ pub struct Jwt {
     pub token_type: TypeSource,
     /// `require_exp`.
     pub require_exp: bool,
+    /// `require_iss`.
+    pub require_iss: bool,
+    /// `subject_kind`.
+    pub subject_kind: SubjectKind,
     /// `keys`, and where they stand; `None`: those in the store.
     pub keys: Option<Placed<Vec<Key>>>,
 }
@@ -123,6 +127,9 @@ pub enum KeyMaterial {
     PublicFile(Placed<Box<str>>),
 }
 
+const JWT_KEYS: &[&str] =
+    &["issuer", "audience", "leeway", "roles", "subject", "subject_kind", "type", "require_exp", "require_iss", "keys"];
+
 impl Jwt {
     fn read(node: Option<&Node>, report: &mut Report) -> Self {
         let mut jwt = Self {
@@ -133,10 +140,11 @@ impl Jwt {
             subject: ClaimPath(vec!["sub".into()]),
             token_type: TypeSource::Header,
             require_exp: true,
+            require_iss: true,
+            subject_kind: SubjectKind::User,
             keys: None,
         };
-        let keys = &["issuer", "audience", "leeway", "roles", "subject", "type", "require_exp", "keys"];
-        let section = node.and_then(|node| Section::open(node, "`jwt`", keys, &[], report));
+        let section = node.and_then(|node| Section::open(node, "`jwt`", JWT_KEYS, &[], report));
         let Some(section) = section else { return jwt };
         jwt.issuer = section.read("issuer", report, decode::full_text).map_or(jwt.issuer, Into::into);
         let audience = section.read("audience", report, |node, report| {
@@ -151,6 +159,9 @@ impl Jwt {
         jwt.subject = section.read("subject", report, claim_path).unwrap_or(jwt.subject);
         jwt.token_type = section.read("type", report, token_type).unwrap_or(jwt.token_type);
         jwt.require_exp = section.read("require_exp", report, decode::boolean).unwrap_or(jwt.require_exp);
+        jwt.require_iss = section.read("require_iss", report, decode::boolean).unwrap_or(jwt.require_iss);
+        let kinds = [SubjectKind::User, SubjectKind::Client].map(|kind| (kind.name(), kind));
+        jwt.subject_kind = section.read("subject_kind", report, decode::one_of(&kinds)).unwrap_or(jwt.subject_kind);
         jwt.keys = section.read("keys", report, |node, report| {
             decode::some(node, report, key).map(|value| Placed { value, place: node.place })
         });

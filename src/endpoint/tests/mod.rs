@@ -21,7 +21,7 @@ use super::*;
 use crate::authenticate::keys::{Algorithm, Key, KeyRing};
 use crate::authenticate::{CacheSettings, ClaimPath, JwtSettings, LookUp, RoleSource, TypeSource};
 use crate::limit::{self, Quota};
-use crate::principal::{Scheme, SchemeSet, Scope};
+use crate::principal::{Scheme, SchemeSet, Scope, SubjectKind};
 use crate::record::lines::Lines;
 use crate::rejection::{Audience, Format};
 use crate::secret::Secret;
@@ -89,6 +89,8 @@ pub(super) fn jwt_settings() -> JwtSettings {
         subject_is_id: false,
         token_type: TypeSource::Header,
         require_exp: true,
+        require_iss: true,
+        subject_kind: SubjectKind::User,
         keys: None,
     }
 }
