@@ -181,6 +181,7 @@ impl Worker {
             Place::Endpoint(endpoint) => {
                 exchange.matched(&endpoint.path);
                 voice.texts = Arc::clone(&endpoint.texts);
+                voice.schemes = endpoint.action.schemes();
                 return self.answer(snapshot, peer, exchange, endpoint, request).await;
             }
             Place::Preflight(route, grant) => {

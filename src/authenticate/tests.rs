@@ -26,7 +26,7 @@ use crate::limit::{self, Limits, Quota};
 use crate::principal::{Role, Scope};
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::store::{
-    Added, Answer, Change, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation, Store,
+    Added, Answer, Change, Ended, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation, Store,
     StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, digest,
 };
 use crate::wire::opaque::{OpaqueKind, mint};
@@ -219,7 +219,7 @@ impl Store for FakeStore {
     fn set_password(&self, _: Subject, _: Secret<String>) -> Answer<'_, bool> {
         Self::unused()
     }
-    fn change_password(&self, _: Subject, _: Secret<String>, _: i64) -> Answer<'_, bool> {
+    fn change_password(&self, _: Subject, _: Secret<String>, _: i64) -> Answer<'_, Option<Ended>> {
         Self::unused()
     }
     fn rehash(&self, _: Subject, _: Secret<String>, _: Secret<String>) -> Answer<'_, bool> {

@@ -162,7 +162,7 @@ fn form(bytes: &[u8]) -> Result<HashMap<String, Member>, &'static str> {
         let (name, value) = pair.split_at(pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len()));
         let value = value.strip_prefix(b"=").unwrap_or(value);
         let (Some(name), Some(value)) = (form_text(name), form_text(value)) else {
-            return Err("the form must be UTF-8");
+            return Err("the form must be UTF-8, with two hexadecimal digits behind each `%`");
         };
         if found.insert(name, Member::Text(Secret::new(value))).is_some() {
             return Err("the form must have each member once");
@@ -171,8 +171,14 @@ fn form(bytes: &[u8]) -> Result<HashMap<String, Member>, &'static str> {
     Ok(found)
 }
 
-/// Undoes application/x-www-form-urlencoded: `+` is a space; what is no escape stands for itself. `None`: not UTF-8.
+/// Undoes application/x-www-form-urlencoded: `+` is a space. `None`: not UTF-8, or a `%` that begins no escape, which some
+/// readers take literally and others drop.
 pub(super) fn form_text(encoded: &[u8]) -> Option<String> {
+    let begins_escape =
+        |at: usize| encoded.get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    if !memchr::memchr_iter(b'%', encoded).all(begins_escape) {
+        return None;
+    }
     let spaced = Zeroizing::new(encoded.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect::<Vec<_>>());
     String::from_utf8(percent_decode(&spaced).collect()).ok()
 }
@@ -285,6 +291,7 @@ mod tests {
     async fn a_member_is_read_by_the_name_that_is_configured() {
         const JSON: &[&str] = &["application/json"];
         const FORM: &[&str] = &["application/x-www-form-urlencoded"];
+        const NOT_A_FORM: &str = "the form must be UTF-8, with two hexadecimal digits behind each `%`";
         for (name, content_type, body, expected) in [
             ("json", JSON, r#"{"email":"ann"}"#, Ok("ann")),
             ("json with a charset", &["Application/JSON; charset=utf-8"], r#"{"email":"ann"}"#, Ok("ann")),
@@ -308,7 +315,11 @@ mod tests {
             ("twice", JSON, r#"{"email":"ann","email":"bob"}"#, Err(NOT_AN_OBJECT)),
             ("twice, spelt otherwise", JSON, r#"{"email":"ann","\u0065mail":"ann"}"#, Err(NOT_AN_OBJECT)),
             ("twice in a form", FORM, "email=ann&email=ann", Err("the form must have each member once")),
-            ("not UTF-8 in a form", FORM, "email=%ff", Err("the form must be UTF-8")),
+            ("not UTF-8 in a form", FORM, "email=%ff", Err(NOT_A_FORM)),
+            ("no escape in a form", FORM, "email=%zz", Err(NOT_A_FORM)),
+            ("half an escape in a form", FORM, "email=ann&x=%4", Err(NOT_A_FORM)),
+            ("no escape in a name of a form", FORM, "email=ann&%=1", Err(NOT_A_FORM)),
+            ("an escaped escape in a form", FORM, "email=%25zz", Ok("%zz")),
             ("a list as body", JSON, r#"["email"]"#, Err(NOT_AN_OBJECT)),
             ("null as body", JSON, "null", Err(NOT_AN_OBJECT)),
             ("broken", JSON, r#"{"email":"#, Err(NOT_AN_OBJECT)),

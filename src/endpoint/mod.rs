@@ -36,7 +36,7 @@ use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{self, Authenticator};
 use crate::clock::Clock;
 use crate::limit::Limits;
-use crate::principal::{Role, Subject};
+use crate::principal::{Role, Scheme, SchemeSet, Subject};
 use crate::record::audit::{Audit, Event};
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::rejection::{Rejection, Texts};
@@ -243,6 +243,20 @@ impl Action {
             | Self::Register
             | Self::ChangePassword => &[Method::POST],
         }
+    }
+
+    /// The schemes by which credentials may come in `Authorization`, and so what its refusals challenge for.
+    pub fn schemes(self) -> SchemeSet {
+        match self {
+            Self::Login | Self::ClientLogin | Self::OauthToken | Self::Introspect => &[Scheme::Basic][..],
+            Self::Refresh => &[Scheme::Bearer],
+            Self::ChangePassword => &[Scheme::Basic, Scheme::Bearer],
+            Self::Revoke => &[Scheme::Basic, Scheme::Token, Scheme::Bearer],
+            Self::Register | Self::Jwks | Self::Metadata => &[],
+        }
+        .iter()
+        .copied()
+        .collect()
     }
 
     const fn allow(self) -> HeaderValue {

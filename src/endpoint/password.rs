@@ -7,7 +7,7 @@ use super::credentials::{Pair, unavailable};
 use super::register::check_password;
 use super::template::{Reply, Values};
 use super::{Call, Incoming};
-use crate::principal::{Scheme, SubjectKind};
+use crate::principal::SubjectKind;
 use crate::rejection::{CredentialsFault, Rejection};
 use crate::secret::Secret;
 use crate::store::Change;
@@ -17,7 +17,7 @@ impl Call<'_> {
     /// A user's new password. The old one is asked for even from a caller with a token: one who found the token must not
     /// be able to keep the account.
     pub(super) async fn change_password(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
-        let schemes = [Scheme::Basic, Scheme::Bearer].into_iter().collect();
+        let schemes = self.endpoint.action.schemes();
         let asked = &self.asked;
         let authenticator = &self.service.authenticator;
         let identity =
@@ -34,9 +34,12 @@ impl Call<'_> {
         let hash = self.hashed(new).await?;
         // hashing waits and takes time: an operator who reset or disabled the account meanwhile must not be overruled
         let changed = self.service.store.change_password(subject.clone(), hash, proven.session_version);
-        if !changed.await.map_err(unavailable)? {
+        let Some(ended) = changed.await.map_err(unavailable)? else {
             return Err(Rejection::InvalidCredentials(CredentialsFault::WrongPassword));
-        }
+        };
+        let revoked = &self.service.metrics.tokens_revoked;
+        revoked.with_label_values(&["token"]).inc_by(ended.opaque);
+        revoked.with_label_values(&["refresh"]).inc_by(ended.refresh);
         self.note(&Change::Subject(subject.clone()));
         self.happened("password_changed", Some(&subject), &[]);
         let reply = self.reply(|| Reply::of_message("Password changed successfully"));

@@ -214,6 +214,7 @@ impl Call<'_> {
                 self.service.metrics.refresh_reuse.inc();
                 self.happened("refresh_reused", Some(&token.owner), &[]);
                 self.end_family(&token.family, token.expires_at).await?;
+                self.service.metrics.tokens_revoked.with_label_values(&["refresh"]).inc();
                 Err(TokenFault::Revoked.into())
             }
             RefreshStanding::Live(token) | RefreshStanding::Used { token, .. }

@@ -127,6 +127,15 @@ pub struct RefreshToken {
     pub session_version: i64,
 }
 
+/// How many living tokens ended with a subject's sessions. JWTs are not stored, so nobody knows how many there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Opaque tokens.
+    pub opaque: u64,
+    /// Refresh tokens.
+    pub refresh: u64,
+}
+
 /// Where a refresh token stands.
 #[derive(Clone, Debug)]
 pub enum RefreshStanding {
@@ -248,8 +257,14 @@ pub trait Store: Send + Sync {
     /// Replaces the password or secret and ends every session of the account; false where there is no such account.
     fn set_password(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, bool>;
     /// As [`Store::set_password`] for the account's owner, who proved an older password when the account had this session
-    /// version; false where that is no longer so, or it is disabled: whoever reset or disabled it meanwhile has the last word.
-    fn change_password(&self, subject: Subject, hash: Secret<String>, session_version: i64) -> Answer<'_, bool>;
+    /// version; `None` where that is no longer so, or it is disabled: whoever reset or disabled it meanwhile has the last
+    /// word.
+    fn change_password(
+        &self,
+        subject: Subject,
+        hash: Secret<String>,
+        session_version: i64,
+    ) -> Answer<'_, Option<Ended>>;
     /// Writes the same password in a better hash, only where the stored one is still `old`; ends nothing.
     fn rehash(&self, subject: Subject, old: Secret<String>, new: Secret<String>) -> Answer<'_, bool>;
     /// Whether other hashes than ours are to be replaced after a good login.

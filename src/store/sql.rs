@@ -33,8 +33,8 @@ use super::statements::{
 };
 use super::tables::Tables;
 use super::{
-    Account, Added, Answer, Change, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation, Store,
-    StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, schema,
+    Account, Added, Answer, Change, Ended, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation,
+    Store, StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, schema,
 };
 use crate::clock::{Clock, UnixSeconds};
 use crate::principal::{Role, Scope, Subject, SubjectKind};
@@ -414,16 +414,21 @@ impl Store for SqlStore {
         })
     }
 
-    fn change_password(&self, subject: Subject, hash: Secret<String>, session_version: i64) -> Answer<'_, bool> {
+    fn change_password(
+        &self,
+        subject: Subject,
+        hash: Secret<String>,
+        session_version: i64,
+    ) -> Answer<'_, Option<Ended>> {
         self.write("change_password", move |inner, mut tx, now| async move {
             let proven = Some(session_version);
             if !accounts::set_password(&inner.relations, &mut tx, &subject, (&hash, proven), now).await? {
-                return Ok(false);
+                return Ok(None);
             }
-            end_sessions(&mut tx, &subject).await?;
+            let ended = end_sessions(&mut tx, &subject).await?;
             note(&mut tx, &Change::Subject(subject), now).await?;
             tx.commit().await?;
-            Ok(true)
+            Ok(Some(ended))
         })
     }
 

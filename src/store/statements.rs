@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::rows::{digest_column, json, refresh};
 use super::sql::engine::{Db, Engine, Tx, query};
-use super::{Change, NewToken, RefreshToken, StoreError, StoredKey, TokenDigest};
+use super::{Change, Ended, NewToken, RefreshToken, StoreError, StoredKey, TokenDigest};
 use crate::clock::UnixSeconds;
 use crate::principal::{Scope, Subject};
 
@@ -99,14 +99,17 @@ pub(super) async fn insert_key(tx: &mut Tx, key: &StoredKey) -> Result<(), Store
 }
 
 /// Opaque tokens go; refresh tokens stay until they expire, so that one that is used again is known for what it is.
-pub(super) async fn end_sessions(tx: &mut Tx, subject: &Subject) -> Result<(), StoreError> {
-    for statement in [
-        "DELETE FROM portcullis_tokens WHERE owner_kind = ? AND owner_name = ? AND kind = 'token'",
-        "UPDATE portcullis_tokens SET revoked = TRUE, replay = NULL WHERE owner_kind = ? AND owner_name = ?",
-    ] {
-        query(statement).bind(subject.kind.name()).bind(&*subject.name).execute(tx.db()).await?;
-    }
-    Ok(())
+pub(super) async fn end_sessions(tx: &mut Tx, subject: &Subject) -> Result<Ended, StoreError> {
+    let of_owner = |statement| query(statement).bind(subject.kind.name()).bind(&*subject.name);
+    let opaque = "DELETE FROM portcullis_tokens WHERE owner_kind = ? AND owner_name = ? AND kind = 'token'";
+    let opaque = of_owner(opaque).execute(tx.db()).await?;
+    let living = "SELECT digest FROM portcullis_tokens \
+                  WHERE owner_kind = ? AND owner_name = ? AND NOT revoked AND used_at_ms IS NULL";
+    let refresh = of_owner(living).rows(tx.db()).await?.len() as u64;
+    // used ones too: within the grace they would be answered again
+    let all = "UPDATE portcullis_tokens SET revoked = TRUE, replay = NULL WHERE owner_kind = ? AND owner_name = ?";
+    of_owner(all).execute(tx.db()).await?;
+    Ok(Ended { opaque, refresh })
 }
 
 pub(super) async fn end_family(

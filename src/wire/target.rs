@@ -267,7 +267,11 @@ pub fn canonical_path<'a>(path: &'a str, policy: &PathPolicy) -> Result<Cow<'a, 
         }
         decoded.push(byte);
     }
-    std::str::from_utf8(&decoded).map_err(|_| TargetError::NotUtf8)?;
+    let decoded = std::str::from_utf8(&decoded).map_err(|_| TargetError::NotUtf8)?;
+    // those of C1 too, which come as two escapes: U+0085 ends a line for some
+    if decoded.chars().any(char::is_control) {
+        return Err(TargetError::Control);
+    }
     if has_dot_segment(&canonical) {
         return Err(TargetError::DotSegment);
     }
@@ -486,6 +490,10 @@ mod tests {
             ("/a%1F", Err(E::Control), Err(E::Control)),
             ("/a%7f", Err(E::Control), Err(E::Control)),
             ("/a\u{1}", Err(E::Control), Err(E::Control)),
+            ("/a%c2%80", Err(E::Control), Err(E::Control)),
+            ("/a%C2%85b", Err(E::Control), Err(E::Control)),
+            ("/a%C2%9F", Err(E::Control), Err(E::Control)),
+            ("/a%C2%A0", Ok("/a%C2%A0"), Ok("/a%C2%A0")),
             ("/a#b", Err(E::Fragment), Err(E::Fragment)),
             ("/a b", Err(E::InvalidByte), Err(E::InvalidByte)),
             ("/a|b", Err(E::InvalidByte), Err(E::InvalidByte)),

@@ -43,6 +43,40 @@ fn login_answers_with_tokens_that_work() {
 }
 
 #[test]
+fn a_challenge_names_what_the_endpoint_takes() {
+    let (gateway, _upstream) = gateway("");
+    let schemes = |request: &Request| -> Vec<String> {
+        let response = gateway.send(request).expect(401);
+        response.all("WWW-Authenticate").iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(schemes(&post("/auth/refresh")), ["Bearer"]);
+    assert_eq!(schemes(&post("/auth/refresh").token("x")), ["Bearer"]);
+    assert_eq!(schemes(&post("/auth/change-password")), ["Basic", "Bearer"]);
+    assert_eq!(schemes(&post("/auth/change-password").token("x")), ["Basic", "Bearer"]);
+    assert_eq!(schemes(&get("/auth/login").header("Accept", "text/html")), ["Basic"]);
+    assert_eq!(schemes(&get("/user/x")), ["Basic", "Token", "Bearer"]);
+}
+
+#[test]
+fn a_new_name_and_its_password_are_members() {
+    // Basic says who asks; a stale credential that a program sends with everything must not become an account
+    let endpoints = "endpoints: [{ path: /register, action: register }, { path: /auth/login, action: login }]\n";
+    let (gateway, _upstream) = gateway(endpoints);
+    let refused = gateway.send(&post("/register").basic("new", "new password")).refused(400, "invalid_request");
+    assert_eq!(refused.member("message"), "`username` is missing");
+    gateway.send(&login("new", "new password")).expect(401);
+}
+
+#[test]
+fn a_form_has_no_half_escapes() {
+    let (gateway, _upstream) = gateway("");
+    for body in ["username=user&password=userpassword%zz", "username=user%4&password=x", "username=user&password=%"] {
+        gateway.send(&post("/auth/login").form(body)).refused(400, "invalid_request");
+    }
+    gateway.send(&post("/auth/login").form("username=us%65r&password=userpass%77ord")).expect(200);
+}
+
+#[test]
 fn what_login_refuses() {
     let (gateway, _upstream) = gateway("");
     for (user, password) in [("user", "nope"), ("nobody", "userpassword"), ("user", ""), ("user", "userpassword\0")] {

@@ -45,6 +45,7 @@ fn ambiguous_paths_are_refused() {
         "/a%0ab",
         "/a%0d%0ab",
         "/a%7fb",
+        "/a%c2%85b",
         "/a%1fb",
         "/a%3fb",
         "/a%23b",

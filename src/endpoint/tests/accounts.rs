@@ -108,7 +108,11 @@ async fn a_changed_password_ends_every_session() {
     let token =
         rig.post(&with_reply(Action::Login, &json!({"t": "Token {token}"})), Some(&basic(ANN)), &json!(null)).await;
     assert!(rig.accepts(&access).await && rig.accepts(&basic(ANN)).await && rig.accepts(&token.text("t")).await);
+    let revoked = &rig.service.metrics.tokens_revoked;
+    let counted = || ["token", "refresh", "access"].map(|kind| revoked.with_label_values(&[kind]).get());
+    assert_eq!(counted(), [0, 0, 0]);
     assert_eq!(rig.post(&change, Some(&access), &body).await.status, 200);
+    assert_eq!(counted(), [1, 1, 0], "JWTs are not stored, so nobody knows how many there were");
     assert!(!rig.accepts(&access).await);
     assert!(!rig.accepts(&basic(ANN)).await);
     assert!(!rig.accepts(&token.text("t")).await);

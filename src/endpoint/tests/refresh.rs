@@ -37,6 +37,7 @@ async fn a_retry_within_the_grace_gets_the_same_tokens_and_a_later_use_ends_the_
     assert_eq!((reused.error(), reused.text("message").as_str()), ((401, "invalid_token"), "Invalid or expired token"));
     assert!(reused.challenges().concat().contains("error=\"invalid_token\""));
     assert_eq!(rig.service.metrics.refresh_reuse.get(), 1);
+    assert_eq!(rig.service.metrics.tokens_revoked.with_label_values(&["refresh"]).get(), 1);
     assert_eq!(rig.refreshed(&successor).await.status, 401);
     assert!(!rig.accepts(&bearer(&access)).await);
     let mut audited = rig.audited("refresh_failed", &[&used, &successor, &access]).await;

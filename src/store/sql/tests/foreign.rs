@@ -206,19 +206,19 @@ fn a_changed_password_does_not_undo_what_was_done_meanwhile(on: &On) {
     let (place, store) = Place::flask(on);
     let proven = wait(store.account(ann())).unwrap().session_version;
     place.execute(&store, format!("UPDATE {} SET password_hash = 'reset' WHERE id = 7", on.engine().quoted("user")));
-    assert!(!wait(store.change_password(ann(), secret("new"), proven)), "reset by the application");
+    assert!(wait(store.change_password(ann(), secret("new"), proven)).is_none(), "reset by the application");
     let reset = wait(store.account(ann())).unwrap();
     assert_eq!(reset.password_hash.expose(), "reset");
     assert!(wait(store.set_password(ann(), secret("again"))));
-    assert!(!wait(store.change_password(ann(), secret("new"), reset.session_version)), "reset by us");
+    assert!(wait(store.change_password(ann(), secret("new"), reset.session_version)).is_none(), "reset by us");
     let again = wait(store.account(ann())).unwrap();
     assert_eq!(again.password_hash.expose(), "again");
-    assert!(wait(store.change_password(ann(), secret("new"), again.session_version)));
+    assert!(wait(store.change_password(ann(), secret("new"), again.session_version)).is_some());
     let done = wait(store.account(ann())).unwrap();
     assert_eq!((done.password_hash.expose().as_str(), done.session_version), ("new", again.session_version + 1));
     assert!(wait(store.set_disabled(ann(), true)));
     let disabled = wait(store.account(ann())).unwrap();
-    assert!(!wait(store.change_password(ann(), secret("newer"), disabled.session_version)), "disabled");
+    assert!(wait(store.change_password(ann(), secret("newer"), disabled.session_version)).is_none(), "disabled");
 }
 
 fn a_password_changed_behind_our_back_ends_every_session(on: &On) {
