@@ -14,7 +14,7 @@ mod leash;
 mod tunnel;
 mod deadline;
 mod dial;
-mod http1;
+pub mod http1;
 mod outgoing;
 mod send;
 #[cfg(test)]

@@ -19,7 +19,7 @@ const TRAILERS_MAX: usize = 100;
 
 /// A chunked body as it is read.
 #[derive(Debug)]
-pub(super) struct Chunks {
+pub struct Chunks {
     state: State,
     extension_bytes: u32,
     /// What came behind the last chunk, with the line that ends it.
@@ -144,7 +144,7 @@ impl Chunks {
 }
 
 /// The content of a chunked body that is wholly here and has no trailers, and the bytes it takes.
-pub(super) fn whole(input: &[u8]) -> Option<(Vec<u8>, usize)> {
+pub fn whole(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut chunks, mut content, mut used) = (Chunks::new(), Vec::new(), 0);
     loop {
         let rest = input.get(used..)?;
@@ -161,7 +161,7 @@ pub(super) fn whole(input: &[u8]) -> Option<(Vec<u8>, usize)> {
 
 /// What is left of a response's body.
 #[derive(Debug)]
-pub(super) enum Decoder {
+pub enum Decoder {
     /// So many bytes.
     Length(u64),
     /// Chunks.
@@ -172,7 +172,7 @@ pub(super) enum Decoder {
 
 /// What came of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
     /// Nothing more is at hand.
     More,
     /// Content.
@@ -185,7 +185,7 @@ pub(super) enum Piece {
 
 impl Decoder {
     /// `None` where there is no body.
-    pub(super) const fn new(framing: Framing) -> Option<Self> {
+    pub const fn new(framing: Framing) -> Option<Self> {
         match framing {
             Framing::Empty => None,
             Framing::Length(length) => Some(Self::Length(length)),
@@ -195,7 +195,10 @@ impl Decoder {
     }
 
     /// Takes from what is at hand.
-    pub(super) fn next(&mut self, at_hand: &mut Bytes) -> Result<Piece, Malformed> {
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn next(&mut self, at_hand: &mut Bytes) -> Result<Piece, Malformed> {
         match self {
             Self::Length(0) => Ok(Piece::End),
             Self::Length(_) | Self::Close if at_hand.is_empty() => Ok(Piece::More),

@@ -22,7 +22,7 @@ const FIELDS_MAX: usize = 1000;
 const FIELDS_ADDED: usize = 4;
 
 /// What bytes come to.
-pub(super) enum Step {
+pub enum Step {
     /// They are the beginning of a head.
     More,
     /// An interim response of so many bytes.
@@ -32,18 +32,20 @@ pub(super) enum Step {
 }
 
 /// A response's head.
-pub(super) struct Head {
-    pub(super) parts: response::Parts,
-    pub(super) framing: Framing,
+pub struct Head {
+    /// Status and fields.
+    pub parts: response::Parts,
+    /// Where its body ends.
+    pub framing: Framing,
     /// Whether the server leaves the connection open.
-    pub(super) keep_alive: bool,
+    pub keep_alive: bool,
     /// What came behind it.
-    pub(super) rest: Bytes,
+    pub rest: Bytes,
 }
 
 /// Where a response ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// With its head.
     Empty,
     /// After so many bytes, at least one.
@@ -64,7 +66,10 @@ struct Said {
 }
 
 /// Reads the head of a response to a request of `method`.
-pub(super) fn head(bytes: &[u8], method: &Method) -> Result<Step, Malformed> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn head(bytes: &[u8], method: &Method) -> Result<Step, Malformed> {
     // empty lines before it, which may be left from something else, are not skipped
     if bytes.first().is_some_and(|&first| first != b'H') {
         return Err(Malformed::Head);

@@ -5,9 +5,9 @@
 //! differently is none. [`encode`], [`decode`] and [`chunked`] are pure; sockets are in [`sending`], [`connection`] and
 //! [`incoming`].
 
-mod chunked;
+pub mod chunked;
 mod connection;
-mod decode;
+pub mod decode;
 mod encode;
 mod incoming;
 mod sending;
@@ -56,7 +56,7 @@ pub(super) enum Error {
 
 /// What is wrong with a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub enum Malformed {
     /// The head is none.
     #[error("no head")]
     Head,
