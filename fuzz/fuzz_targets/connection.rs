@@ -10,13 +10,14 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::cli::{Running, start};
+use portcullis::cli::{Running, background, start};
 use portcullis::clock::Clock;
 
 struct Place {
     address: SocketAddr,
     /// Keep serving.
     _running: Running,
+    _background: tokio::runtime::Runtime,
     _dir: tempfile::TempDir,
 }
 
@@ -46,9 +47,10 @@ routes:
 "
     );
     std::fs::write(&file, yaml).unwrap();
-    let running = start(&file, Clock::system()).unwrap_or_else(|error| panic!("{error}"));
+    let background = background().unwrap();
+    let running = start(&file, Clock::system(), background.handle()).unwrap_or_else(|error| panic!("{error}"));
     let address = running.listeners()[0].address;
-    Place { address, _running: running, _dir: dir }
+    Place { address, _running: running, _background: background, _dir: dir }
 });
 
 /// A finding ends the process, whichever thread makes it.

@@ -6,6 +6,7 @@ pub mod cors;
 pub mod regions;
 pub mod explain;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,13 +52,20 @@ pub struct RouteRate {
     pub by: RateBy,
 }
 
-/// Fields that a route sets and removes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Fields that a route sets and removes. What it sets may be an upstream's API key, and is not printed.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct FieldEdits {
     /// Set after the removal; replaces all fields of that name.
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// Removed.
     pub remove: Vec<HeaderName>,
+}
+
+impl fmt::Debug for FieldEdits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.set.iter().map(|(name, _)| name).collect();
+        f.debug_struct("FieldEdits").field("set", &names).field("remove", &self.remove).finish()
+    }
 }
 
 /// What ends a route's open streams before their time.

@@ -43,6 +43,7 @@ mod cli;
 mod configuration;
 mod rules;
 mod metrics;
+mod secrets;
 mod smuggling;
 mod stores;
 mod cors;

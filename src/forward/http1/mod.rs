@@ -1,9 +1,8 @@
 //! HTTP/1.1 towards servers, on a socket that the request itself holds.
 //!
-//! [`exchange`] writes a request and reads its response within the future that awaits it: no task, no channel, one write
+//! `exchange` writes a request and reads its response within the future that awaits it: no task, no channel, one write
 //! and one read for a small request. What a server says is read strictly: a response that two readers could take apart
-//! differently is none. [`encode`], [`decode`] and [`chunked`] are pure; sockets are in [`sending`], [`connection`] and
-//! [`incoming`].
+//! differently is none. `encode`, [`decode`] and [`chunked`] are pure; sockets are in `sending`, `connection` and `incoming`.
 
 pub mod chunked;
 mod connection;
