@@ -4,11 +4,12 @@
 //! public. It takes no request body, keeps few connections, and tells nobody anything about callers.
 
 use std::convert::Infallible;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -19,6 +20,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+
+use crate::listen::Shutdown;
 
 /// Scrapers and probes are few; more at once are not theirs.
 const CONNECTIONS_MAX: usize = 64;
@@ -45,23 +48,49 @@ pub trait AdminState: Send + Sync + 'static {
     fn is_ready(&self) -> bool;
 }
 
-/// Serves until it is dropped. Runs on a runtime of several threads; it ends only with it, so that health is told while
-/// the workers drain.
+/// The listener of the admin endpoint.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub fn bind(address: SocketAddr) -> std::io::Result<StdListener> {
+    let listener = StdListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves on a listener that was [bound](bind) until it is `closed`, which ends no connection. Runs on a runtime of several
+/// threads, and does not end before it, so that health is told while the workers drain.
 ///
 /// # Errors
 /// The listener cannot be used by the runtime.
-pub async fn serve(listener: StdListener, state: Arc<dyn AdminState>) -> std::io::Result<()> {
-    listener.set_nonblocking(true)?;
+pub async fn serve(listener: StdListener, state: Arc<dyn AdminState>, closed: Shutdown) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let start = |socket, permit| {
+        tokio::spawn(timeout(CONNECTION_MAX, connection(socket, Arc::clone(&state), permit)));
+    };
+    tokio::select! {
+        () = accept(&listener, &connections, start) => {}
+        () = closed.wait() => {}
+    }
+    // what waits in the queue would be reset where the socket closes
+    while let (Some(Ok((socket, _))), Ok(permit)) =
+        (listener.accept().now_or_never(), Arc::clone(&connections).try_acquire_owned())
+    {
+        start(socket, permit);
+    }
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>, start: impl Fn(TcpStream, OwnedSemaphorePermit)) {
     let mut failed_before = false;
     loop {
         // as a semaphore that nobody closes, it always gives one in the end
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return Ok(()) };
+        let Ok(permit) = Arc::clone(connections).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, _)) => {
                 failed_before = false;
-                tokio::spawn(timeout(CONNECTION_MAX, connection(socket, Arc::clone(&state), permit)));
+                start(socket, permit);
             }
             Err(error) => {
                 if !std::mem::replace(&mut failed_before, true) {
@@ -146,10 +175,11 @@ mod tests {
 
     #[tokio::test]
     async fn health_and_metrics_are_told_and_nothing_else() {
-        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Fake { ready: AtomicBool::new(true) });
-        let server = tokio::spawn(serve(listener, Arc::clone(&state) as _));
+        let closed = Shutdown::new();
+        let server = tokio::spawn(serve(listener, Arc::clone(&state) as _, closed.clone()));
         for (ready, request, status, rest) in [
             (true, "GET /healthz", "200 OK", "\r\n\r\nok\n"),
             (true, "GET /readyz", "200 OK", "\r\n\r\nok\n"),
@@ -172,6 +202,8 @@ mod tests {
             assert!(response.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request}: {response}");
             assert!(response.contains(rest), "{request}: {response}");
         }
-        server.abort();
+        closed.begin();
+        server.await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
     }
 }

@@ -252,7 +252,7 @@ impl Worker {
             https: forwarded::caller_is_https(peer.https, trusted, request.headers()),
             metrics: &self.0.metrics,
         };
-        let request = request.map(|body| body.stalling_after(snapshot.caller_timeouts.idle));
+        let request = request.map(|body| body.stalling_after(snapshot.terms.timeouts.idle));
         self.0.gateway.state.endpoints.answer(endpoint, asked, request).await
     }
 

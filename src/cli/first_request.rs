@@ -11,7 +11,7 @@ impl Running {
     /// A `curl` line that is answered with something else than a refusal: as a user whose password was just generated,
     /// else as nobody in particular. `None` where the rules give none.
     pub fn first_request(&self) -> Option<String> {
-        let listening = self.listeners().first()?;
+        let listening = self.listeners().into_iter().next()?;
         let snapshot = self.gateway().snapshot();
         let user = self.generated().iter().find(|made| made.subject.kind == SubjectKind::User);
         let as_user = user.and_then(|user| {

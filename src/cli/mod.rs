@@ -3,6 +3,7 @@
 
 pub mod run;
 mod start;
+mod admin_listener;
 mod reload;
 mod watch;
 mod changes;

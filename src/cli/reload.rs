@@ -1,38 +1,89 @@
 //! Another snapshot in place of the one in force: checked whole, then swapped; a bad one is reported and the old stays.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::oneshot;
 
 use super::{Running, bootstrap, start};
 use crate::config::Problems;
-use crate::config::snapshot::Snapshot;
+use crate::config::snapshot::{Snapshot, StoreLocation};
 use crate::decision::diff::{Row, diff};
-use crate::listen::Mode;
 use crate::record::audit::Event;
+use crate::record::metrics::Metrics;
 use crate::route::regions::TooMany;
+use crate::store::tables::Tables;
 
 /// Differences that are told one by one after a reload; the others are counted.
 const ROWS_TOLD_MAX: usize = 200;
 
+/// What holds until the process ends, whatever the file says later.
+#[derive(Debug)]
+pub(super) struct AtStart {
+    workers: usize,
+    store: StoreLocation,
+    tables: Tables,
+}
+
+impl AtStart {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        Self { workers: snapshot.workers, store: snapshot.store.clone(), tables: snapshot.tables.clone() }
+    }
+
+    /// The keys for whose values in `snapshot` a restart is needed. Threads have their sockets, in whose queues connections
+    /// wait that no other thread can take over; tokens and keys are of the store that they were made in.
+    fn overtaken(&self, snapshot: &Snapshot, metrics: &Metrics) -> Vec<&'static str> {
+        let keys = [
+            ("workers", self.workers != snapshot.workers),
+            ("store", self.store != snapshot.store || self.tables != snapshot.tables),
+        ];
+        for (key, differs) in keys {
+            metrics.config_restart_needed.with_label_values(&[key]).set(differs.into());
+            if differs {
+                tracing::warn!(key, "changed in the file, and not in force before a restart of the gateway");
+            }
+        }
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+}
+
+/// A good configuration, and what it changes.
+struct Loaded {
+    snapshot: Snapshot,
+    differences: Result<Vec<Row>, TooMany>,
+}
+
+fn load(source: &Path, old: &Snapshot) -> Result<Loaded, Problems> {
+    let snapshot = start::load(source)?;
+    let differences = diff(old, &snapshot);
+    Ok(Loaded { snapshot, differences })
+}
+
+/// Does it on a thread of its own, for which nobody waits where the process ends. `None` where it has panicked.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<Option<T>> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new().name("reload".into()).spawn(move || {
+        // nobody waits any more where it fails
+        drop(done.send(work()));
+    })?;
+    Ok(result.await.ok())
+}
+
 impl Running {
-    /// Reads the file again and puts it in force, where it is good. Returns the files that it names, good or not.
+    /// Reads the file again and puts it in force, where it is good. Returns the files that it names, good or not. Dropped
+    /// before it is ready, it has put nothing in force.
     pub async fn reload(&mut self) -> Vec<PathBuf> {
         let source = self.source.clone();
         let old = self.gateway.snapshot();
         // a large file takes its time, and this thread may hold others up
-        let loaded = tokio::task::spawn_blocking(move || {
-            let new = start::load(&source)?;
-            let differences = diff(&old, &new);
-            Ok::<_, Problems>((new, differences))
-        });
-        let (files, outcome) = match loaded.await {
-            Ok(Ok((snapshot, differences))) => {
+        let (files, outcome) = match apart(move || load(&source, &old)).await {
+            Ok(Some(Ok(Loaded { snapshot, differences }))) => {
                 let files = snapshot.files.clone();
                 let put = self.put_in_force(snapshot).await;
-                (files, put.map(|()| self.tell(differences)))
+                (files, put.map(|overtaken| self.tell(differences, &overtaken)))
             }
-            Ok(Err(problems)) => (problems.files().to_vec(), Err(problems.to_string())),
-            Err(panic) => (Vec::new(), Err(panic.to_string())),
+            Ok(Some(Err(problems))) => (problems.files().to_vec(), Err(problems.to_string())),
+            Ok(None) => (Vec::new(), Err("reading it ended by a panic".into())),
+            Err(error) => (Vec::new(), Err(error.to_string())),
         };
         let metrics = &self.gateway.state().metrics;
         match outcome {
@@ -51,15 +102,21 @@ impl Running {
     }
 
     /// Logs and audits what a reload has changed, in the words of `diff`.
-    fn tell(&self, differences: Result<Vec<Row>, TooMany>) {
-        let rows = match differences {
-            Ok(rows) => rows,
+    fn tell(&self, differences: Result<Vec<Row>, TooMany>, overtaken: &[&str]) {
+        let rules = match &differences {
+            Ok(rows) if rows.is_empty() => "unchanged",
+            Ok(_) => "changed",
             Err(error) => {
                 tracing::warn!(%error, "what the reload changes is not listed");
-                return self.audited("reloaded", &[("rules", "changed, too many kinds of paths to compare")]);
+                "changed, too many kinds of paths to compare"
             }
         };
-        self.audited("reloaded", &[("rules", if rows.is_empty() { "unchanged" } else { "changed" })]);
+        let (overtaken, mut details) = (overtaken.join(", "), vec![("rules", rules)]);
+        if !overtaken.is_empty() {
+            details.push(("restart_needed", &*overtaken));
+        }
+        self.audited("reloaded", &details);
+        let rows = differences.unwrap_or_default();
         for row in rows.iter().take(ROWS_TOLD_MAX) {
             let (place, gains, loses, changes) =
                 (row.place(), row.gains.join(", "), row.loses.join(", "), row.changes.join("; "));
@@ -77,55 +134,29 @@ impl Running {
         self.audit.event(&Event { kind, subject: None, address: None, request_id: "", details });
     }
 
-    /// Whatever can fail comes before whatever replaces a part of what is in force.
-    async fn put_in_force(&mut self, snapshot: Snapshot) -> Result<(), String> {
-        let mut prepared = Vec::new();
-        for (address, acceptor) in &self.acceptors {
-            let listener = snapshot.listeners.iter().find(|listener| listener.address == *address);
-            if let Some(Mode::Tls(settings)) = listener.map(|listener| &listener.mode) {
-                let ready = acceptor.prepare(settings).map_err(|error| error.to_string())?;
-                prepared.push((Arc::clone(acceptor), ready));
-            }
-        }
+    /// Whatever can fail, or be left undone, comes before whatever replaces a part of what is in force. Returns the keys
+    /// whose new values are not in force.
+    async fn put_in_force(&mut self, snapshot: Snapshot) -> Result<Vec<&'static str>, String> {
+        let listeners = self.listeners.prepare(&snapshot.listeners).map_err(|error| error.to_string())?;
+        let admin = self.admin.prepare(snapshot.admin).map_err(|error| error.to_string())?;
         let generated = bootstrap::create(&snapshot, &*self.store, &self.passwords).await;
         for made in generated.map_err(|error| error.to_string())? {
             made.show();
         }
-        self.warn_of_what_waits(&snapshot);
         let state = self.gateway.state();
-        for (acceptor, ready) in prepared {
-            acceptor.replace(ready);
-            acceptor.record(&state.metrics);
-        }
+        let overtaken = self.at_start.overtaken(&snapshot, &state.metrics);
         state.limits.apply(&snapshot.limits, snapshot.routes.routes());
         state.fleet.apply(&snapshot.upstreams, &self.background);
         state.authenticator.configure(&snapshot.auth.cache);
         self.audit.switch(snapshot.log.audit);
+        self.listening.configure(snapshot.terms);
         self.gateway.swap(snapshot);
-        Ok(())
-    }
-
-    /// Some sections are read at the start only: sockets, threads and the store outlive a snapshot.
-    fn warn_of_what_waits(&self, new: &Snapshot) {
-        let old = self.gateway.snapshot();
-        let listens = |snapshot: &Snapshot| -> Vec<_> {
-            snapshot
-                .listeners
-                .iter()
-                .map(|listener| (listener.address, std::mem::discriminant(&listener.mode)))
-                .collect()
-        };
-        for (section, differs) in [
-            ("listeners", listens(&old) != listens(new)),
-            ("workers", old.workers != new.workers),
-            ("admin", old.admin != new.admin),
-            ("store", old.store != new.store || old.tables != new.tables),
-            ("timeouts of callers", old.caller_timeouts != new.caller_timeouts),
-            ("header_bytes, headers or connections", old.bounds != new.bounds),
-        ] {
-            if differs {
-                tracing::warn!(section, "changed; it is in force after a restart");
-            }
+        // last, so that a connection to what is new finds the rules that belong to it
+        self.listeners.apply(listeners);
+        self.listeners.record(&state.metrics);
+        if let Some(admin) = admin {
+            self.admin.move_to(admin);
         }
+        Ok(overtaken)
     }
 }

@@ -93,7 +93,11 @@ async fn serve(source: &Path, level: &LevelHandle) -> Result<Option<Running>, St
         };
         if reload {
             watch.settle();
-            let read = running.reload().await;
+            let read = tokio::select! {
+                biased;
+                () = signals.end() => break,
+                read = running.reload() => read,
+            };
             // those of a refused configuration too: what it lacks may come, and those in force may still be what changes
             watch.follow(running.gateway().snapshot().files.iter().cloned().chain(read));
             follow_level(level, &running);

@@ -1,6 +1,6 @@
 //! A configuration to a gateway that serves: builds the state, starts the workers, and ends them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +8,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::admin_listener::{Admin, AdminBound, AdminError, AdminListener};
 use super::bootstrap::{self, BootstrapError, Generated};
 use super::changes::hear_changes;
-use crate::admin::{self, AdminState};
+use super::reload::AtStart;
 use crate::authenticate::keys::{Keys, KeysError};
 use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{Authenticator, LookUp};
@@ -24,8 +26,7 @@ use crate::endpoint::Service;
 use crate::forward::Fleet;
 use crate::gateway::{Gateway, State, Worker};
 use crate::limit::Limits;
-use crate::listen::tls::Acceptor;
-use crate::listen::{self, BindError, BoundListener, ListenState, Mode, ServeSettings, Shutdown};
+use crate::listen::{self, BindError, Bound, ListenState, Listeners, Shutdown};
 use crate::record::audit::Audit;
 use crate::record::lines::Lines;
 use crate::record::metrics::Metrics;
@@ -53,8 +54,8 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] BindError),
     /// The admin address cannot be bound.
-    #[error("cannot listen on {0} (admin): {1}")]
-    Admin(SocketAddr, std::io::Error),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The first users and clients cannot be made.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
@@ -73,21 +74,24 @@ pub enum StartError {
 pub struct Running {
     pub(super) source: PathBuf,
     pub(super) gateway: Arc<Gateway>,
-    pub(super) acceptors: Vec<(SocketAddr, Arc<Acceptor>)>,
+    pub(super) listeners: Listeners,
+    pub(super) listening: Arc<ListenState>,
+    pub(super) admin: AdminListener,
+    pub(super) at_start: AtStart,
     pub(super) store: Arc<SqlStore>,
     pub(super) passwords: Arc<PasswordPool>,
     pub(super) audit: Arc<Audit>,
     pub(super) background: Handle,
-    listeners: Vec<Listening>,
-    admin: SocketAddr,
     generated: Vec<Generated>,
     draining: Arc<AtomicBool>,
     shutdown: Shutdown,
+    /// What asks the store again and again.
+    upkeep: JoinSet<()>,
     workers: Vec<JoinHandle<()>>,
     log: JoinHandle<()>,
 }
 
-/// A listener that was bound.
+/// A listener that is open.
 #[derive(Clone, Copy, Debug)]
 pub struct Listening {
     /// Where.
@@ -121,41 +125,45 @@ pub fn background() -> std::io::Result<Runtime> {
 pub fn start(source: &Path, clock: Clock, background: &Handle) -> Result<Running, StartError> {
     let snapshot = load(source)?;
     let metrics = Arc::new(Metrics::new());
-    let bound = listen::bind(&snapshot.listeners, snapshot.workers)?;
-    let (admin, admin_address) = bind_admin(snapshot.admin)?;
+    let (listeners, bound) = Listeners::bind(&snapshot.listeners, snapshot.workers)?;
+    let admin = AdminBound::at(snapshot.admin)?;
     let (lines, log) = Lines::to(std::io::stdout(), metrics.log_lines_dropped.clone())?;
     let parts = parts(&snapshot, background, &clock, &metrics, &lines)?;
     let state = state(&snapshot, &parts, background, clock, &metrics, lines)?;
     let generated = background.block_on(bootstrap::create(&snapshot, &*parts.store, &parts.passwords))?;
 
-    let (listeners, acceptors) = describe(&snapshot, &bound, &metrics);
+    listeners.record(&metrics);
+    let at_start = AtStart::of(&snapshot);
+    let listening = Arc::new(ListenState::new(snapshot.terms, metrics));
     let gateway = Arc::new(Gateway::new(snapshot, state));
     let draining = Arc::new(AtomicBool::new(false));
     let store_answers = Arc::new(AtomicBool::new(true));
-    keep_going(background, &parts, &gateway, &store_answers);
+    let upkeep = keep_going(background, &parts, &gateway, &store_answers);
     let told = Admin {
         gateway: Arc::clone(&gateway),
         passwords: Arc::clone(&parts.passwords),
         draining: Arc::clone(&draining),
         store_answers,
     };
-    background.spawn(admin::serve(admin, Arc::new(told)));
+    let admin = AdminListener::serve(admin, Arc::new(told), background);
     let shutdown = Shutdown::new();
-    let workers = spawn_workers(bound, &gateway, &shutdown)?;
+    let workers = spawn_workers(bound, &gateway, &listening, &shutdown)?;
     gateway.loaded();
     Ok(Running {
         source: source.to_owned(),
         gateway,
-        acceptors,
+        listeners,
+        listening,
+        admin,
+        at_start,
         store: parts.store,
         passwords: parts.passwords,
         audit: parts.audit,
         background: background.clone(),
-        listeners,
-        admin: admin_address,
         generated,
         draining,
         shutdown,
+        upkeep,
         workers,
         log,
     })
@@ -169,12 +177,6 @@ pub(super) fn load(source: &Path) -> Result<Snapshot, Problems> {
     let snapshot = config::load(source, &Environment::of_process())?;
     let failed = expectations::problems(&snapshot, &source.display().to_string());
     if failed.count() == 0 { Ok(snapshot) } else { Err(failed.naming(snapshot.files)) }
-}
-
-fn bind_admin(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    TcpListener::bind(address)
-        .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
-        .map_err(|error| StartError::Admin(address, error))
 }
 
 fn parts(
@@ -242,31 +244,19 @@ fn state(
     Ok(State { clock, authenticator, endpoints: Arc::new(endpoints), limits, fleet, metrics, lines })
 }
 
-/// What was bound, and the acceptors whose certificates a reload replaces.
-fn describe(
-    snapshot: &Snapshot,
-    bound: &[Vec<BoundListener>],
-    metrics: &Metrics,
-) -> (Vec<Listening>, Vec<(SocketAddr, Arc<Acceptor>)>) {
-    let first_worker = bound.first().map(Vec::as_slice).unwrap_or_default();
-    let (mut listeners, mut acceptors) = (Vec::new(), Vec::new());
-    for (settings, listener) in snapshot.listeners.iter().zip(first_worker) {
-        listeners.push(Listening { address: listener.local_addr(), tls: matches!(settings.mode, Mode::Tls(_)) });
-        if let Some(acceptor) = listener.acceptor() {
-            acceptor.record(metrics);
-            acceptors.push((settings.address, Arc::clone(acceptor)));
-        }
-    }
-    (listeners, acceptors)
-}
-
 /// Starts what keeps the state fresh: hearing of changes, and forgetting what has expired.
-fn keep_going(background: &Handle, parts: &Parts, gateway: &Arc<Gateway>, store_answers: &Arc<AtomicBool>) {
+fn keep_going(
+    background: &Handle,
+    parts: &Parts,
+    gateway: &Arc<Gateway>,
+    store_answers: &Arc<AtomicBool>,
+) -> JoinSet<()> {
+    let mut upkeep = JoinSet::new();
     let (store, changes, keys) = (Arc::clone(&parts.store), Arc::clone(&parts.changes), Arc::clone(&parts.keys));
     let store_answers = Arc::clone(store_answers);
-    background.spawn(async move { hear_changes(&*store, &changes, &keys, &store_answers).await });
+    upkeep.spawn_on(async move { hear_changes(&*store, &changes, &keys, &store_answers).await }, background);
     let (store, passwords, gateway) = (Arc::clone(&parts.store), Arc::clone(&parts.passwords), Arc::clone(gateway));
-    background.spawn(async move {
+    let sweep = async move {
         let mut tick = interval(SWEEP_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -280,29 +270,25 @@ fn keep_going(background: &Handle, parts: &Parts, gateway: &Arc<Gateway>, store_
                 passwords.set_dummy(hash);
             }
         }
-    });
+    };
+    upkeep.spawn_on(sweep, background);
+    upkeep
 }
 
 /// One thread a worker, each with a runtime of its own.
 fn spawn_workers(
-    bound: Vec<Vec<BoundListener>>,
+    bound: Vec<Bound>,
     gateway: &Arc<Gateway>,
+    listening: &Arc<ListenState>,
     shutdown: &Shutdown,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let snapshot = gateway.snapshot();
-    let settings = ServeSettings {
-        timeouts: snapshot.caller_timeouts,
-        bounds: snapshot.bounds,
-        shared: Arc::new(ListenState::new(&snapshot.bounds)),
-        metrics: Arc::clone(&gateway.state().metrics),
-    };
     let mut workers = Vec::new();
-    for (number, listeners) in bound.into_iter().enumerate() {
-        let (gateway, settings, shutdown) = (Arc::clone(gateway), settings.clone(), shutdown.clone());
+    for (number, bound) in bound.into_iter().enumerate() {
+        let (gateway, listening, shutdown) = (Arc::clone(gateway), Arc::clone(listening), shutdown.clone());
         let worker = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => runtime.block_on(async {
-                    listen::serve(listeners, Worker::new(gateway), settings, shutdown).await;
+                    listen::serve(bound, Worker::new(gateway), listening, shutdown).await;
                 }),
                 Err(error) => tracing::error!(%error, "worker not started"),
             }
@@ -312,36 +298,15 @@ fn spawn_workers(
     Ok(workers)
 }
 
-/// What the admin endpoint asks.
-struct Admin {
-    gateway: Arc<Gateway>,
-    passwords: Arc<PasswordPool>,
-    draining: Arc<AtomicBool>,
-    store_answers: Arc<AtomicBool>,
-}
-
-impl AdminState for Admin {
-    fn metrics(&self) -> Option<String> {
-        let state = self.gateway.state();
-        state.metrics.auth_cache_entries.set(i64::try_from(state.authenticator.entries()).unwrap_or(i64::MAX));
-        state.metrics.password_queue.set(i64::try_from(self.passwords.waiting()).unwrap_or(i64::MAX));
-        state.metrics.text().ok()
-    }
-
-    fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed) && self.store_answers.load(Ordering::Relaxed)
-    }
-}
-
 impl Running {
     /// What it listens on.
-    pub fn listeners(&self) -> &[Listening] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<Listening> {
+        self.listeners.addresses().map(|(address, tls)| Listening { address, tls }).collect()
     }
 
     /// Where metrics and health are.
     pub const fn admin(&self) -> SocketAddr {
-        self.admin
+        self.admin.address()
     }
 
     /// Secrets that were generated at this start.
@@ -362,7 +327,7 @@ impl Running {
     /// Ends: no request is taken any more, those under way have until the drain's deadline, and what was logged is
     /// written. `background` is the runtime that it was started on.
     pub fn drain(self, background: Runtime) {
-        let Self { draining, shutdown, workers, log, store, gateway, audit, .. } = self;
+        let Self { draining, shutdown, mut upkeep, workers, log, store, gateway, audit, admin, .. } = self;
         draining.store(true, Ordering::Relaxed);
         shutdown.begin();
         for worker in workers {
@@ -370,11 +335,13 @@ impl Running {
                 tracing::error!("a worker ended by a panic");
             }
         }
+        background.block_on(upkeep.shutdown());
         if let Err(error) = background.block_on(store.close()) {
             tracing::warn!(%error, "store not closed");
         }
         background.shutdown_timeout(LAST_WORK);
-        drop((gateway, audit));
+        // all that writes lines: the log ends with the last of them
+        drop((gateway, audit, admin));
         if log.join().is_err() {
             tracing::error!("the log ended by a panic");
         }

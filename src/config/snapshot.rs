@@ -49,12 +49,10 @@ pub struct Snapshot {
     pub paths: PathPolicy,
     /// Rates.
     pub limits: limit::Settings,
-    /// What a caller may send.
-    pub bounds: listen::Bounds,
+    /// How long callers may take, and how much they may send.
+    pub terms: listen::Terms,
     /// The largest request body in bytes; 0: no limit.
     pub body_bytes_max: u64,
-    /// Towards callers.
-    pub caller_timeouts: listen::Timeouts,
     /// Towards upstreams.
     pub upstream_timeouts: forward::Timeouts,
     /// What the gateway answers itself.

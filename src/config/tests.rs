@@ -533,7 +533,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(snapshot.listeners[0].address.to_string(), "127.0.0.1:8443");
     assert!(matches!(&snapshot.listeners[0].mode, Mode::Tls(_)));
     assert_eq!(snapshot.admin.to_string(), "127.0.0.1:9901");
-    assert!(snapshot.workers >= 1 && snapshot.bounds.connections_max >= 1);
+    assert!(snapshot.workers >= 1 && snapshot.terms.bounds.connections_max >= 1);
     assert!(snapshot.trusted_proxies.0.is_empty());
     assert_eq!((&*snapshot.auth.realm, snapshot.schemes), ("api", SchemeSet::all()));
     let cache = &snapshot.auth.cache;
@@ -560,9 +560,9 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(limit(&snapshot.limits.per_account), (5, 60, 5));
     assert_eq!(limit(&snapshot.limits.per_account_anywhere), (100, 3600, 100));
     assert_eq!(limit(&snapshot.limits.unauthenticated), (20, 1, 100));
-    assert_eq!((snapshot.bounds.header_bytes_max, snapshot.bounds.headers_max), (32_768, 100));
+    assert_eq!((snapshot.terms.bounds.header_bytes_max, snapshot.terms.bounds.headers_max), (32_768, 100));
     assert_eq!(snapshot.body_bytes_max, 0);
-    assert_eq!((snapshot.caller_timeouts.idle, snapshot.caller_timeouts.drain), (seconds(75), seconds(30)));
+    assert_eq!((snapshot.terms.timeouts.idle, snapshot.terms.timeouts.drain), (seconds(75), seconds(30)));
     assert_eq!(
         (snapshot.upstream_timeouts.connect, snapshot.upstream_timeouts.response_header),
         (seconds(2), seconds(60))
@@ -701,7 +701,7 @@ fn a_file_that_says_all_there_is_to_say_is_understood() {
     let snapshot = load_text(WHOLE, directory.path(), "gateway.yaml", &environment);
     let snapshot = snapshot.unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(snapshot.listeners.len(), 2);
-    assert!(matches!(snapshot.listeners[1].mode, Mode::Redirect { https_port: 8443 }));
+    assert!(matches!(snapshot.listeners[1].mode, Mode::Redirect));
     assert_eq!(snapshot.trusted_proxies.0.len(), 3);
     assert_eq!(snapshot.store, snapshot::StoreLocation::Sqlite(directory.path().join("data/portcullis.db")));
     assert!(snapshot.auth.jwt.keys.is_some() && snapshot.tokens.sub_as_json_text);

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::link::{Guard, Order, Worker};
-use super::socket::Speaks;
-use super::{BoundListener, Handler, Peer, ServeSettings, Shutdown, connection};
+use super::listeners::{BoundListener, Listener, Speaks};
+use super::room::Place;
+use super::{Bound, Handler, ListenState, Peer, Shutdown, connection};
 
 /// How long accepting pauses where descriptors or memory have run out: a connection that ends meanwhile is worth more than
 /// another attempt.
@@ -23,38 +23,43 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long aborted connections may take to be gone.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Serves on one worker's listeners until `shutdown` has begun and all connections have ended, or the time for that is
-/// over. Runs on a current-thread runtime that can spawn local tasks.
-pub async fn serve<H: Handler>(listeners: Vec<BoundListener>, handler: H, settings: ServeSettings, shutdown: Shutdown) {
-    let drain = settings.timeouts.drain;
-    let worker = Rc::new(Worker::new(settings));
+/// Serves on one worker's listeners, those to come included, until `shutdown` has begun and all connections have ended, or
+/// the time for that is over. Runs on a current-thread runtime that can spawn local tasks.
+pub async fn serve<H: Handler>(bound: Bound, handler: H, state: Arc<ListenState>, shutdown: Shutdown) {
+    let Bound(mut bound) = bound;
+    let worker = Rc::new(Worker::new(state));
     let sweeper = Abandoned(spawn_local(sweep(Rc::clone(&worker))));
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|BoundListener { socket, label, speaks, .. }| {
-            let listener = Listener {
-                label,
-                speaks,
-                handler: handler.clone(),
-                worker: Rc::clone(&worker),
-                shutdown: shutdown.clone(),
-                connections: Arc::clone(&worker.settings.shared.connections),
-            };
-            Abandoned(spawn_local(listener.run(socket)))
-        })
-        .collect();
-    shutdown.wait().await;
+    let accept = |BoundListener { socket, listener }| {
+        let accepting =
+            Accepting { listener, handler: handler.clone(), worker: Rc::clone(&worker), shutdown: shutdown.clone() };
+        Abandoned(spawn_local(accepting.run(socket)))
+    };
+    let mut accepting: Vec<Abandoned> = Vec::new();
+    let opened = async {
+        while let Some(listener) = bound.recv().await {
+            accepting.retain(|task| !task.0.is_finished());
+            accepting.push(accept(listener));
+        }
+        // nobody is left who could open one; those that are open stay
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = opened => {}
+        () = shutdown.wait() => {}
+    }
+    // one that a reload has opened just now may have a queue already
+    accepting.extend(std::iter::from_fn(|| bound.try_recv().ok()).map(accept));
     // first, since connections without a request make room for those that wait at the cap; later ones are told as they begin
     worker.order(Order::Finish);
     let drained = async {
-        for mut listener in accepting {
-            if let Err(error) = (&mut listener.0).await {
+        for mut task in accepting {
+            if let Err(error) = (&mut task.0).await {
                 tracing::error!(%error, "a listener ended by a panic");
             }
         }
         worker.open.none().await;
     };
-    if timeout(drain, drained).await.is_err() {
+    if timeout(worker.state.terms().timeouts.drain, drained).await.is_err() {
         worker.order(Order::Abort);
         // where they are not gone by then, the end of the runtime ends them
         drop(timeout(LAST_WORDS, worker.open.none()).await);
@@ -71,37 +76,42 @@ impl Drop for Abandoned {
     }
 }
 
+/// Looks after the connections, as often as the terms in force ask for.
 async fn sweep(worker: Rc<Worker>) {
-    let mut ticks = interval(worker.period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let period = worker.period();
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
-        worker.sweep();
+        while worker.period() == period {
+            ticks.tick().await;
+            worker.sweep();
+        }
     }
 }
 
-struct Listener<H> {
-    label: Arc<str>,
-    speaks: Speaks,
+/// One worker's side of a listener.
+struct Accepting<H> {
+    listener: Arc<Listener>,
     handler: H,
     worker: Rc<Worker>,
     shutdown: Shutdown,
-    connections: Arc<Semaphore>,
 }
 
 /// A connection that was accepted, and who is at its other end.
 type Accepted = (TcpStream, SocketAddr);
 
-impl<H: Handler> Listener<H> {
+impl<H: Handler> Accepting<H> {
     async fn run(self, socket: std::net::TcpListener) {
         let socket = match TcpListener::from_std(socket) {
             Ok(socket) => socket,
-            Err(error) => return tracing::error!(listener = %self.label, %error, "cannot listen"),
+            Err(error) => return tracing::error!(listener = %self.listener.label, %error, "cannot listen"),
         };
         let mut held = None;
         tokio::select! {
             () = self.accept(&socket, &mut held) => {}
             () = self.shutdown.wait() => {}
+            () = self.listener.closed.wait() => {}
         }
         // what waits in the queue would be reset where the socket closes
         let queued = std::iter::from_fn(|| socket.accept().now_or_never()?.ok());
@@ -126,7 +136,7 @@ impl<H: Handler> Listener<H> {
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     if !failed_before {
-                        tracing::warn!(listener = %self.label, %error, "cannot accept connections");
+                        tracing::warn!(listener = %self.listener.label, %error, "cannot accept connections");
                     }
                     failed_before = true;
                     sleep(PAUSE).await;
@@ -137,22 +147,22 @@ impl<H: Handler> Listener<H> {
 
     /// Serves a connection once there is room; until then it stays where it is.
     async fn start_in_turn(&self, held: &mut Option<Accepted>) {
-        let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+        let place = self.worker.state.room.enter().await;
         if let Some((stream, address)) = held.take() {
-            self.start(stream, address, permit);
+            self.start(stream, address, place);
         }
     }
 
-    fn start(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
-        let (speaks, worker) = (self.speaks.clone(), Rc::clone(&self.worker));
-        let guard = Guard::new(&worker, &self.label, permit);
+    fn start(&self, stream: TcpStream, address: SocketAddr, place: Place) {
+        let offer = self.listener.offer.load_full();
+        let guard = Guard::new(&self.worker, &self.listener.label, place);
         let peer = Rc::new(Peer {
             address,
-            listener: Arc::clone(&self.label),
-            https: matches!(speaks, Speaks::Tls(_)),
+            listener: Arc::clone(&self.listener.label),
+            https: matches!(offer.speaks, Speaks::Tls(_)),
             shutdown: self.shutdown.clone(),
         });
-        spawn_local(connection::serve(stream, speaks, peer, self.handler.clone(), worker, guard));
+        spawn_local(connection::serve(stream, offer, peer, self.handler.clone(), Rc::clone(&self.worker), guard));
     }
 }
 

@@ -20,14 +20,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::gate::Gate;
 use super::head::Scanner;
-use super::link::{Guard, Link, Order, Phase, Tracked, UnderWay, Worker};
-use super::socket::Speaks;
+use super::link::{FIRST_BYTE, Guard, Link, Order, Phase, Tracked, UnderWay, Worker};
+use super::listeners::{Offer, Speaks};
 use super::tls::Acceptor;
-use super::{Handler, Peer, head, redirect};
+use super::{Bounds, Handler, Peer, head, redirect};
 use crate::rejection::Rejection;
 use crate::wire::body::Body;
 
@@ -56,13 +57,13 @@ struct Service<H> {
     link: Arc<Link>,
     /// The port of https, on a redirect listener.
     redirect_to: Option<u16>,
-    headers_max: usize,
+    bounds: Bounds,
 }
 
-/// Serves a connection that was accepted.
+/// Serves a connection that was accepted under this offer.
 pub(super) async fn serve<H: Handler>(
-    socket: TcpStream,
-    speaks: Speaks,
+    mut socket: TcpStream,
+    offer: Arc<Offer>,
     peer: Rc<Peer>,
     handler: H,
     worker: Rc<Worker>,
@@ -70,19 +71,43 @@ pub(super) async fn serve<H: Handler>(
 ) {
     // a response is written whole; waiting for more of it helps nobody. Where it fails the peer is gone, and reading tells
     drop(socket.set_nodelay(true));
-    match speaks {
+    let redirect_to = match &offer.speaks {
         Speaks::Tls(acceptor) => {
-            let Some(tls) = handshake(&acceptor, socket, &peer, &worker).await else { return };
+            let Some(tls) = handshake(acceptor, socket, &peer, &worker).await else { return };
             let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-            let service = Service::new(handler, peer, &worker, None);
-            if http2 {
+            let service = Service::new(handler, peer, &worker, offer, None);
+            return if http2 {
                 service.http2(tls, BytesMut::new(), &worker, guard).await;
             } else {
-                service.http1(tls, BytesMut::new(), &worker, guard).await;
-            }
+                service.http1(tls, BytesMut::new(), guard).await;
+            };
         }
-        Speaks::Plain => serve_plain(socket, None, peer, handler, worker, guard).await,
-        Speaks::Redirect { https_port } => serve_plain(socket, Some(https_port), peer, handler, worker, guard).await,
+        Speaks::Plain => None,
+        Speaks::Redirect { https_port } => Some(*https_port),
+    };
+    let Some((ahead, http2)) = first_bytes(&mut socket, &peer, &worker).await else { return };
+    let service = Service::new(handler, peer, &worker, offer, redirect_to);
+    if http2 {
+        service.http2(socket, ahead, &worker, guard).await;
+    } else {
+        service.http1(socket, ahead, guard).await;
+    }
+}
+
+/// Whether the caller sends anything before `limit`, and soon where the process is to end: nobody waits for those who have
+/// asked nothing, but the first bytes of a connection that has just been made may be on their way.
+async fn speaks_at_all(socket: &TcpStream, limit: Instant, peer: &Peer) -> Result<bool, Elapsed> {
+    let draining = async {
+        let opened = Instant::now();
+        peer.shutdown.wait().await;
+        sleep_until(opened + FIRST_BYTE).await;
+    };
+    let mut byte = [0];
+    // that a socket is said to be readable does not say that there is anything
+    tokio::select! {
+        biased;
+        peeked = timeout_at(limit, socket.peek(&mut byte)) => peeked.map(|bytes| bytes.is_ok_and(|bytes| bytes > 0)),
+        () = draining => Ok(false),
     }
 }
 
@@ -92,8 +117,13 @@ async fn handshake(
     peer: &Peer,
     worker: &Worker,
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
-    let limit = worker.settings.timeouts.handshake;
-    let (version, result, tls) = match timeout(limit, acceptor.accept(socket)).await {
+    let limit = Instant::now() + worker.state.terms().timeouts.handshake;
+    let shaken = match speaks_at_all(&socket, limit, peer).await {
+        Ok(true) => timeout_at(limit, acceptor.accept(socket)).await,
+        Ok(false) => return None,
+        Err(elapsed) => Err(elapsed),
+    };
+    let (version, result, tls) = match shaken {
         Ok(Ok(tls)) => (acceptor_version(&tls), "ok", Some(tls)),
         Ok(Err(error)) => {
             tracing::debug!(listener = %peer.listener, %error, "tls handshake failed");
@@ -101,7 +131,7 @@ async fn handshake(
         }
         Err(_) => ("-", "timeout", None),
     };
-    worker.settings.metrics.tls_handshakes.with_label_values(&[&*peer.listener, version, result]).inc();
+    worker.state.metrics.tls_handshakes.with_label_values(&[&*peer.listener, version, result]).inc();
     tls
 }
 
@@ -113,27 +143,19 @@ fn acceptor_version(tls: &tokio_rustls::server::TlsStream<TcpStream>) -> &'stati
     }
 }
 
-async fn serve_plain<H: Handler>(
-    mut socket: TcpStream,
-    redirect_to: Option<u16>,
-    peer: Rc<Peer>,
-    handler: H,
-    worker: Rc<Worker>,
-    guard: Guard,
-) {
-    let limit = worker.settings.timeouts.request_header;
+/// The first bytes in clear, and whether they begin HTTP/2; `None` where there are none: who has said nothing is told
+/// nothing.
+async fn first_bytes(socket: &mut TcpStream, peer: &Peer, worker: &Worker) -> Option<(BytesMut, bool)> {
+    let limit = Instant::now() + worker.state.terms().timeouts.request_header;
+    if !matches!(speaks_at_all(socket, limit, peer).await, Ok(true)) {
+        return None;
+    }
     let mut ahead = BytesMut::new();
-    let http2 = match timeout(limit, speaks_http2(&mut socket, &mut ahead)).await {
-        Ok(Ok(http2)) => http2,
-        Ok(Err(_)) => return,
-        Err(_) if ahead.is_empty() => return, // who has said nothing is told nothing
-        Err(_) => false,
-    };
-    let service = Service::new(handler, peer, &worker, redirect_to);
-    if http2 {
-        service.http2(socket, ahead, &worker, guard).await;
-    } else {
-        service.http1(socket, ahead, &worker, guard).await;
+    match timeout_at(limit, speaks_http2(socket, &mut ahead)).await {
+        Ok(Ok(http2)) => Some((ahead, http2)),
+        Ok(Err(_)) => None,
+        Err(_) if ahead.is_empty() => None,
+        Err(_) => Some((ahead, false)),
     }
 }
 
@@ -154,17 +176,16 @@ async fn speaks_http2(socket: &mut TcpStream, ahead: &mut BytesMut) -> io::Resul
 }
 
 impl<H: Handler> Service<H> {
-    fn new(handler: H, peer: Rc<Peer>, worker: &Worker, redirect_to: Option<u16>) -> Rc<Self> {
-        let headers_max = worker.settings.bounds.headers_max;
-        Rc::new(Self { handler, peer, link: worker.link(), redirect_to, headers_max })
+    fn new(handler: H, peer: Rc<Peer>, worker: &Worker, offer: Arc<Offer>, redirect_to: Option<u16>) -> Rc<Self> {
+        let bounds = worker.state.terms().bounds;
+        Rc::new(Self { handler, peer, link: worker.link(offer), redirect_to, bounds })
     }
 
-    async fn http1<S>(self: Rc<Self>, socket: S, ahead: BytesMut, worker: &Worker, guard: Guard)
+    async fn http1<S>(self: Rc<Self>, socket: S, ahead: BytesMut, guard: Guard)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
     {
-        let bounds = worker.settings.bounds;
-        let link = Arc::clone(&self.link);
+        let (bounds, link) = (self.bounds, Arc::clone(&self.link));
         let scanner = Scanner::new(bounds.header_bytes_max, bounds.headers_max);
         let gate = Gate::new(socket, ahead, Arc::clone(&link), scanner, guard);
         let mut builder = http1::Builder::new();
@@ -193,20 +214,20 @@ impl<H: Handler> Service<H> {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let link = Arc::clone(&self.link);
-        link.enter(Phase::Idle);
-        let settings = &worker.settings;
+        link.multiplex();
+        let timeouts = worker.state.terms().timeouts;
         let mut builder = http2::Builder::new(LocalExecutor(Arc::clone(&link)));
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(u32::try_from(settings.bounds.header_bytes_max).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(self.bounds.header_bytes_max).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .max_local_error_reset_streams(LOCAL_RESETS_MAX)
-            .keep_alive_interval(settings.timeouts.idle / 2)
-            .keep_alive_timeout(settings.timeouts.request_header)
+            .keep_alive_interval(timeouts.idle / 2)
+            .keep_alive_timeout(timeouts.request_header)
             .enable_connect_protocol();
         let service = service_fn(|request| Rc::clone(&self).answer(self.link.begin(), request));
         let connection = builder.serve_connection(TokioIo::new(Rewound { socket, ahead, _guard: guard }), service);
@@ -241,7 +262,7 @@ impl<H: Handler> Service<H> {
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         if request.version() == Version::HTTP_2
-            && let Err(fault) = head::look_at_http2(request.headers(), self.headers_max)
+            && let Err(fault) = head::look_at_http2(request.headers(), self.bounds.headers_max)
         {
             return self.handler.refuse(&self.peer, fault.into());
         }

@@ -14,10 +14,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use prometheus::IntGauge;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 
+use super::listeners::Offer;
+use super::room::Place;
 use super::stall::{Stream, Streams};
-use super::{ServeSettings, Timeouts};
+use super::{ListenState, Timeouts};
 use crate::rejection::Rejection;
 use crate::wire::body::{Body, BodyError};
 
@@ -46,8 +48,14 @@ pub(super) enum Phase {
 /// How long a connection that was asked to finish may take over telling so.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How old a connection may be that has sent nothing when the process is told to end: its first request may be on its way.
+pub(super) const FIRST_BYTE: Duration = Duration::from_millis(500);
+
 /// Requests of a connection that may be taken back at once before it matters how many were not.
 const TAKEN_BACK_MAX: u32 = 100;
+
+/// What a tick is. Few enough fit a `u32` for longer than anything here lasts: they may wrap, after more than a year.
+const TICK: Duration = Duration::from_millis(10);
 
 /// The limits, in ticks.
 #[derive(Clone, Copy, Debug)]
@@ -55,42 +63,67 @@ struct Limits {
     request_header: u32,
     idle: u32,
     farewell: u32,
+    first_byte: u32,
+    /// Between two looks of the sweeper.
+    period: u32,
+}
+
+impl Limits {
+    fn of(timeouts: &Timeouts) -> Self {
+        let period = period(timeouts);
+        // a look more than the limit, since the first one may have been cut short
+        let of = |limit: Duration| ticks(limit).saturating_add(ticks(period) - 1);
+        Self {
+            request_header: of(timeouts.request_header),
+            idle: of(timeouts.idle),
+            farewell: of(FAREWELL),
+            first_byte: of(FIRST_BYTE),
+            period: ticks(period),
+        }
+    }
+}
+
+fn period(timeouts: &Timeouts) -> Duration {
+    (timeouts.request_header.min(timeouts.idle) / 8).clamp(TICK, Duration::from_secs(1))
+}
+
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u32::MAX)
+}
+
+/// The time of a worker's connections, as the sweeper moves it.
+#[derive(Debug, Default)]
+struct Time {
+    now: AtomicU32,
+    /// Between two looks of the sweeper.
+    period: AtomicU32,
 }
 
 /// What the connections of one worker share.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) settings: ServeSettings,
-    /// How often the sweeper looks.
-    pub(super) period: Duration,
+    pub(super) state: Arc<ListenState>,
     /// Connections that are open, upgraded ones included.
     pub(super) open: Arc<Open>,
-    limits: Limits,
-    now: Arc<AtomicU32>,
+    time: Arc<Time>,
     links: RefCell<Vec<Weak<Link>>>,
     draining: Cell<bool>,
 }
 
 impl Worker {
-    pub(super) fn new(settings: ServeSettings) -> Self {
-        let Timeouts { request_header, idle, .. } = settings.timeouts;
-        let period = (request_header.min(idle) / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let ticks = |limit: Duration| u32::try_from(limit.as_nanos().div_ceil(period.as_nanos())).unwrap_or(u32::MAX);
-        let limits = Limits { request_header: ticks(request_header), idle: ticks(idle), farewell: ticks(FAREWELL) };
+    pub(super) fn new(state: Arc<ListenState>) -> Self {
         Self {
-            settings,
-            period,
+            state,
             open: Arc::default(),
-            limits,
-            now: Arc::default(),
+            time: Arc::default(),
             links: RefCell::default(),
             draining: Cell::new(false),
         }
     }
 
-    /// A connection whose protocol is known.
-    pub(super) fn link(&self) -> Arc<Link> {
-        let link = Arc::new(Link::new(Arc::clone(&self.now)));
+    /// A connection whose protocol is known, and under which offer it came.
+    pub(super) fn link(&self, offer: Arc<Offer>) -> Arc<Link> {
+        let link = Arc::new(Link::new(Arc::clone(&self.time), offer));
         if self.draining.get() {
             link.order(Order::Finish);
         }
@@ -98,17 +131,28 @@ impl Worker {
         link
     }
 
-    /// Moves time by one tick and ends what is overdue.
+    /// How often the sweeper is to look.
+    pub(super) fn period(&self) -> Duration {
+        period(&self.state.terms().timeouts)
+    }
+
+    /// Moves time by one period and ends what is overdue.
     pub(super) fn sweep(&self) {
-        self.now.store(self.now.load(Relaxed).wrapping_add(1), Relaxed);
+        let limits = Limits::of(&self.state.terms().timeouts);
+        self.time.period.store(limits.period, Relaxed);
+        self.time.now.store(self.time.now.load(Relaxed).wrapping_add(limits.period), Relaxed);
         self.links.borrow_mut().retain(|link| link.strong_count() > 0);
-        self.each(|link| link.sweep(self.limits));
+        self.each(|link| link.sweep(limits));
     }
 
     /// Asks all connections to end, and those to come.
     pub(super) fn order(&self, order: Order) {
         self.draining.set(true);
-        self.each(|link| link.order(order));
+        let limits = Limits::of(&self.state.terms().timeouts);
+        self.each(|link| {
+            link.order(order);
+            link.sweep(limits);
+        });
     }
 
     /// To wake a task runs nothing of it, so nobody borrows the list a second time.
@@ -144,15 +188,15 @@ impl Open {
 pub(super) struct Guard {
     open: Arc<Open>,
     gauge: IntGauge,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Guard {
-    pub(super) fn new(worker: &Worker, listener: &str, permit: OwnedSemaphorePermit) -> Self {
-        let gauge = worker.settings.metrics.connections.with_label_values(&[listener]);
+    pub(super) fn new(worker: &Worker, listener: &str, place: Place) -> Self {
+        let gauge = worker.state.metrics.connections.with_label_values(&[listener]);
         gauge.inc();
         worker.open.count.fetch_add(1, Relaxed);
-        Self { open: Arc::clone(&worker.open), gauge, _permit: permit }
+        Self { open: Arc::clone(&worker.open), gauge, _place: place }
     }
 }
 
@@ -168,7 +212,10 @@ impl Drop for Guard {
 /// One connection. Its cells are atomic only since an upgraded socket must be `Send`; they are written by one thread.
 #[derive(Debug)]
 pub(super) struct Link {
-    now: Arc<AtomicU32>,
+    time: Arc<Time>,
+    offer: Arc<Offer>,
+    /// Whether it can be asked to end without a request being lost that is on its way: HTTP/2 tells how far it got.
+    multiplexed: AtomicBool,
     phase: AtomicU32,
     since: AtomicU32,
     /// Since when the socket takes no more of a response.
@@ -232,10 +279,12 @@ impl Phase {
 }
 
 impl Link {
-    fn new(now: Arc<AtomicU32>) -> Self {
-        let since = AtomicU32::new(now.load(Relaxed));
+    fn new(time: Arc<Time>, offer: Arc<Offer>) -> Self {
+        let since = AtomicU32::new(time.now.load(Relaxed));
         Self {
-            now,
+            time,
+            offer,
+            multiplexed: AtomicBool::new(false),
             phase: AtomicU32::new(Phase::Opened as u32),
             since,
             blocked: Since::default(),
@@ -254,7 +303,7 @@ impl Link {
     }
 
     fn now(&self) -> u32 {
-        self.now.load(Relaxed)
+        self.time.now.load(Relaxed)
     }
 
     pub(super) fn enter(&self, phase: Phase) {
@@ -296,9 +345,16 @@ impl Link {
         self.upgraded.store(true, Relaxed);
     }
 
-    /// Whether a response should say that it is the last.
+    /// Notes that this is HTTP/2.
+    pub(super) fn multiplex(&self) {
+        self.multiplexed.store(true, Relaxed);
+        self.enter(Phase::Idle);
+    }
+
+    /// Whether a response should say that it is the last: of a connection that is asked to end, or of one whose listener
+    /// is closed or offers something else. The latter is not asked, since a request may be on its way.
     pub(super) fn is_finishing(&self) -> bool {
-        self.finishing.has_begun()
+        self.finishing.has_begun() || self.offer.is_withdrawn()
     }
 
     /// Notes a request that is handed to the handler, until the returned value is dropped.
@@ -309,10 +365,10 @@ impl Link {
         UnderWay { link: Arc::clone(self), since: self.now(), answered: false }
     }
 
-    /// Notes a request that was taken back before it was answered, within a tick or two. A caller may change their mind;
+    /// Notes a request that was taken back before it was answered, between two or three looks of the sweeper. A caller may change their mind;
     /// one who mostly does so is after our work and the upstream's (CVE-2023-44487, paced so that h2 does not see it).
     fn take_back(&self, since: u32) {
-        if self.now().wrapping_sub(since) > 1 {
+        if self.now().wrapping_sub(since) > self.time.period.load(Relaxed) {
             return;
         }
         let taken_back = self.taken_back.load(Relaxed) + 1;
@@ -337,7 +393,7 @@ impl Link {
         if self.aborted.load(Relaxed) {
             return Some(Order::Abort);
         }
-        self.is_finishing().then_some(Order::Finish)
+        self.finishing.has_begun().then_some(Order::Finish)
     }
 
     fn wake(&self) {
@@ -383,13 +439,16 @@ impl Link {
     fn sweep(&self, limits: Limits) {
         let now = self.now();
         let waited = now.wrapping_sub(self.since.load(Relaxed));
-        // a tick more than the limit, since the first one may have been cut short
+        if self.offer.is_withdrawn() && self.multiplexed.load(Relaxed) {
+            self.order(Order::Finish);
+        }
         match self.phase() {
             Phase::Head if waited > limits.request_header => {
                 self.head_overdue.store(true, Relaxed);
                 self.wake();
             }
             Phase::Opened if waited > limits.request_header => self.order(Order::Abort),
+            Phase::Opened if self.finishing.has_begun() && waited > limits.first_byte => self.order(Order::Abort),
             Phase::Idle if waited > limits.idle && !self.is_upgraded() => self.order(Order::Finish),
             Phase::Opened | Phase::Head | Phase::Idle | Phase::Busy => {}
         }

@@ -12,7 +12,9 @@ mod certificates;
 mod gate;
 pub mod head;
 mod link;
+mod listeners;
 mod redirect;
+mod room;
 mod self_signed;
 mod stall;
 
@@ -22,19 +24,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::record::metrics::Metrics;
 use crate::rejection::Rejection;
 use crate::wire::body::Body;
+use room::Room;
 
 pub use accept::serve;
-pub use socket::{BindError, BoundListener, bind};
+pub use listeners::{Bound, Change, Listeners};
+pub use socket::{BindError, meet};
 
 /// One entry of `listeners`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where it is bound. Port 0 picks a free one.
     pub address: SocketAddr,
@@ -43,17 +48,14 @@ pub struct Settings {
 }
 
 /// What a listener does with a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Serves over TLS.
     Tls(Arc<tls::Settings>),
     /// Serves in clear.
     Plain,
-    /// Answers 308 to the same URL on https.
-    Redirect {
-        /// The port of the first TLS listener; left out of the URL where it is 443.
-        https_port: u16,
-    },
+    /// Answers 308 to the same URL on https, at the port of the first TLS listener.
+    Redirect,
 }
 
 /// The section `timeouts`, as far as it is about callers.
@@ -105,31 +107,37 @@ pub trait Handler: Clone + 'static {
     fn redirect(&self, peer: &Rc<Peer>, location: HeaderValue) -> Response<Body>;
 }
 
-/// What [`serve`] needs beside listeners and handler.
-#[derive(Clone, Debug)]
-pub struct ServeSettings {
+/// What callers are held to. Connections take it as they begin; a reload changes it for those to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// How large they may be.
+    /// How large and how many they may be.
     pub bounds: Bounds,
-    /// What all workers share.
-    pub shared: Arc<ListenState>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
 }
 
 /// What the listeners of all workers share.
 #[derive(Debug)]
 pub struct ListenState {
-    /// A permit a connection.
-    connections: Arc<Semaphore>,
+    terms: ArcSwap<Terms>,
+    room: Room,
+    metrics: Arc<Metrics>,
 }
 
 impl ListenState {
-    /// Room for as many connections as `bounds` says.
-    pub fn new(bounds: &Bounds) -> Self {
-        let connections_max = bounds.connections_max.clamp(1, Semaphore::MAX_PERMITS);
-        Self { connections: Arc::new(Semaphore::new(connections_max)) }
+    /// With room for as many connections as `terms` say.
+    pub fn new(terms: Terms, metrics: Arc<Metrics>) -> Self {
+        Self { terms: ArcSwap::from_pointee(terms), room: Room::new(terms.bounds.connections_max), metrics }
+    }
+
+    /// Puts other terms in force.
+    pub fn configure(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
+        self.room.resize(terms.bounds.connections_max);
+    }
+
+    fn terms(&self) -> Terms {
+        **self.terms.load()
     }
 }
 

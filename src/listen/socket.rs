@@ -1,20 +1,18 @@
-//! Listening sockets: one of its own for each worker and address, all bound before anything is served.
+//! Listening sockets: one of its own for each worker and address.
 //!
 //! The kernel spreads connections over the sockets of an address (`SO_REUSEPORT`), so that workers share nothing on accept.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::tls::{Acceptor, TlsError};
-use super::{Mode, Settings};
+use super::tls::TlsError;
 
 /// Connections that wait to be accepted, per socket; the kernel's own bound (`somaxconn`) may be lower.
 const BACKLOG: i32 = 4096;
 
-/// Why nothing is served.
+/// Why a listener cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address cannot be listened on.
@@ -40,85 +38,40 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A bound socket of one worker, and what is spoken on it.
-#[derive(Debug)]
-pub struct BoundListener {
-    pub(super) socket: TcpListener,
-    pub(super) address: SocketAddr,
-    pub(super) label: Arc<str>,
-    pub(super) speaks: Speaks,
-}
-
-/// What is spoken on a listener.
-#[derive(Clone, Debug)]
-pub(super) enum Speaks {
-    Tls(Arc<Acceptor>),
-    Plain,
-    Redirect { https_port: u16 },
-}
-
-impl BoundListener {
-    /// The address with the port that was picked.
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// What it does TLS with, if it does; shared by the sockets of all workers at this address.
-    pub const fn acceptor(&self) -> Option<&Arc<Acceptor>> {
-        match &self.speaks {
-            Speaks::Tls(acceptor) => Some(acceptor),
-            Speaks::Plain | Speaks::Redirect { .. } => None,
-        }
-    }
-}
-
-/// Binds every address for each of `workers`; the outer list is by worker.
-///
-/// # Errors
-/// The first address that cannot be bound, or certificates that cannot be used. Nothing stays bound then.
-pub fn bind(settings: &[Settings], workers: usize) -> Result<Vec<Vec<BoundListener>>, BindError> {
-    let mut bound: Vec<Vec<BoundListener>> = (0..workers).map(|_| Vec::new()).collect();
-    for listener in settings {
-        let speaks = match &listener.mode {
-            Mode::Tls(tls) => Speaks::Tls(Arc::new(Acceptor::new(tls)?)),
-            Mode::Plain => Speaks::Plain,
-            Mode::Redirect { https_port } => Speaks::Redirect { https_port: *https_port },
-        };
-        let sockets = sockets(listener.address, workers)
-            .map_err(|error| BindError::Address { address: listener.address, error })?;
-        for (worker, (socket, address)) in bound.iter_mut().zip(sockets) {
-            worker.push(BoundListener { socket, address, label: address.to_string().into(), speaks: speaks.clone() });
-        }
-    }
-    Ok(bound)
-}
-
 /// One listening socket a worker, all on the same port.
 ///
 /// With `SO_REUSEPORT` alone, a second gateway of the same user would bind the same port without an error and take half of
 /// the connections. So the port is asked for without it first; `SO_REUSEADDR` lets connections of an earlier process that
 /// are in `TIME_WAIT` not count. Between that probe and the first real socket another process could slip in; two that start
 /// at the same instant are then not told apart, which is the same as today's nginx, and no reason for a lock file.
-fn sockets(address: SocketAddr, workers: usize) -> io::Result<Vec<(TcpListener, SocketAddr)>> {
-    if address.port() != 0 {
+///
+/// `ours`: we listen on this port already, at an address that covers this one or is covered by it. The probe would find
+/// ourselves, and is left out.
+pub(super) fn sockets(address: SocketAddr, workers: usize, ours: bool) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
+    if address.port() != 0 && !ours {
         let probe = socket(address)?;
         probe.bind(&address.into())?;
         // a bound socket alone does not clash with another that has SO_REUSEADDR; a listening one does
         probe.listen(1)?;
     }
-    let mut sockets: Vec<(TcpListener, SocketAddr)> = Vec::with_capacity(workers);
+    let (mut sockets, mut picked): (Vec<TcpListener>, _) = (Vec::with_capacity(workers), address);
     for _ in 0..workers {
-        let address = sockets.first().map_or(address, |(_, picked)| *picked);
-        let socket = socket(address)?;
+        let socket = socket(picked)?;
         socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
+        socket.bind(&picked.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from(socket);
-        let picked = socket.local_addr()?;
-        sockets.push((socket, picked));
+        picked = socket.local_addr()?;
+        sockets.push(socket);
     }
-    Ok(sockets)
+    Ok((sockets, picked))
+}
+
+/// Whether both cannot be bound at once by two who know nothing of each other: the same port, and the same address or one
+/// that stands for all.
+pub fn meet(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
@@ -135,31 +88,46 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
-    fn plain(address: SocketAddr) -> Settings {
-        Settings { address, mode: Mode::Plain }
-    }
-
     #[test]
     fn all_workers_share_the_port_that_was_picked() {
-        let bound = bind(&[plain("127.0.0.1:0".parse().unwrap())], 3).unwrap();
-        let ports: Vec<u16> = bound.iter().flatten().map(|listener| listener.local_addr().port()).collect();
+        let (sockets, picked) = sockets("127.0.0.1:0".parse().unwrap(), 3, false).unwrap();
+        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), 3);
-        assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
+        assert!(picked.port() != 0 && ports.iter().all(|port| *port == picked.port()), "{ports:?}");
     }
 
     #[test]
-    fn a_port_in_use_is_an_error_of_one_line() {
-        let first = bind(&[plain("127.0.0.1:0".parse().unwrap())], 2).unwrap();
-        let address = first[0][0].local_addr();
-        let error = bind(&[plain(address)], 2).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot listen on {address}: address already in use"));
+    fn a_port_in_use_is_an_error_unless_it_is_ours() {
+        let (first, address) = sockets("127.0.0.1:0".parse().unwrap(), 2, false).unwrap();
+        assert_eq!(sockets(address, 2, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let all = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        assert_eq!(sockets(all, 2, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(sockets(all, 2, true).unwrap());
         drop(first);
-        bind(&[plain(address)], 2).unwrap();
+        sockets(address, 2, false).unwrap();
+        let another = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = another.local_addr().unwrap();
+        assert_eq!(sockets(taken, 2, true).unwrap_err().kind(), io::ErrorKind::AddrInUse, "not ours after all");
     }
 
     #[test]
-    fn a_foreign_address_is_named() {
-        let error = bind(&[plain("192.0.2.1:8443".parse().unwrap())], 1).unwrap_err();
+    fn a_refused_address_is_told_in_one_line() {
+        let address = "192.0.2.1:8443".parse().unwrap();
+        let error = BindError::Address { address, error: sockets(address, 1, false).unwrap_err() };
         assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:8443: no such address on this machine");
+    }
+
+    #[test]
+    fn addresses_meet_where_one_covers_the_other() {
+        for (a, b, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "[::]:80", true),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            assert_eq!(meet(a.parse().unwrap(), b.parse().unwrap()), expected, "{a} {b}");
+        }
     }
 }

@@ -104,45 +104,41 @@ impl Handler for Told {
 
 struct Server {
     address: SocketAddr,
-    acceptor: Option<Arc<tls::Acceptor>>,
+    listeners: Listeners,
+    state: Arc<ListenState>,
     told: Told,
     shutdown: Shutdown,
     metrics: Arc<Metrics>,
     task: JoinHandle<()>,
 }
 
-struct Limits {
-    timeouts: Timeouts,
-    bounds: Bounds,
-}
-
-fn limits() -> Limits {
+fn limits() -> Terms {
     let long = Duration::from_secs(30);
-    Limits {
+    Terms {
         timeouts: Timeouts { handshake: long, request_header: long, idle: long, drain: long },
         bounds: Bounds { header_bytes_max: 4096, headers_max: 100, connections_max: 100 },
     }
 }
 
 impl Server {
-    fn start(mode: Mode, limits: &Limits) -> Self {
-        let settings = [Settings { address: "127.0.0.1:0".parse().unwrap(), mode }];
-        let listeners = bind(&settings, 1).unwrap().remove(0);
-        let (address, acceptor) = (listeners[0].local_addr(), listeners[0].acceptor().cloned());
-        let (told, shutdown, metrics) = (Told::default(), Shutdown::new(), Arc::new(Metrics::new()));
-        let serving = ServeSettings {
-            timeouts: limits.timeouts,
-            bounds: limits.bounds,
-            shared: Arc::new(ListenState::new(&limits.bounds)),
-            metrics: Arc::clone(&metrics),
-        };
-        let task = spawn_local(serve(listeners, told.clone(), serving, shutdown.clone()));
-        Self { address, acceptor, told, shutdown, metrics, task }
+    fn start(mode: Mode, limits: &Terms) -> Self {
+        Self::with([mode], limits)
     }
 
-    fn reload(&self, settings: &tls::Settings) -> Result<(), tls::TlsError> {
-        let acceptor = self.acceptor.as_ref().unwrap();
-        acceptor.replace(acceptor.prepare(settings)?);
+    /// A server with several listeners, of which the first is asked.
+    fn with(modes: impl IntoIterator<Item = Mode>, limits: &Terms) -> Self {
+        let settings: Vec<_> = modes.into_iter().map(any_port).collect();
+        let (listeners, mut workers) = Listeners::bind(&settings, 1).unwrap();
+        let (address, _) = listeners.addresses().next().unwrap();
+        let (told, shutdown, metrics) = (Told::default(), Shutdown::new(), Arc::new(Metrics::new()));
+        let state = Arc::new(ListenState::new(*limits, Arc::clone(&metrics)));
+        let task = spawn_local(serve(workers.remove(0), told.clone(), Arc::clone(&state), shutdown.clone()));
+        Self { address, listeners, state, told, shutdown, metrics, task }
+    }
+
+    fn reload(&mut self, mode: Mode) -> Result<(), BindError> {
+        let change = self.listeners.prepare(&[any_port(mode)])?;
+        self.listeners.apply(change);
         Ok(())
     }
 
@@ -156,6 +152,10 @@ impl Server {
         socket.write_all(request.as_ref()).await.unwrap();
         rest(&mut socket).await
     }
+}
+
+fn any_port(mode: Mode) -> Settings {
+    Settings { address: "127.0.0.1:0".parse().unwrap(), mode }
 }
 
 async fn rest(socket: &mut (impl AsyncRead + Unpin)) -> String {
@@ -669,10 +669,16 @@ async fn a_drain_ends_at_its_deadline() {
 #[tokio::test]
 async fn a_redirect_listener_sends_callers_to_https() {
     run(async {
-        let server = Server::start(Mode::Redirect { https_port: 8443 }, &limits());
+        let directory = tempfile::tempdir().unwrap();
+        let tls = tls::Settings {
+            source: CertificateSource::Files(vec![certificate(directory.path(), "only", &["x.example"])]),
+            min_version: MinVersion::Tls12,
+        };
+        let server = Server::with([Mode::Redirect, Mode::Tls(Arc::new(tls))], &limits());
+        let https = server.listeners.addresses().nth(1).unwrap().0.port();
         let response = server.raw("POST /a%2F?b=%41 HTTP/1.1\r\nHost: x.example:80\r\nConnection: close\r\n\r\n").await;
         assert!(response.starts_with("HTTP/1.1 308 Permanent Redirect\r\n"), "{response}");
-        assert!(response.contains("location: https://x.example:8443/a%2F?b=%41\r\n"), "{response}");
+        assert!(response.contains(&format!("location: https://x.example:{https}/a%2F?b=%41\r\n")), "{response}");
         for host in ["", "Host: a@b\r\n", "Host: a\r\nHost: b\r\n"] {
             let response = server.raw(format!("GET / HTTP/1.1\r\n{host}Connection: close\r\n\r\n")).await;
             assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{host:?}: {response}");
@@ -730,7 +736,7 @@ async fn a_reload_sets_the_oldest_version_and_keeps_sessions() {
         let directory = tempfile::tempdir().unwrap();
         let files = certificate(directory.path(), "only", &["a.example"]);
         let from = |min_version| tls::Settings { source: CertificateSource::Files(vec![files.clone()]), min_version };
-        let server = Server::start(Mode::Tls(Arc::new(from(MinVersion::Tls12))), &limits());
+        let mut server = Server::start(Mode::Tls(Arc::new(from(MinVersion::Tls12))), &limits());
         // this one keeps its sessions, and comes back with what it was given under other settings
         let old = Arc::new(trusting(&[&files], &[&TLS12]));
         for (name, oldest, kind) in [
@@ -739,7 +745,7 @@ async fn a_reload_sets_the_oldest_version_and_keeps_sessions() {
             ("raised", MinVersion::Tls13, None),
             ("lowered", MinVersion::Tls12, Some(Resumed)),
         ] {
-            server.reload(&from(oldest)).unwrap();
+            server.reload(Mode::Tls(Arc::new(from(oldest)))).unwrap();
             let connected = tls_by(&server, Arc::clone(&old), "a.example").await.ok();
             assert_eq!(connected.and_then(|socket| socket.get_ref().1.handshake_kind()), kind, "{name}");
             let new = Arc::new(trusting(&[&files], &[&TLS13]));
@@ -755,11 +761,11 @@ async fn certificates_are_picked_by_name_and_replaced_without_a_break() {
         let directory = tempfile::tempdir().unwrap();
         let first = certificate(directory.path(), "first", &["a.example"]);
         let second = certificate(directory.path(), "second", &["*.b.example"]);
-        let settings = |files: &[&CertificateFiles]| tls::Settings {
-            source: CertificateSource::Files(files.iter().copied().cloned().collect()),
-            min_version: MinVersion::Tls12,
+        let settings = |files: &[&CertificateFiles]| {
+            let source = CertificateSource::Files(files.iter().copied().cloned().collect());
+            Mode::Tls(Arc::new(tls::Settings { source, min_version: MinVersion::Tls12 }))
         };
-        let server = Server::start(Mode::Tls(Arc::new(settings(&[&first, &second]))), &limits());
+        let mut server = Server::start(settings(&[&first, &second]), &limits());
         for (name, root, trusted) in [
             ("a.example", &first, true),
             ("x.b.example", &second, true),
@@ -770,15 +776,15 @@ async fn certificates_are_picked_by_name_and_replaced_without_a_break() {
         }
         let mut old = tls_to(&server, &[&first], "a.example", &["http/1.1"]).await.unwrap();
         let third = certificate(directory.path(), "third", &["c.example"]);
-        server.reload(&settings(&[&third])).unwrap();
+        server.reload(settings(&[&third])).unwrap();
         assert!(tls_to(&server, &[&third], "c.example", &[]).await.is_ok());
         assert!(tls_to(&server, &[&first], "a.example", &[]).await.is_err());
         old.write_all(b"GET /old HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         until(&mut old, "/old ").await;
         std::fs::write(&third.key, "").unwrap();
-        assert!(server.reload(&settings(&[&third])).is_err());
+        assert!(server.reload(settings(&[&third])).is_err());
         assert!(tls_to(&server, &[&third], "c.example", &[]).await.is_ok(), "a failed reload changes nothing");
-        server.acceptor.as_ref().unwrap().record(&server.metrics);
+        server.listeners.record(&server.metrics);
         let text = server.metrics.text().unwrap();
         assert!(text.contains("portcullis_certificate_expiry_seconds{name=\"c.example\"}"), "{text}");
         assert!(text.contains("result=\"ok\""), "{text}");
@@ -851,6 +857,118 @@ async fn nothing_is_lost_where_a_drain_begins_under_load() {
             match timeout(PATIENCE, caller).await.unwrap() {
                 Ok(answered) => assert!(answered > 0),
                 Err(error) => assert!(error.is_panic()),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn other_terms_hold_for_connections_to_come() {
+    run(async {
+        let mut terms = limits();
+        terms.bounds.connections_max = 1;
+        let server = Server::start(Mode::Plain, &terms);
+        let mut kept = server.connect().await;
+        let request =
+            |path: &str, bytes: usize| format!("GET {path} HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "x".repeat(bytes));
+        kept.write_all(request("/a", 1000).as_bytes()).await.unwrap();
+        until(&mut kept, "/a ").await;
+        terms.bounds = Bounds { header_bytes_max: 512, headers_max: 100, connections_max: 2 };
+        terms.timeouts.request_header = Duration::from_millis(200);
+        server.state.configure(terms);
+        let large = server.raw(request("/a", 1000)).await;
+        assert!(refused(&large, "431 Request Header Fields Too Large", "headers_too_large"), "{large}");
+        let slow = server.raw("GET").await;
+        assert!(refused(&slow, "408 Request Timeout", "request_timeout"), "{slow}");
+        kept.write_all(request("/b", 1000).as_bytes()).await.unwrap();
+        until(&mut kept, "/b ").await;
+        terms.bounds.connections_max = 1;
+        server.state.configure(terms);
+        let mut second = server.connect().await;
+        second.write_all(request("/c", 1).as_bytes()).await.unwrap();
+        assert!(timeout(Duration::from_millis(100), second.read_u8()).await.is_err(), "there is room for one");
+        drop(kept);
+        until(&mut second, "/c ").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_listener_that_goes_leaves_its_connections_to_their_requests() {
+    run(async {
+        let mut server = Server::start(Mode::Plain, &limits());
+        let (mut busy, mut idle, fresh) = (server.connect().await, server.connect().await, server.connect().await);
+        let mut multiplexed = http2(server.connect().await).await;
+        assert_eq!(get(&mut multiplexed, "/a").await.unwrap(), "2 /a ");
+        let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        idle.write_all(request("/a").as_bytes()).await.unwrap();
+        until(&mut idle, "/a ").await;
+        busy.write_all(request("/wait").as_bytes()).await.unwrap();
+        timeout(PATIENCE, async {
+            while !server.told.seen.borrow().iter().any(|seen| seen == "GET /wait") {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        let change = server.listeners.prepare(&[]).unwrap();
+        server.listeners.apply(change);
+        timeout(PATIENCE, async {
+            while TcpStream::connect(server.address).await.is_ok() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("nobody listens any more");
+        timeout(PATIENCE, async {
+            while !multiplexed.is_closed() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("HTTP/2 is told to go");
+        server.told.release.notify_waiters();
+        for (mut socket, sent, path) in [(busy, true, "/wait"), (idle, false, "/b"), (fresh, false, "/c")] {
+            if !sent {
+                socket.write_all(request(path).as_bytes()).await.unwrap();
+            }
+            let response = rest(&mut socket).await;
+            assert!(response.contains("connection: close\r\n"), "{path}: {response}");
+            assert!(response.ends_with(&format!("{path} ")), "{path}: {response}");
+        }
+        assert!(!server.task.is_finished(), "the worker serves on");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_never_said_a_word_does_not_hold_the_drain() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let files = certificate(directory.path(), "only", &["a.example"]);
+        let tls =
+            tls::Settings { source: CertificateSource::Files(vec![files.clone()]), min_version: MinVersion::Tls12 };
+        for mode in [Mode::Plain, Mode::Tls(Arc::new(tls))] {
+            let server = Server::start(mode.clone(), &limits());
+            let mut silent = server.connect().await;
+            let mut shaken = match &mode {
+                Mode::Tls(_) => Some(tls_to(&server, &[&files], "a.example", &[]).await.unwrap()),
+                Mode::Plain | Mode::Redirect => None,
+            };
+            let gauge = server.metrics.connections.with_label_values(&[&server.address.to_string()]);
+            timeout(PATIENCE, async {
+                while gauge.get() < 1 + i64::from(shaken.is_some()) {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await
+            .unwrap();
+            server.shutdown.begin();
+            timeout(PATIENCE, server.task).await.unwrap_or_else(|_| panic!("{mode:?} holds the drain")).unwrap();
+            assert_eq!(rest(&mut silent).await, "");
+            if let Some(shaken) = &mut shaken {
+                assert!(timeout(PATIENCE, shaken.read_u8()).await.unwrap().is_err());
             }
         }
     })

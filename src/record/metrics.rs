@@ -128,6 +128,8 @@ metrics! {
     config_reloads: IntCounterVec = "portcullis_config_reloads_total" ["result"] "Reloads of the configuration: ok or failed";
     /// Unix time of the last good load.
     config_loaded: Gauge = "portcullis_config_loaded_timestamp_seconds" [] "When the configuration in force was loaded, in unix seconds";
+    /// 1 where the file has a value for a key that is in force only after a restart.
+    config_restart_needed: IntGaugeVec = "portcullis_config_restart_needed" ["key"] "Whether a key was changed that needs a restart";
     /// Constant 1.
     build_info: IntGaugeVec = "portcullis_build_info" ["version"] "The version that runs";
     /// Lines of the access log that were dropped since their reader is too slow.

@@ -52,6 +52,30 @@ fn a_request_under_way_is_finished_before_the_process_ends() {
         let response = connection.response("GET").unwrap();
         assert_eq!((response.status, response.text().as_str()), (200, "finished"), "{signal}");
         assert_eq!(gateway.wait().code(), Some(0), "{signal}");
+        assert!(!gateway.stderr().contains("WARN"), "to end is nothing to warn of: {}", gateway.stderr());
+    }
+}
+
+#[test]
+fn a_connection_that_says_nothing_does_not_hold_the_process() {
+    let upstream = Upstream::hello();
+    let tls = "listeners:
+  - { address: '127.0.0.1:0' }
+  - { address: '127.0.0.1:0', tls: { self_signed: [localhost] } }
+timeouts: { drain: 10m, request_header: 10m, handshake: 10m }
+";
+    let gateway = Gateway::start(&yaml(&upstream, tls));
+    let mut silent: Vec<_> = gateway.listeners.iter().map(|(_, address)| Connection::plain(*address)).collect();
+    for (_, address) in &gateway.listeners {
+        eventually("it is accepted", || {
+            let open = gateway.metric("portcullis_connections", &[("listener", &address.to_string())]);
+            if open > 0.9 { Ok(()) } else { Err(open) }
+        });
+    }
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code(), Some(0));
+    for connection in &mut silent {
+        assert!(connection.rest().unwrap().is_empty());
     }
 }
 

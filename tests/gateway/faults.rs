@@ -5,49 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{DEADLINE, Gateway, Reply, USERS, Upstream, get, post, routes};
-
-/// Answers a WebSocket with what it says, and a request with `hello`.
-fn echo() -> Upstream {
-    Upstream::start(|request| match request.header("Sec-WebSocket-Key") {
-        None => Reply::text("hello"),
-        Some(key) => {
-            let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-            Reply::script(move |socket| {
-                use std::io::Write as _;
-                let head =
-                    "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept:";
-                drop(socket.write_all(format!("{head} {accept}\r\n\r\n").as_bytes()));
-                let Ok(socket) = socket.try_clone() else { return };
-                let mut session =
-                    tungstenite::WebSocket::from_raw_socket(socket, tungstenite::protocol::Role::Server, None);
-                while let Ok(message) = session.read() {
-                    if message.is_close() || session.send(message).is_err() {
-                        return;
-                    }
-                }
-            })
-        }
-    })
-}
+use crate::support::{Gateway, USERS, Upstream, get, post, routes, websocket};
 
 #[test]
 fn a_hundred_reloads_under_load_cost_no_request_and_no_websocket() {
-    use tungstenite::client::IntoClientRequest;
-    let upstream = echo();
+    let upstream = websocket::echo();
     let yaml = |extra: usize| {
         let routes = routes(&upstream);
         format!("{USERS}{routes}  - {{ path: /extra-{extra}/**, allow: anyone, to: api }}\n")
     };
     let gateway = Gateway::start(&yaml(0));
-    let mut request = format!("ws://{}/user/ws", gateway.address()).into_client_request().unwrap();
     let authorization = crate::support::client::basic("user", "userpassword");
-    request.headers_mut().insert("Authorization", authorization.parse().unwrap());
-    let socket = TcpStream::connect(gateway.address()).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    let (mut session, _) = tungstenite::client(request, socket).unwrap();
+    let mut session = websocket::open(gateway.address(), "/user/ws", &[("Authorization", &authorization)]);
     let done = AtomicBool::new(false);
     let served = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..2)

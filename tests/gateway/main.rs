@@ -38,6 +38,7 @@ mod http2;
 mod upgrade;
 mod tls;
 mod reload;
+mod listeners;
 mod drain;
 mod cli;
 mod configuration;

@@ -168,6 +168,18 @@ fn a_signal_during_the_start_is_heard() {
 }
 
 #[test]
+fn a_signal_to_end_does_not_wait_for_a_reload() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&yaml(&upstream, "/old"));
+    gateway.setup.configure(&slow(&gateway.setup, &upstream, "/new"));
+    // it reads from here on, and nobody ever writes
+    let pipe = loading(&gateway.setup);
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code(), Some(0));
+    drop(pipe);
+}
+
+#[test]
 fn a_bad_file_is_reported_and_the_old_rules_stay() {
     let upstream = Upstream::hello();
     let gateway = Gateway::start(&yaml(&upstream, "/old"));

@@ -119,19 +119,21 @@ pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<S
         texts: Arc::new(model.texts),
         paths: model.paths,
         limits: model.limits.rates,
-        bounds: listen::Bounds {
-            header_bytes_max: model.limits.header_bytes,
-            headers_max: model.limits.headers,
-            // `auto`: as many as to servers
-            connections_max: model.limits.connections.unwrap_or_else(forward::connections_max),
+        terms: listen::Terms {
+            timeouts: listen::Timeouts {
+                handshake: timeouts.handshake,
+                request_header: timeouts.request_header,
+                idle: timeouts.idle,
+                drain: timeouts.drain,
+            },
+            bounds: listen::Bounds {
+                header_bytes_max: model.limits.header_bytes,
+                headers_max: model.limits.headers,
+                // `auto`: as many as to servers
+                connections_max: model.limits.connections.unwrap_or_else(forward::connections_max),
+            },
         },
         body_bytes_max: model.limits.body_bytes,
-        caller_timeouts: listen::Timeouts {
-            handshake: timeouts.handshake,
-            request_header: timeouts.request_header,
-            idle: timeouts.idle,
-            drain: timeouts.drain,
-        },
         upstream_timeouts: forward::Timeouts {
             connect: timeouts.connect,
             response_header: timeouts.response_header,

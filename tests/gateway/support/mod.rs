@@ -10,6 +10,7 @@ pub mod keys;
 pub mod outside;
 pub mod upstream;
 pub mod wait;
+pub mod websocket;
 
 pub use client::{Connection, Request, Response, delete, get, post, put};
 pub use gateway::{Cli, Gateway, Setup};
