@@ -34,16 +34,19 @@ impl Clock {
         SystemTime::now() + self.advanced()
     }
 
-    /// Wall time in whole seconds; zero for a clock set before 1970.
-    pub fn unix(&self) -> UnixSeconds {
-        let seconds = self.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        UnixSeconds::try_from(seconds).unwrap_or(UnixSeconds::MAX)
+    /// Wall time since 1970; zero for a clock set before that.
+    pub fn since_1970(&self) -> Duration {
+        self.wall().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// Wall time in milliseconds; zero for a clock set before 1970.
+    /// Wall time in whole seconds.
+    pub fn unix(&self) -> UnixSeconds {
+        UnixSeconds::try_from(self.since_1970().as_secs()).unwrap_or(UnixSeconds::MAX)
+    }
+
+    /// Wall time in milliseconds.
     pub fn unix_ms(&self) -> i64 {
-        let ms = self.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        i64::try_from(ms).unwrap_or(i64::MAX)
+        i64::try_from(self.since_1970().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Moves this clock and its clones forward; for tests.

@@ -10,12 +10,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
-use crate::authenticate::{Authenticator, Caller};
+use crate::authenticate::{Authenticator, Caller, Recent, Visit};
 use crate::authorize;
 use crate::clock::Clock;
 use crate::config::snapshot::Snapshot;
@@ -33,14 +33,11 @@ use crate::route::cors::Grant;
 use crate::route::{Allow, Route};
 use crate::wire::accept;
 use crate::wire::body::Body;
-use crate::wire::forwarded;
+use crate::wire::forwarded::{self, X_REQUEST_ID};
 use crate::wire::target::Target;
 
 /// How often a worker without requests looks for another snapshot.
 const ADOPT_EVERY: Duration = Duration::from_millis(250);
-
-/// The id of a request, in both directions.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What lives as long as the process.
 pub struct State {
@@ -103,6 +100,7 @@ struct Inner {
     current: RefCell<Current>,
     upstreams: Upstreams,
     metrics: Rc<WorkerMetrics>,
+    recent: Recent,
     random: RefCell<fastrand::Rng>,
 }
 
@@ -118,18 +116,17 @@ struct Current {
 }
 
 /// How a refusal of this request would be said; it becomes more exact as more is known.
-struct Voice {
-    format: Format,
+struct Voice<'s> {
     schemes: SchemeSet,
-    texts: Arc<Texts>,
+    texts: &'s Texts,
     /// What pages of other origins are told, once there is a route that says so.
     cors: Option<Grant>,
 }
 
-impl Voice {
-    /// Before anything is known but the form.
-    fn of(format: Format, snapshot: &Snapshot) -> Self {
-        Self { format, schemes: snapshot.schemes, texts: Arc::clone(&snapshot.texts), cors: None }
+impl<'s> Voice<'s> {
+    /// Before anything is known.
+    fn of(snapshot: &'s Snapshot) -> Self {
+        Self { schemes: snapshot.schemes, texts: &snapshot.texts, cors: None }
     }
 }
 
@@ -142,7 +139,14 @@ impl Worker {
         let current = RefCell::new(Current::of(gateway.snapshot(), &metrics, state));
         upstreams.apply(&current.borrow().snapshot.upstreams);
         upstreams.obey(&state.authenticator, &current.borrow().snapshot.auth);
-        let worker = Self(Rc::new(Inner { upstreams, metrics, current, random: RefCell::default(), gateway }));
+        let worker = Self(Rc::new(Inner {
+            upstreams,
+            metrics,
+            current,
+            recent: Recent::default(),
+            random: RefCell::default(),
+            gateway,
+        }));
         tokio::task::spawn_local(adopt(Rc::downgrade(&worker.0)));
         worker
     }
@@ -160,29 +164,25 @@ impl Worker {
     }
 
     /// The path of a request.
-    async fn pass(
+    async fn pass<'s>(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &'s Snapshot,
         peer: &Peer,
         exchange: &mut Exchange,
-        voice: &mut Voice,
-        request: Request<Body>,
+        voice: &mut Voice<'s>,
+        head: &mut request::Parts,
+        body: Body,
     ) -> Result<Response<Body>, Rejection> {
         let state = &self.0.gateway.state;
-        let target = Target::parse(request.uri(), &snapshot.paths)?;
+        let target = Target::parse(&head.uri, &snapshot.paths)?;
         exchange.asked(target.path());
-        let head = Head {
-            method: routed_method(&request),
-            uri: request.uri(),
-            version: request.version(),
-            headers: request.headers(),
-        };
-        let route = match decision::place(snapshot, head, &target)? {
+        let asked = Head { method: routed_method(head), uri: &head.uri, version: head.version, headers: &head.headers };
+        let route = match decision::place(snapshot, asked, &target)? {
             Place::Endpoint(endpoint) => {
                 exchange.matched(&endpoint.path);
-                voice.texts = Arc::clone(&endpoint.texts);
+                voice.texts = &endpoint.texts;
                 voice.schemes = endpoint.action.schemes();
-                return self.answer(snapshot, peer, exchange, endpoint, request).await;
+                return self.answer(snapshot, peer, exchange, endpoint, head, body).await;
             }
             Place::Preflight(route, grant) => {
                 exchange.matched(&route.name);
@@ -192,23 +192,23 @@ impl Worker {
             Place::Route(route) => route,
         };
         exchange.matched(&route.name);
-        voice.cors = route.cors.as_ref().map(|cors| cors.grant(request.headers()));
+        voice.cors = route.cors.as_ref().map(|cors| cors.grant(&head.headers));
         voice.schemes = route.schemes;
-        let caller = self.caller(snapshot, route, exchange, request.headers()).await?;
+        let caller = self.caller(snapshot, route, exchange, &head.headers).await?;
         let permit = authorize::permit(route, caller)?;
         let principal = permit.identity().map(|identity| &identity.principal.subject);
         state.limits.route(route, principal, exchange.address()).map_err(Rejection::RateLimited)?;
         let body_bytes_max = route.body_bytes_max.unwrap_or(snapshot.body_bytes_max);
-        let request = capped(request, body_bytes_max)?;
-        let origin = self.origin(snapshot, peer, exchange, &request);
+        let body = capped(body, body_bytes_max)?;
+        let origin = self.origin(snapshot, peer, exchange, head);
         let settings = forward::Settings {
             upstreams: &snapshot.upstreams,
             timeouts: &snapshot.upstream_timeouts,
             identity: &snapshot.identity,
         };
-        let (response, sent) = self.0.upstreams.send(&settings, permit, &target, request, &origin).await;
+        let (response, sent) = self.0.upstreams.send(&settings, permit, &target, head, body, &origin).await;
         if let Some(sent) = sent {
-            exchange.sent(&sent.upstream, sent.took);
+            exchange.sent(sent.upstream, sent.took);
         }
         response
     }
@@ -225,8 +225,13 @@ impl Worker {
             return Ok(Caller::Anyone);
         }
         let authenticator = &self.0.gateway.state.authenticator;
-        let caller =
-            authenticator.caller(&snapshot.auth, route.schemes, headers, exchange.address(), &self.0.metrics).await?;
+        let visit = Visit {
+            address: exchange.address(),
+            now: exchange.started(),
+            metrics: &self.0.metrics,
+            recent: Some(&self.0.recent),
+        };
+        let caller = authenticator.caller(&snapshot.auth, route.schemes, headers, visit).await?;
         if let Caller::Known(identity) = &caller {
             exchange.identified(identity.scheme, &identity.principal.subject.name);
         }
@@ -240,7 +245,8 @@ impl Worker {
         peer: &Peer,
         exchange: &Exchange,
         endpoint: &Endpoint,
-        request: Request<Body>,
+        head: &request::Parts,
+        body: Body,
     ) -> Result<Response<Body>, Rejection> {
         let trusted = snapshot.trusted_proxies.trusts(peer.address.ip());
         let asked = Asked {
@@ -249,23 +255,23 @@ impl Worker {
             endpoints: &snapshot.endpoints,
             address: exchange.address(),
             request_id: exchange.request_id_text(),
-            https: forwarded::caller_is_https(peer.https, trusted, request.headers()),
+            https: forwarded::caller_is_https(peer.https, trusted, &head.headers),
             metrics: &self.0.metrics,
         };
-        let request = request.map(|body| body.stalling_after(snapshot.terms.timeouts.idle));
+        let request = Request::from_parts(head.clone(), body.stalling_after(snapshot.terms.timeouts.idle));
         self.0.gateway.state.endpoints.answer(endpoint, asked, request).await
     }
 
     /// What the upstream is told of where the request came from.
-    fn origin(&self, snapshot: &Snapshot, peer: &Peer, exchange: &Exchange, request: &Request<Body>) -> Origin {
+    fn origin(&self, snapshot: &Snapshot, peer: &Peer, exchange: &Exchange, head: &request::Parts) -> Origin {
         let trusted = snapshot.trusted_proxies.trusts(peer.address.ip());
         let mut random = [0; 24];
         self.0.random.borrow_mut().fill(&mut random);
         Origin {
             peer: peer.address.ip(),
             trusted,
-            https: forwarded::caller_is_https(peer.https, trusted, request.headers()),
-            host: host_field(request),
+            https: forwarded::caller_is_https(peer.https, trusted, &head.headers),
+            host: host_field(head),
             request_id: exchange.request_id().clone(),
             random,
         }
@@ -307,14 +313,19 @@ impl Current {
 impl Handler for Worker {
     async fn handle(&self, peer: &Rc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let lingers = request.version() == Version::HTTP_2;
-        let request = request.map(Body::streamed).map(|body| if lingers { body.lingering() } else { body });
+        let (mut head, incoming) = request.into_parts();
+        let body = Body::streamed(incoming);
+        let body = if lingers { body.lingering() } else { body };
         let current = self.current();
         let snapshot = &**current.snapshot;
-        let mut exchange = self.open(&current, peer, request.method(), request.headers());
-        let mut voice = Voice::of(format(request.headers()), snapshot);
-        match self.pass(snapshot, peer, &mut exchange, &mut voice, request).await {
-            Ok(response) => finish(response, exchange, &voice, None),
-            Err(rejection) => refuse(&rejection, &voice, snapshot, exchange, &self.0.gateway.state.metrics),
+        let mut exchange = self.open(&current, peer, &head.method, &head.headers);
+        let mut voice = Voice::of(snapshot);
+        match self.pass(snapshot, peer, &mut exchange, &mut voice, &mut head, body).await {
+            Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
+            Err(rejection) => {
+                let metrics = &self.0.gateway.state.metrics;
+                refuse(&rejection, &voice, format(&head.headers), snapshot, exchange, metrics)
+            }
         }
     }
 
@@ -322,24 +333,24 @@ impl Handler for Worker {
         let current = self.current();
         let snapshot = &**current.snapshot;
         let exchange = self.open(&current, peer, &Method::default(), &HeaderMap::new());
-        let voice = Voice::of(Format::Json, snapshot);
-        refuse(&rejection, &voice, snapshot, exchange, &self.0.gateway.state.metrics)
+        let voice = Voice::of(snapshot);
+        refuse(&rejection, &voice, Format::Json, snapshot, exchange, &self.0.gateway.state.metrics)
     }
 
     fn redirect(&self, peer: &Rc<Peer>, location: HeaderValue) -> Response<Body> {
         let current = self.current();
         let exchange = self.open(&current, peer, &Method::default(), &HeaderMap::new());
-        let voice = Voice::of(Format::Json, &current.snapshot);
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
         response.headers_mut().insert(LOCATION, location);
-        finish(response, exchange, &voice, None)
+        finish(response, exchange, None, None)
     }
 }
 
 fn refuse(
     rejection: &Rejection,
-    voice: &Voice,
+    voice: &Voice<'_>,
+    format: Format,
     snapshot: &Snapshot,
     exchange: Exchange,
     metrics: &Metrics,
@@ -350,24 +361,24 @@ fn refuse(
     let response = rejection.respond(&Audience {
         realm: &snapshot.auth.realm,
         schemes: voice.schemes,
-        texts: &voice.texts,
+        texts: voice.texts,
         request_id: exchange.request_id_text(),
-        format: voice.format,
+        format,
     });
-    finish(response.map(Body::full), exchange, voice, Some(rejection))
+    finish(response.map(Body::full), exchange, voice.cors.as_ref(), Some(rejection))
 }
 
 /// Gives the response its id, and ends the exchange with its body.
 fn finish(
     mut response: Response<Body>,
     mut exchange: Exchange,
-    voice: &Voice,
+    cors: Option<&Grant>,
     refused: Option<&Rejection>,
 ) -> Response<Body> {
     let status = refused.map_or_else(|| response.status(), Rejection::status);
     exchange.answered(status, refused.map(Rejection::reason));
     response.headers_mut().insert(X_REQUEST_ID, exchange.request_id().clone());
-    if let Some(cors) = &voice.cors {
+    if let Some(cors) = cors {
         cors.write(response.headers_mut());
     }
     response.map(|body| body.on_end(move |_, bytes| exchange.close(bytes)))
@@ -381,9 +392,9 @@ fn no_content() -> Response<Body> {
 }
 
 /// The host that the caller named, as it was named: `:authority`, the target's own, or `Host`, which agree.
-fn host_field(request: &Request<Body>) -> HeaderValue {
-    let own = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    own.or_else(|| request.headers().get(HOST).cloned()).unwrap_or_else(|| HeaderValue::from_static(""))
+fn host_field(head: &request::Parts) -> HeaderValue {
+    let own = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    own.or_else(|| head.headers.get(HOST).cloned()).unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
 /// The form in which a caller of these fields reads a refusal.
@@ -398,21 +409,21 @@ fn format(headers: &HeaderMap) -> Format {
     }
 }
 
-/// The request with its body capped; forwarding bounds its stalls.
+/// A body that is not longer than it may be; forwarding bounds its stalls.
 ///
 /// # Errors
 /// [`Rejection::BodyTooLarge`] where it says of itself that it is too large.
-fn capped(request: Request<Body>, bytes_max: u64) -> Result<Request<Body>, Rejection> {
+fn capped(body: Body, bytes_max: u64) -> Result<Body, Rejection> {
     if bytes_max == 0 {
-        return Ok(request);
+        return Ok(body);
     }
-    if request.body().size_hint().lower() > bytes_max {
+    if body.size_hint().lower() > bytes_max {
         return Err(Rejection::BodyTooLarge);
     }
-    Ok(request.map(|body| body.capped(bytes_max)))
+    Ok(body.capped(bytes_max))
 }
 
 /// The method that routes know: a WebSocket over HTTP/2 (RFC 8441 4) is asked for by `CONNECT`, over HTTP/1.1 by `GET`.
-fn routed_method(request: &Request<Body>) -> &Method {
-    if request.extensions().get::<Protocol>().is_some() { &Method::GET } else { request.method() }
+fn routed_method(head: &request::Parts) -> &Method {
+    if head.extensions.get::<Protocol>().is_some() { &Method::GET } else { &head.method }
 }

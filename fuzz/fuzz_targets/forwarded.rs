@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use portcullis::wire::accept::prefers_problem;
 use portcullis::wire::fields::{IdentityNames, keep_trailers, strip_hop_by_hop, strip_untrusted};
-use portcullis::wire::forwarded::{TrustedProxies, append_forwarded_for, caller_address, request_id, traceparent};
+use portcullis::wire::forwarded::{TrustedProxies, caller_address, continues_trace, push_forwarded_for, request_id};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut headers = HeaderMap::new();
@@ -38,6 +38,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(!names.contains(name) && !name.as_str().contains(['_', '.']), "{name}");
         assert!(!name.as_str().starts_with("x-forwarded-") && name != "forwarded" && name != "connection", "{name}");
     }
-    append_forwarded_for(&mut headers, stranger);
-    traceparent(&mut headers, [7; 24]);
+    let mut told = Vec::new();
+    push_forwarded_for(&mut told, &headers, stranger, true);
+    assert!(HeaderValue::from_bytes(&told).is_ok());
+    continues_trace(&headers);
 });

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::hash::Hasher;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{CacheSettings, Failure, Fault, Identity};
 use crate::clock::{Clock, UnixSeconds};
-use crate::principal::Role;
+use crate::principal::{Role, Scheme};
 use crate::rejection::TokenFault;
 use crate::store::Change;
 use crate::store::changes::{Changes, DependencyKey};
@@ -139,41 +139,49 @@ impl Verdict {
 
 /// A verdict as remembered.
 #[derive(Debug)]
-struct Entry<T> {
+pub(super) struct Entry<T> {
     outcome: T,
-    looked_up_at: Instant,
+    /// Past it another look-up is due.
+    fresh_until: Instant,
     valid_until: UnixSeconds,
     /// The newest generation at which it was known to be good; moves on, so that a hit need not look at old changes again.
     generation: AtomicU64,
+    voided: AtomicBool,
     depends: Depends,
 }
 
 impl<T> Entry<T> {
-    fn new(outcome: T, verdict: &Verdict, looked_up_at: Instant) -> Arc<Self> {
+    fn new(outcome: T, verdict: &Verdict, fresh_until: Instant) -> Arc<Self> {
         Arc::new(Self {
             outcome,
-            looked_up_at,
+            fresh_until,
             valid_until: verdict.valid_until,
             generation: AtomicU64::new(verdict.generation),
+            voided: AtomicBool::new(false),
             depends: verdict.depends,
         })
     }
 
-    fn holds(&self, changes: &Changes, clock: &Clock) -> bool {
+    pub(super) const fn outcome(&self) -> &T {
+        &self.outcome
+    }
+
+    /// Ends it before its time.
+    fn void(&self) {
+        self.voided.store(true, Ordering::Release);
+    }
+
+    fn holds(&self, changes: &Changes, unix: impl FnOnce() -> UnixSeconds) -> bool {
         // read before the check: what is noted during it has a later generation, and is seen by the next hit
         let current = changes.generation();
         let known_good = self.generation.load(Ordering::Acquire);
-        if !self.depends.hold(changes, known_good) {
+        if self.voided.load(Ordering::Acquire) || !self.depends.hold(changes, known_good) {
             return false;
         }
         if known_good < current {
             self.generation.store(current, Ordering::Release);
         }
-        self.valid_until == UnixSeconds::MAX || clock.unix() < self.valid_until
-    }
-
-    fn younger_than(&self, lifetime: Duration, now: Instant) -> bool {
-        now.saturating_duration_since(self.looked_up_at) < lifetime
+        self.valid_until == UnixSeconds::MAX || unix() < self.valid_until
     }
 }
 
@@ -181,13 +189,24 @@ impl<T> Entry<T> {
 #[derive(Debug)]
 pub(super) enum Found {
     /// A principal within its lifetime.
-    Fresh(Arc<Identity>),
+    Fresh(Arc<Entry<Arc<Identity>>>),
     /// A refusal within its lifetime.
     Refused(Fault),
     /// A principal past its lifetime that serves where the store does not answer.
     Stale(Arc<Identity>),
     /// Nothing that can be used.
     Nothing,
+}
+
+impl Found {
+    /// The principal, be it within its lifetime or past it.
+    pub(super) fn principal(&self) -> Option<Arc<Identity>> {
+        match self {
+            Self::Fresh(entry) => Some(Arc::clone(entry.outcome())),
+            Self::Stale(identity) => Some(Arc::clone(identity)),
+            Self::Refused(_) | Self::Nothing => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -226,6 +245,8 @@ type Flight = watch::Receiver<Option<Landed>>;
 pub(super) struct Cache {
     secret: SipHasher24,
     shelves: ArcSwap<Shelves>,
+    /// How often there were new shelves.
+    shelves_number: AtomicU64,
     flights: Mutex<HashMap<CacheKey, Flight>>,
     roles: Mutex<HashSet<Arc<[Role]>>>,
     changes: Arc<Changes>,
@@ -248,6 +269,7 @@ impl Cache {
         Ok(Self {
             secret: keyed_hasher()?,
             shelves: ArcSwap::from_pointee(Shelves::new(settings)),
+            shelves_number: AtomicU64::new(0),
             flights: Mutex::default(),
             roles: Mutex::default(),
             changes,
@@ -262,7 +284,24 @@ impl Cache {
     pub(super) fn configure(&self, settings: &CacheSettings) {
         if self.shelves.load().settings != *settings {
             self.shelves.store(Arc::new(Shelves::new(settings)));
+            // after the shelves: what was found on the old ones is never taken for the new ones'
+            self.shelves_number.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// Which shelves there are; another number after the settings have changed. Read it before the shelves are asked.
+    pub(super) fn shelves_number(&self) -> u64 {
+        self.shelves_number.load(Ordering::Acquire)
+    }
+
+    /// Whether a principal that was found on the present shelves is within its lifetime still.
+    pub(super) fn is_fresh<T>(&self, entry: &Entry<T>, now: Instant, unix: impl FnOnce() -> UnixSeconds) -> bool {
+        now < entry.fresh_until && entry.holds(&self.changes, unix)
+    }
+
+    /// Wall time.
+    pub(super) fn since_1970(&self) -> Duration {
+        self.clock.since_1970()
     }
 
     /// How many principals and refusals are remembered, nearly.
@@ -271,35 +310,39 @@ impl Cache {
         shelves.accepted.entry_count() + shelves.refused.entry_count()
     }
 
-    /// The key of `parts`, each of which is set off from the next by its length.
-    pub(super) fn key(&self, parts: &[&[u8]]) -> CacheKey {
+    /// Makes keys of credentials that are presented in this `scheme`, where all that verdicts on them are made under comes
+    /// to `context`.
+    pub(super) fn keys(&self, scheme: Scheme, context: &[u8]) -> Keying {
         let mut hasher = self.secret;
-        for part in parts {
+        for part in [scheme.name().as_bytes(), context] {
+            // each is set off from the next by its length
             hasher.write_usize(part.len());
             hasher.write(part);
         }
-        hasher.finish128().as_bytes()
+        Keying(hasher)
     }
 
     /// What there is for `key` now.
     pub(super) fn find(&self, key: &CacheKey) -> Found {
         let (shelves, now) = (self.shelves.load(), self.clock.now());
         let settings = &shelves.settings;
-        let accepted = shelves.accepted.get(key).filter(|entry| entry.holds(&self.changes, &self.clock));
+        let unix = || self.clock.unix();
+        let accepted = shelves.accepted.get(key).filter(|entry| entry.holds(&self.changes, unix));
         if let Some(entry) = &accepted
-            && entry.younger_than(settings.ttl, now)
+            && now < entry.fresh_until
         {
-            return Found::Fresh(Arc::clone(&entry.outcome));
+            return Found::Fresh(Arc::clone(entry));
         }
         if let Some(entry) = shelves.refused.get(key)
-            && entry.younger_than(settings.negative_ttl, now)
-            && entry.holds(&self.changes, &self.clock)
+            && now < entry.fresh_until
+            && entry.holds(&self.changes, unix)
         {
             return Found::Refused(entry.outcome);
         }
-        let lifetime = settings.ttl.saturating_add(settings.stale_if_store_down);
         match accepted {
-            Some(entry) if entry.younger_than(lifetime, now) => Found::Stale(Arc::clone(&entry.outcome)),
+            Some(entry) if now.saturating_duration_since(entry.fresh_until) < settings.stale_if_store_down => {
+                Found::Stale(Arc::clone(&entry.outcome))
+            }
             Some(_) | None => Found::Nothing,
         }
     }
@@ -370,7 +413,7 @@ impl Cache {
         }
         // a flight is taken off the list after its verdict was put on the shelf: one that has just landed is seen here
         match self.find(&key) {
-            Found::Fresh(identity) => return Ok(Boarding::Landed(Ok(identity))),
+            Found::Fresh(entry) => return Ok(Boarding::Landed(Ok(Arc::clone(entry.outcome())))),
             Found::Refused(fault) => return Ok(Boarding::Landed(Err(fault))),
             Found::Stale(_) | Found::Nothing => {}
         }
@@ -402,17 +445,21 @@ impl Cache {
             Err(Failure::Busy | Failure::Internal | Failure::Refused(_)) => return,
         };
         let (shelves, now) = (self.shelves.load(), self.clock.now());
+        let CacheSettings { ttl, negative_ttl, .. } = shelves.settings;
         match &verdict.outcome {
             Ok(identity) => {
                 // a refusal may have been decided without the store; a principal never is
                 self.ask_again_ms.store(0, Ordering::Relaxed);
-                shelves.accepted.insert(key, Entry::new(Arc::clone(identity), verdict, now));
+                shelves.accepted.insert(key, Entry::new(Arc::clone(identity), verdict, now + ttl.min(LIFETIME_MAX)));
                 shelves.refused.invalidate(&key);
             }
             Err(fault) => {
-                shelves.accepted.invalidate(&key);
+                if let Some(entry) = shelves.accepted.remove(&key) {
+                    // workers have it too
+                    entry.void();
+                }
                 if verdict.lasts() {
-                    shelves.refused.insert(key, Entry::new(*fault, verdict, now));
+                    shelves.refused.insert(key, Entry::new(*fault, verdict, now + negative_ttl.min(LIFETIME_MAX)));
                 }
             }
         }
@@ -435,6 +482,20 @@ impl Cache {
 
     fn flights(&self) -> MutexGuard<'_, HashMap<CacheKey, Flight>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes keys. All that credentials of one scheme have in common was hashed before they come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keying(SipHasher24);
+
+impl Keying {
+    /// The key of a credential as it came: nothing is decoded before the cache was asked.
+    pub(super) fn key(self, credential: &[u8]) -> CacheKey {
+        let Self(mut hasher) = self;
+        hasher.write_usize(credential.len());
+        hasher.write(credential);
+        hasher.finish128().as_bytes()
     }
 }
 

@@ -11,12 +11,13 @@ pub mod claims;
 pub mod keys;
 pub mod password;
 pub mod cache;
+mod recent;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -26,10 +27,11 @@ use tokio::runtime::Handle;
 
 use self::bearer::JwtKind;
 pub use self::cache::Tie;
-use self::cache::{Cache, Found, Verdict};
+use self::cache::{Cache, Found, Keying, Verdict};
 use self::claims::Claims;
 use self::keys::Keys;
 use self::password::{PasswordPool, QueueFull};
+pub use self::recent::Recent;
 use crate::clock::{Clock, UnixSeconds};
 use crate::limit::{Attempt, Limits};
 use crate::principal::{Principal, Scheme, SchemeSet, Subject, SubjectKind};
@@ -204,8 +206,31 @@ pub struct Authenticator {
     parts: Arc<LookUp>,
     cache: Arc<Cache>,
     limits: Arc<Limits>,
-    /// The JWT settings seen last, with the digest of what they say.
-    jwt_seen: ArcSwapOption<(Arc<JwtSettings>, [u8; 32])>,
+    /// How keys of the cache are made under the settings seen last.
+    keyings: ArcSwapOption<Keyings>,
+}
+
+/// How keys are made. What a verdict was made under is part of its key, so that none survives a change of the settings; the
+/// keys in the store are not, they are among the changes.
+struct Keyings {
+    realm: Box<str>,
+    jwt: Arc<JwtSettings>,
+    basic: Keying,
+    token: Keying,
+    bearer: Keying,
+}
+
+/// What is known of a request before its credential is looked at.
+#[derive(Clone, Copy)]
+pub struct Visit<'a> {
+    /// The caller's address, behind trusted proxies.
+    pub address: IpAddr,
+    /// When it came.
+    pub now: Instant,
+    /// Where it is counted.
+    pub metrics: &'a WorkerMetrics,
+    /// Whom the worker has met lately; `None` for requests that are seldom.
+    pub recent: Option<&'a Recent>,
 }
 
 impl Authenticator {
@@ -220,7 +245,7 @@ impl Authenticator {
         background: Handle,
     ) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let cache = Cache::new(settings, Arc::clone(&parts.changes), parts.clock.clone(), background)?;
-        Ok(Self { parts: Arc::new(parts), cache: Arc::new(cache), limits, jwt_seen: ArcSwapOption::empty() })
+        Ok(Self { parts: Arc::new(parts), cache: Arc::new(cache), limits, keyings: ArcSwapOption::empty() })
     }
 
     /// Takes the settings of a new snapshot; principals stay remembered where they are the same.
@@ -237,16 +262,15 @@ impl Authenticator {
     ///
     /// # Errors
     /// The refusal: no credential, none that the route offers, one that is no good, too many of those from this
-    /// `address`, or a failure that left the question open.
+    /// address, or a failure that left the question open.
     pub async fn caller(
         &self,
         settings: &Settings,
         schemes: SchemeSet,
         headers: &HeaderMap,
-        address: IpAddr,
-        metrics: &WorkerMetrics,
+        visit: Visit<'_>,
     ) -> Result<Caller, Rejection> {
-        self.identify(settings, schemes, headers, address, metrics).await.map(Caller::Known)
+        self.identify(settings, schemes, headers, visit).await.map(Caller::Known)
     }
 
     /// As [`Self::caller`], for endpoints that act for whom they identify.
@@ -258,8 +282,7 @@ impl Authenticator {
         settings: &Settings,
         schemes: SchemeSet,
         headers: &HeaderMap,
-        address: IpAddr,
-        metrics: &WorkerMetrics,
+        visit: Visit<'_>,
     ) -> Result<Arc<Identity>, Rejection> {
         let presented = match presented(headers) {
             Ok(None) => return Err(Rejection::MissingCredentials),
@@ -274,16 +297,16 @@ impl Authenticator {
         };
         match presented {
             Ok(presented) => {
-                let proved = self.prove(settings, presented, address, metrics).await;
+                let proved = self.prove(settings, presented, visit).await;
                 if let Some(outcome) = outcome(&proved) {
-                    metrics.auth(presented.scheme, outcome);
+                    visit.metrics.auth(presented.scheme, outcome);
                 }
                 proved.map_err(Into::into)
             }
             Err((scheme, error)) => {
                 // dropped: a failed attempt is spent
-                drop(self.limits.unauthenticated(address).map_err(Rejection::RateLimited)?);
-                metrics.auth(scheme, AuthOutcome::Refused);
+                drop(self.limits.unauthenticated(visit.address).map_err(Rejection::RateLimited)?);
+                visit.metrics.auth(scheme, AuthOutcome::Refused);
                 Err(error.into())
             }
         }
@@ -312,7 +335,7 @@ impl Authenticator {
         let presented = presented.filter(|presented| schemes.contains(presented.scheme)).ok_or(malformed)?;
         let key = self.cache_key(settings, presented);
         match self.cache.find(&key) {
-            Found::Fresh(identity) => Ok(identity),
+            Found::Fresh(entry) => Ok(Arc::clone(entry.outcome())),
             Found::Refused(fault) => Err(Failure::Refused(fault)),
             Found::Stale(_) | Found::Nothing => {
                 let credential = presented.read().map_err(|error| Failure::Refused(error.into()))?;
@@ -325,14 +348,22 @@ impl Authenticator {
         &self,
         settings: &Settings,
         presented: Presented<'_>,
-        address: IpAddr,
-        metrics: &WorkerMetrics,
+        visit: Visit<'_>,
     ) -> Result<Arc<Identity>, Denial> {
+        let Visit { address, now, metrics, recent } = visit;
         let key = self.cache_key(settings, presented);
+        if let Some(identity) = recent.and_then(|recent| recent.find(&self.cache, &key, now)) {
+            metrics.cache(CacheResult::Hit);
+            return Ok(identity);
+        }
+        let shelves = self.cache.shelves_number();
         let (pays, stale) = match self.cache.find(&key) {
-            Found::Fresh(identity) => {
+            Found::Fresh(entry) => {
                 metrics.cache(CacheResult::Hit);
-                return Ok(identity);
+                if let Some(recent) = recent {
+                    recent.note(shelves, &key, &entry);
+                }
+                return Ok(Arc::clone(entry.outcome()));
             }
             Found::Refused(fault) => {
                 metrics.cache(CacheResult::Hit);
@@ -357,7 +388,7 @@ impl Authenticator {
         };
         if stale
             && looked_up == Err(Failure::Unavailable)
-            && let Found::Fresh(identity) | Found::Stale(identity) = self.cache.find(&key)
+            && let Some(identity) = self.cache.find(&key).principal()
         {
             metrics.cache(CacheResult::Stale);
             return Ok(identity);
@@ -413,27 +444,35 @@ impl Authenticator {
         })
     }
 
-    /// Of the raw bytes: nothing is decoded before the cache was asked. What a verdict was made under is part of it, so
-    /// that none survives a change of the settings; the keys in the store are not, they are among the changes.
     fn cache_key(&self, settings: &Settings, presented: Presented<'_>) -> cache::CacheKey {
-        let scheme = presented.scheme.name().as_bytes();
-        match presented.scheme {
-            Scheme::Basic | Scheme::Token => self.cache.key(&[scheme, settings.realm.as_bytes(), presented.rest]),
-            Scheme::Bearer => self.cache.key(&[scheme, &self.jwt_digest(&settings.jwt), presented.rest]),
-        }
+        let seen = self.keyings.load();
+        let made;
+        let keyings = match &*seen {
+            Some(seen) if Arc::ptr_eq(&seen.jwt, &settings.jwt) && seen.realm == settings.realm => seen,
+            Some(_) | None => {
+                made = self.make_keyings(settings);
+                &made
+            }
+        };
+        let keying = match presented.scheme {
+            Scheme::Basic => keyings.basic,
+            Scheme::Token => keyings.token,
+            Scheme::Bearer => keyings.bearer,
+        };
+        keying.key(presented.rest)
     }
 
-    /// A digest of all that JWTs are read by. Made once for each snapshot; by content, so that a reload that changes
-    /// something else keeps what is remembered.
-    fn jwt_digest(&self, settings: &Arc<JwtSettings>) -> [u8; 32] {
-        if let Some(seen) = &*self.jwt_seen.load()
-            && Arc::ptr_eq(&seen.0, settings)
-        {
-            return seen.1;
-        }
-        let digest = settings.digest();
-        self.jwt_seen.store(Some(Arc::new((Arc::clone(settings), digest))));
-        digest
+    /// Once for each snapshot; by content, so that a reload that changes something else keeps what is remembered.
+    fn make_keyings(&self, settings: &Settings) -> Arc<Keyings> {
+        let keyings = Arc::new(Keyings {
+            realm: settings.realm.clone(),
+            jwt: Arc::clone(&settings.jwt),
+            basic: self.cache.keys(Scheme::Basic, settings.realm.as_bytes()),
+            token: self.cache.keys(Scheme::Token, settings.realm.as_bytes()),
+            bearer: self.cache.keys(Scheme::Bearer, &settings.jwt.digest()),
+        });
+        self.keyings.store(Some(Arc::clone(&keyings)));
+        keyings
     }
 
     /// The account of `subject`, where `password` is its password or secret and it may be used; not remembered. Takes as

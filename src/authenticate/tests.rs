@@ -292,6 +292,7 @@ struct Stage {
     authenticator: Authenticator,
     metrics: Metrics,
     worker: WorkerMetrics,
+    recent: Recent,
 }
 
 impl Stage {
@@ -320,18 +321,22 @@ impl Stage {
         store.asked.store(0, Ordering::SeqCst);
         let metrics = Metrics::new();
         let worker = metrics.worker();
-        Self { store, changes, limits, clock, settings, authenticator, metrics, worker }
+        Self { store, changes, limits, clock, settings, authenticator, metrics, worker, recent: Recent::default() }
     }
 
     async fn ask(&self, authorization: &str) -> Result<Arc<Identity>, Rejection> {
         self.ask_with(&self.settings, authorization).await
     }
 
+    fn visit(&self, address: IpAddr) -> Visit<'_> {
+        Visit { address, now: self.clock.now(), metrics: &self.worker, recent: Some(&self.recent) }
+    }
+
     async fn ask_with(&self, settings: &Settings, authorization: &str) -> Result<Arc<Identity>, Rejection> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        self.authenticator.identify(settings, SchemeSet::all(), &headers, address, &self.worker).await
+        self.authenticator.identify(settings, SchemeSet::all(), &headers, self.visit(address)).await
     }
 
     /// `ok`, or the reason in the log.
@@ -413,7 +418,7 @@ async fn what_is_no_credential_is_refused_before_anything_is_asked() {
         ("a made-up token with our prefix", &["Token pct_abc"], SchemeSet::all(), "malformed"),
     ] {
         let headers = fields.iter().map(|field| (AUTHORIZATION, HeaderValue::from_static(field))).collect();
-        let result = stage.authenticator.caller(&stage.settings, schemes, &headers, address, &stage.worker).await;
+        let result = stage.authenticator.caller(&stage.settings, schemes, &headers, stage.visit(address)).await;
         assert_eq!(result.map_err(|rejection| rejection.reason()).unwrap_err(), expected, "{name}");
     }
     assert_eq!(stage.asked(), 0);

@@ -18,7 +18,7 @@ use super::BROKEN;
 use super::operator::{CliError, Operator};
 use crate::authenticate::keys::Keys;
 use crate::authenticate::password::PasswordPool;
-use crate::authenticate::{Authenticator, Caller, LookUp};
+use crate::authenticate::{Authenticator, Caller, LookUp, Visit};
 use crate::clock::Clock;
 use crate::config::snapshot::Snapshot;
 use crate::config::{self, Environment};
@@ -230,6 +230,7 @@ struct Prover {
     store: Arc<SqlStore>,
     authenticator: Authenticator,
     metrics: WorkerMetrics,
+    clock: Clock,
 }
 
 impl Prover {
@@ -251,12 +252,12 @@ impl Prover {
             passwords: Arc::new(PasswordPool::start(1).map_err(starting)?),
             keys: Arc::new(keys),
             changes: Arc::new(Changes::default()),
-            clock,
+            clock: clock.clone(),
         };
         let authenticator =
             Authenticator::new(look_up, Arc::new(limits), &snapshot.auth.cache, runtime.handle().clone())
                 .map_err(|_| CliError::Usage("no randomness".to_owned()))?;
-        Ok(Self { runtime, store, authenticator, metrics: Metrics::new().worker() })
+        Ok(Self { runtime, store, authenticator, metrics: Metrics::new().worker(), clock })
     }
 
     fn prove(
@@ -267,13 +268,9 @@ impl Prover {
         arguments: &ExplainArguments,
     ) -> Result<Caller, Rejection> {
         let headers: HeaderMap = std::iter::once((AUTHORIZATION, value)).collect();
-        self.runtime.block_on(self.authenticator.caller(
-            &snapshot.auth,
-            route.schemes,
-            &headers,
-            arguments.address,
-            &self.metrics,
-        ))
+        let now = self.clock.now();
+        let visit = Visit { address: arguments.address, now, metrics: &self.metrics, recent: None };
+        self.runtime.block_on(self.authenticator.caller(&snapshot.auth, route.schemes, &headers, visit))
     }
 }
 

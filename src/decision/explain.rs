@@ -14,14 +14,14 @@ use crate::authenticate::{Caller, Identity};
 use crate::config::model::endpoints::action_name;
 use crate::config::snapshot::Snapshot;
 use crate::endpoint::Endpoint;
-use crate::forward::rewrite::{self, Outbound};
+use crate::forward::rewrite::{Departure, Framing, Outbound};
 use crate::forward::{Origin, UpstreamKind};
 use crate::listen::Mode;
 use crate::principal::{Principal, Role, Scheme, SchemeSet, Scope};
 use crate::rejection::{Audience, Format, Rejection};
 use crate::route::explain::why;
 use crate::route::{Allow, Route};
-use crate::wire::body::Body;
+use crate::wire::fields::Hop;
 use crate::wire::target::Target;
 
 /// The id that is shown where a request would get its own.
@@ -410,8 +410,8 @@ fn forwarded_head(
     (head.method, head.uri, head.headers) = (request.method, request.uri, request.headers);
     let outbound =
         Outbound { route, identity: identity.map(|identity| &**identity), names: &snapshot.identity, target, origin };
-    let hop = rewrite::request(&mut head, &outbound);
-    rewrite::fit_http1(&mut head, &Body::empty(), hop.takes_trailers);
+    let hop = Hop::of(&head.headers);
+    let mut head = Departure::new(&head, &hop, outbound).http1(&Framing::Empty);
     mask(&mut head.headers);
     let mut text = format!("{} {} HTTP/1.1\r\n", head.method, head.uri);
     for (name, value) in &head.headers {

@@ -7,6 +7,7 @@ use super::credentials::{Pair, unavailable};
 use super::register::check_password;
 use super::template::{Reply, Values};
 use super::{Call, Incoming};
+use crate::authenticate::Visit;
 use crate::principal::SubjectKind;
 use crate::rejection::{CredentialsFault, Rejection};
 use crate::secret::Secret;
@@ -20,8 +21,9 @@ impl Call<'_> {
         let schemes = self.endpoint.action.schemes();
         let asked = &self.asked;
         let authenticator = &self.service.authenticator;
-        let identity =
-            authenticator.identify(asked.auth, schemes, &incoming.headers, asked.address, asked.metrics).await?;
+        let now = self.service.clock.now();
+        let visit = Visit { address: asked.address, now, metrics: asked.metrics, recent: None };
+        let identity = authenticator.identify(asked.auth, schemes, &incoming.headers, visit).await?;
         let subject = identity.principal.subject.clone();
         if subject.kind != SubjectKind::User {
             return Err(Rejection::InsufficientPermissions(Some(identity.scheme)));

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -56,9 +56,8 @@ impl Deadlines {
     pub(super) async fn within<F: Future>(
         &self,
         deadline: impl Fn() -> Instant,
-        future: F,
+        mut future: Pin<&mut F>,
     ) -> Result<F::Output, Elapsed> {
-        let mut future = pin!(future);
         let mut place: Option<Place<'_>> = None;
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
@@ -143,6 +142,8 @@ async fn tick(list: Weak<List>, clock: Clock) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use crate::forward::tests::local;
 
@@ -152,12 +153,12 @@ mod tests {
             let clock = Clock::system();
             let deadlines = Deadlines::new(clock.clone());
             let in_an_hour = clock.now() + Duration::from_hours(1);
-            assert_eq!(deadlines.within(|| in_an_hour, async { 7 }).await, Ok(7));
+            assert_eq!(deadlines.within(|| in_an_hour, pin!(async { 7 })).await, Ok(7));
             let late = async {
                 clock.advance(Duration::from_secs(3601));
                 std::future::pending::<()>().await;
             };
-            assert_eq!(deadlines.within(|| in_an_hour, late).await, Err(Elapsed));
+            assert_eq!(deadlines.within(|| in_an_hour, pin!(late)).await, Err(Elapsed));
             assert!(deadlines.list.entries.borrow().iter().all(Option::is_none));
         });
     }
@@ -173,7 +174,7 @@ mod tests {
                 at.set(clock.now() + Duration::from_mins(1));
                 tokio::time::sleep(TICK * 3).await;
             };
-            assert_eq!(deadlines.within(|| at.get(), ends).await, Ok(()));
+            assert_eq!(deadlines.within(|| at.get(), pin!(ends)).await, Ok(()));
         });
     }
 }

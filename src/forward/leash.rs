@@ -73,7 +73,7 @@ pub(super) struct Leash {
 pub(super) struct Tether<'a> {
     route: &'a Route,
     identity: &'a Arc<Identity>,
-    credential: HeaderValue,
+    headers: &'a HeaderMap,
     leash: OnceCell<Rc<Leash>>,
 }
 
@@ -127,19 +127,20 @@ impl Leashes {
 
 impl<'a> Tether<'a> {
     /// `None` where nothing ends the streams of this route, or nobody in particular asks.
-    pub(super) fn of(route: &'a Route, identity: Option<&'a Arc<Identity>>, headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn of(route: &'a Route, identity: Option<&'a Arc<Identity>>, headers: &'a HeaderMap) -> Option<Self> {
         let ends = route.ends_streams;
         let identity = identity.filter(|_| ends.revocation || ends.expiry)?;
-        let credential = headers.get(http::header::AUTHORIZATION)?.clone();
-        Some(Self { route, identity, credential, leash: OnceCell::new() })
+        Some(Self { route, identity, headers, leash: OnceCell::new() })
     }
 }
 
 impl Leash {
     fn new(tether: &Tether<'_>, now: UnixSeconds) -> Self {
-        let Tether { route, identity, credential, .. } = tether;
-        // a value that came pins the whole buffer that it was read into
-        let mut credential = HeaderValue::from_bytes(credential.as_bytes()).unwrap_or_else(|_| credential.clone());
+        let Tether { route, identity, headers, .. } = tether;
+        // Copied: a value that came pins the whole buffer that it was read into. Where there is none nobody was identified, and
+        // nobody is when it is judged again.
+        let credential = headers.get(http::header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let mut credential = HeaderValue::from_bytes(credential).unwrap_or_else(|_| HeaderValue::from_static(""));
         credential.set_sensitive(true);
         // one that was taken past its end, by the leeway, is good until the end of that
         let past = identity.expires_at.is_some_and(|end| now >= end);

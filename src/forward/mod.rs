@@ -164,12 +164,10 @@ pub struct Origin {
 }
 
 /// What became of a request on its way, whatever its result; for the record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent<'s> {
     /// The upstream.
-    pub upstream: Arc<str>,
-    /// The last server that was tried.
-    pub server: Option<Arc<str>>,
+    pub upstream: &'s Arc<str>,
     /// From the first sending to the response's head; `None` where none came.
     pub took: Option<Duration>,
 }

@@ -22,6 +22,7 @@ use super::health::{Fleet, Health};
 use super::http1::{self, RESPONSE_HEAD_BYTES_MAX, Spares, Transport as _};
 use super::outgoing::Outgoing;
 use super::retry::{self, Loss};
+use super::rewrite::{Departure, Framing};
 use super::{Protocol, ServerAddress, Timeouts, UpstreamTls};
 use crate::clock::Clock;
 use crate::wire::body::Body;
@@ -114,7 +115,14 @@ pub(super) struct Lease {
 
 enum Way {
     Http1(Stream),
-    Upgradable(Upgradable),
+    Http2(InShared),
+}
+
+/// A new connection that no other request will use, for a WebSocket.
+pub(super) struct Alone(AloneBy);
+
+enum AloneBy {
+    Http1(Upgradable),
     Http2(InShared),
 }
 
@@ -263,9 +271,8 @@ impl Server {
         self.bounded(timeouts, self.open(reuse)).await
     }
 
-    /// A new connection that no other request will use, for a WebSocket: over HTTP/1.1 where the server leaves a choice,
-    /// else over HTTP/2 with extended CONNECT.
-    pub(super) async fn lease_alone(&self, timeouts: &Timeouts) -> Result<Lease, DialError> {
+    /// A connection for a WebSocket: over HTTP/1.1 where the server leaves a choice, else over HTTP/2 with extended CONNECT.
+    pub(super) async fn lease_alone(&self, timeouts: &Timeouts) -> Result<Alone, DialError> {
         let begun = self.bounded(timeouts, async {
             let dialed = self.dialer.dial(Offer::Http1).await?;
             if dialed.http2 {
@@ -273,17 +280,16 @@ impl Server {
             }
             begin_upgradable(dialed).await.map(Begun::Upgradable)
         });
-        let way = match begun.await? {
-            Begun::Upgradable(connection) => Way::Upgradable(connection),
+        match begun.await? {
+            Begun::Upgradable(connection) => Ok(Alone(AloneBy::Http1(connection))),
             Begun::Http2(begun) => {
                 let (sender, connection) = *begun;
                 // Not part of connecting: a server that lives and has no extended CONNECT must not count as down, or
                 // callers could have it set aside by asking for WebSockets.
                 takes_extended_connect(&connection, timeouts.connect).await?;
-                Way::Http2(self.stream_of(Rc::new(self.share(sender, connection))))
+                Ok(Alone(AloneBy::Http2(self.stream_of(Rc::new(self.share(sender, connection))))))
             }
-        };
-        Ok(Lease { way, reused: false })
+        }
     }
 
     async fn bounded<T>(
@@ -467,21 +473,24 @@ impl Lease {
         matches!(self.way, Way::Http2(_))
     }
 
-    /// Sends a request and waits for the response's head. What happens to `head` and `body` where there is none is told
-    /// by [`Failure`].
+    /// Sends a request and waits for the response's head. What happens to `body` where there is none is told by
+    /// [`Failure`].
     pub(super) async fn exchange(
         self,
         server: &Rc<Server>,
-        head: &mut request::Parts,
+        request: &Departure<'_>,
+        framing: &Framing,
         body: &mut Outgoing,
     ) -> Result<Reply, Failure> {
         match self.way {
             Way::Http1(stream) => {
+                let mut lead = server.spares.to_write();
+                request.write_http1(framing, &mut lead);
                 let home = {
                     let server = Rc::clone(server);
                     move |stream| server.keep(stream)
                 };
-                match http1::exchange(stream, head, body, &server.spares, home).await {
+                match http1::exchange(stream, request.method(), lead, framing, body, &server.spares, home).await {
                     Ok(answer) => {
                         let used = (!answer.whole).then_some(Used::Http1);
                         Ok(Reply { head: answer.head, body: answer.body, used })
@@ -492,37 +501,48 @@ impl Lease {
                     }
                 }
             }
-            Way::Upgradable(mut connection) => {
-                let before = connection.received.bytes();
-                match connection.sender.try_send_request(take(head, body)).await {
-                    Ok(response) => Ok(Reply::new(response, Used::Upgradable(connection.sender))),
-                    Err(error) => Err(failure(error, head, body, |_| connection.received.bytes() != before)),
-                }
-            }
-            Way::Http2(stream) => {
-                let mut sender = stream.connection.sender.clone();
-                match sender.try_send_request(take(head, body)).await {
-                    Ok(response) => Ok(Reply::new(response, Used::Http2(stream))),
-                    Err(error) => Err(failure(error, head, body, retry::answered_by_reset)),
-                }
-            }
+            Way::Http2(stream) => over_http2(stream, request.http2(framing, server.protocol()), body).await,
         }
     }
 }
 
-fn take(head: &mut request::Parts, body: &mut Outgoing) -> Request<Outgoing> {
-    let (empty, ()) = Request::new(()).into_parts();
-    Request::from_parts(std::mem::replace(head, empty), std::mem::replace(body, Outgoing::empty()))
+impl Alone {
+    pub(super) const fn is_http2(&self) -> bool {
+        matches!(self.0, AloneBy::Http2(_))
+    }
+
+    /// Asks for a WebSocket.
+    pub(super) async fn ask(self, head: request::Parts) -> Result<Reply, Failure> {
+        let body = &mut Outgoing::empty();
+        match self.0 {
+            AloneBy::Http1(mut connection) => {
+                let before = connection.received.bytes();
+                match connection.sender.try_send_request(Request::from_parts(head, Outgoing::empty())).await {
+                    Ok(response) => Ok(Reply::new(response, Used::Upgradable(connection.sender))),
+                    Err(error) => Err(failure(error, body, |_| connection.received.bytes() != before)),
+                }
+            }
+            AloneBy::Http2(stream) => over_http2(stream, head, body).await,
+        }
+    }
+}
+
+async fn over_http2(stream: InShared, head: request::Parts, body: &mut Outgoing) -> Result<Reply, Failure> {
+    let mut sender = stream.connection.sender.clone();
+    let request = Request::from_parts(head, std::mem::replace(body, Outgoing::empty()));
+    match sender.try_send_request(request).await {
+        Ok(response) => Ok(Reply::new(response, Used::Http2(stream))),
+        Err(error) => Err(failure(error, body, retry::answered_by_reset)),
+    }
 }
 
 fn failure(
     mut error: TrySendError<Request<Outgoing>>,
-    head: &mut request::Parts,
     body: &mut Outgoing,
     answered: impl FnOnce(&hyper::Error) -> bool,
 ) -> Failure {
     if let Some(request) = error.take_message() {
-        (*head, *body) = request.into_parts();
+        *body = request.into_body();
         return Failure::Unsent;
     }
     let error = error.into_error();

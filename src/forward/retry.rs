@@ -3,7 +3,7 @@
 //! Nothing was sent: to the next server, whatever the method. It was sent and the connection was lost before a byte of a
 //! response: once, if it is idempotent and has no body (contract 4). Otherwise never: a POST is not charged twice.
 
-use http::{HeaderMap, Method, Uri, request};
+use http::Method;
 
 /// Servers tried and connections used for one request, at most.
 pub(super) const ATTEMPTS_MAX: usize = 4;
@@ -17,31 +17,6 @@ pub(super) struct Loss {
 /// Whether a request may be said again if it is lost before an answer.
 pub(super) fn may_repeat(method: &Method, has_body: bool) -> bool {
     method.is_idempotent() && !has_body
-}
-
-/// A head that is said again after HTTP/2, which takes it; HTTP/1.1 only reads it.
-///
-/// Made before it is sent, only for requests that may be repeated. Without it, each connection that a server closes just
-/// as it is used would be an error to some caller.
-pub(super) struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl Copy {
-    pub(super) fn of(head: &request::Parts) -> Self {
-        Self { method: head.method.clone(), uri: head.uri.clone(), headers: head.headers.clone() }
-    }
-
-    /// The request's head once more.
-    pub(super) fn again(self) -> request::Parts {
-        let (mut head, ()) = http::Request::new(()).into_parts();
-        head.method = self.method;
-        head.uri = self.uri;
-        head.headers = self.headers;
-        head
-    }
 }
 
 /// Whether the stream that failed may have been acted upon in a way that the server told: a reset other than
@@ -75,13 +50,5 @@ mod tests {
         ] {
             assert_eq!(may_repeat(&method.parse().unwrap(), has_body), again, "{name}");
         }
-    }
-
-    #[test]
-    fn what_is_said_again_is_the_same() {
-        let (head, ()) =
-            http::Request::builder().method("PUT").uri("/a?b").header("x", "y").body(()).unwrap().into_parts();
-        let again = Copy::of(&head).again();
-        assert_eq!((again.method, again.uri, again.headers), (head.method, head.uri, head.headers));
     }
 }

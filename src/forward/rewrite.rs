@@ -1,11 +1,11 @@
 //! The request as the upstream sees it, and the response as the caller does. Pure functions on heads.
 //!
-//! Field maps are changed in place and moved on, never cloned. What the gateway says of a request (who, from where, which
-//! id) is written last, so that neither a caller nor a route's edits can say it in its place.
+//! A request's fields are not changed in the caller's map: they are said anew, one after the other, straight into the bytes
+//! for an HTTP/1.1 server or into a map for whoever needs one ([`Fields`]). So a request that is sent again is said again.
+//! What the gateway says of a request (who, from where, which id) is said by it alone: neither a caller nor a route's edits
+//! can say it in its place.
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request, response};
 use http_body::Body as _;
@@ -15,10 +15,10 @@ use crate::authenticate::Identity;
 use crate::route::{FieldEdits, Route};
 use crate::wire::body::Body;
 use crate::wire::fields::{self, Hop, IdentityNames};
-use crate::wire::forwarded;
+use crate::wire::forwarded::{
+    self, TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+};
 use crate::wire::target::Target;
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What decides how a request is rewritten.
 #[derive(Clone, Copy, Debug)]
@@ -35,54 +35,286 @@ pub struct Outbound<'a> {
     pub origin: &'a Origin,
 }
 
-/// Rewrites a request's head, all but what depends on the server's protocol. Gives what the caller said of its own hop.
-pub fn request(head: &mut request::Parts, outbound: &Outbound<'_>) -> Hop {
-    let Outbound { route, identity, names, target, origin } = *outbound;
-    let headers = &mut head.headers;
-    let trailer = headers.remove(TRAILER);
-    let hop = fields::strip_hop_by_hop(headers);
-    if let Some(trailer) = trailer {
-        // the announcement is of the content and passes; over HTTP/1.1 no trailer is sent that was not announced
-        headers.insert(TRAILER, trailer);
-    }
-    fields::strip_untrusted(headers, names, origin.trusted);
-    // Framing is made anew from the body. `Expect` is ours to answer: the server side says 100 once the body is read, so
-    // that a refusal comes before it.
-    headers.remove(CONTENT_LENGTH);
-    headers.remove(EXPECT);
-    if !route.forward_credentials {
-        headers.remove(AUTHORIZATION);
-    }
-    // The caller's own Host is kept, as Envoy and Traefik do: applications make links of it, and the route was chosen by it.
-    headers.insert(HOST, origin.host.clone());
-    forwarded::append_forwarded_for(headers, origin.peer);
-    forwarded::set_forwarded_proto(headers, origin.https);
-    forwarded::set_forwarded_host(headers, origin.host.clone());
-    forwarded::traceparent(headers, origin.random);
-    edit(headers, &route.request_fields);
-    headers.insert(X_REQUEST_ID, origin.request_id.clone());
-    tell_identity(headers, identity, names);
-    head.uri = Uri::from(target.path_and_query(route.strip_prefix.as_deref()));
-    hop
+/// How a server finds the end of a request's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    Empty,
+    /// After so many bytes.
+    Length(u64),
+    /// By chunks; with the values of `Trailer`, which announce what is said behind the last one.
+    Chunked(Vec<HeaderValue>),
 }
 
-fn tell_identity(headers: &mut HeaderMap, identity: Option<&Identity>, names: &IdentityNames) {
-    let Some(identity) = identity else {
-        // an edit of the route must not look like an identity that was proved
-        for name in [&names.user, &names.roles, &names.scheme].into_iter().flatten() {
-            headers.remove(name);
+impl Framing {
+    /// By the body and nothing else; `headers` are the caller's.
+    pub fn of(body: &impl http_body::Body, headers: &HeaderMap) -> Self {
+        if body.is_end_stream() {
+            Self::Empty
+        } else if let Some(length) = body.size_hint().exact() {
+            Self::Length(length)
+        } else {
+            Self::Chunked(headers.get_all(TRAILER).iter().cloned().collect())
         }
-        return;
-    };
+    }
+}
+
+/// Where the fields of a rewritten request go.
+trait Fields {
+    /// One that is there already.
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue);
+
+    /// One that is made for this request: `write` gives visible ASCII, or what was a field's value before.
+    fn make(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>));
+}
+
+/// The lines of an HTTP/1.1 head.
+struct Lines<'a>(&'a mut Vec<u8>);
+
+impl Fields for Lines<'_> {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.make(name, |text| text.extend_from_slice(value.as_bytes()));
+    }
+
+    fn make(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        write(self.0);
+        self.0.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Fields for HeaderMap {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
+    }
+
+    fn make(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut text = Vec::new();
+        write(&mut text);
+        // if it were no value, nothing is told rather than something else
+        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
+            self.append(name, value);
+        }
+    }
+}
+
+/// What the head is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Http1,
+    Http2,
+}
+
+/// A request's head as it will leave.
+#[derive(Debug)]
+pub struct Departure<'a> {
+    head: &'a request::Parts,
+    hop: &'a Hop,
+    outbound: Outbound<'a>,
+}
+
+impl<'a> Departure<'a> {
+    /// `head` is the caller's as it came; `hop` what its fields say.
+    pub const fn new(head: &'a request::Parts, hop: &'a Hop, outbound: Outbound<'a>) -> Self {
+        Self { head, hop, outbound }
+    }
+
+    /// The method.
+    pub const fn method(&self) -> &'a Method {
+        &self.head.method
+    }
+
+    /// What decided.
+    pub const fn outbound(&self) -> &Outbound<'a> {
+        &self.outbound
+    }
+
+    /// How the body is framed.
+    pub fn framing(&self, body: &impl http_body::Body) -> Framing {
+        Framing::of(body, &self.head.headers)
+    }
+
+    /// Writes the head for an HTTP/1.1 server.
+    pub fn write_http1(&self, framing: &Framing, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.head.method.as_str().as_bytes());
+        to.push(b' ');
+        let prefix = self.outbound.route.strip_prefix.as_deref();
+        match prefix {
+            None => to.extend_from_slice(self.outbound.target.as_str().as_bytes()),
+            Some(_) => to.extend_from_slice(self.outbound.target.path_and_query(prefix).as_str().as_bytes()),
+        }
+        to.extend_from_slice(b" HTTP/1.1\r\n");
+        self.say(Form::Http1, framing, &mut Lines(to));
+        to.extend_from_slice(b"\r\n");
+    }
+
+    /// The head for an HTTP/1.1 server, as a map.
+    pub fn http1(&self, framing: &Framing) -> request::Parts {
+        let mut head = self.bare(Version::HTTP_11);
+        self.say(Form::Http1, framing, &mut head.headers);
+        head
+    }
+
+    /// The head for an HTTP/2 server.
+    pub fn http2(&self, framing: &Framing, protocol: Protocol) -> request::Parts {
+        let mut head = self.bare(Version::HTTP_2);
+        if let Ok(authority) = Authority::try_from(self.outbound.origin.host.as_bytes()) {
+            let mut parts = std::mem::take(&mut head.uri).into_parts();
+            parts.scheme = Some(if protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
+            parts.authority = Some(authority);
+            parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+            head.uri = Uri::from_parts(parts).unwrap_or_default();
+        }
+        self.say(Form::Http2, framing, &mut head.headers);
+        head
+    }
+
+    fn bare(&self, version: Version) -> request::Parts {
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        head.method = self.head.method.clone();
+        head.uri = Uri::from(self.outbound.target.path_and_query(self.outbound.route.strip_prefix.as_deref()));
+        head.version = version;
+        head.headers.reserve(self.head.headers.len() + FIELDS_MADE);
+        head
+    }
+
+    fn say(&self, form: Form, framing: &Framing, to: &mut impl Fields) {
+        let Outbound { route, identity, names, origin, .. } = self.outbound;
+        // The caller's own Host is kept, as Envoy and Traefik do: applications make links of it, and the route was chosen by it.
+        if form == Form::Http1 {
+            to.pass(&HOST, &origin.host);
+        }
+        let traced = forwarded::continues_trace(&self.head.headers) && !self.hop.names(&TRACEPARENT);
+        self.say_the_callers(form, traced, to);
+        self.say_whence(traced, to);
+        let FieldEdits { set, .. } = &route.request_fields;
+        for (name, value) in set.iter().filter(|(name, _)| *name != X_REQUEST_ID && !names.contains(name)) {
+            to.pass(name, value);
+        }
+        to.pass(&X_REQUEST_ID, &origin.request_id);
+        if let Some(identity) = identity {
+            tell_identity(identity, names, to);
+        }
+        self.say_framing(form, framing, to);
+    }
+
+    /// What of the caller's own fields passes.
+    fn say_the_callers(&self, form: Form, traced: bool, to: &mut impl Fields) {
+        let mut before: Option<&HeaderName> = None;
+        for (name, value) in &self.head.headers {
+            // the values of one name follow each other
+            if form == Form::Http1 && *name == COOKIE {
+                if before != Some(name) && self.passes(name, traced) {
+                    say_cookies(&self.head.headers, to);
+                }
+            } else if self.passes(name, traced) {
+                to.pass(name, value);
+            }
+            before = Some(name);
+        }
+    }
+
+    fn passes(&self, name: &HeaderName, traced: bool) -> bool {
+        let Outbound { route, names, origin, .. } = self.outbound;
+        let passes = match *name {
+            // Said anew: framing by the body. `Expect` is ours to answer: the server side says 100 once the body is read, so
+            // that a refusal comes before it.
+            HOST | CONTENT_LENGTH | EXPECT => false,
+            AUTHORIZATION => route.forward_credentials,
+            _ if *name == X_FORWARDED_FOR || *name == X_FORWARDED_PROTO || *name == X_REQUEST_ID => false,
+            _ if *name == TRACEPARENT || *name == TRACESTATE => traced,
+            _ => true,
+        };
+        passes
+            && !self.hop.ends(name)
+            && !fields::is_untrusted(name, names, origin.trusted)
+            && !is_edited(&route.request_fields, name)
+    }
+
+    /// Where the request comes from.
+    fn say_whence(&self, traced: bool, to: &mut impl Fields) {
+        let Outbound { route, origin, .. } = self.outbound;
+        let edits = &route.request_fields;
+        if !is_edited(edits, &X_FORWARDED_FOR) {
+            let way = |text: &mut Vec<u8>| {
+                forwarded::push_forwarded_for(text, &self.head.headers, origin.peer, origin.trusted);
+            };
+            to.make(&X_FORWARDED_FOR, way);
+        }
+        if !is_edited(edits, &X_FORWARDED_PROTO) {
+            to.pass(&X_FORWARDED_PROTO, &HeaderValue::from_static(if origin.https { "https" } else { "http" }));
+        }
+        // with its port, unless a trusted proxy has said it
+        let said = origin.trusted && self.head.headers.contains_key(X_FORWARDED_HOST);
+        if !said && !is_edited(edits, &X_FORWARDED_HOST) {
+            to.pass(&X_FORWARDED_HOST, &origin.host);
+        }
+        if !traced && !is_edited(edits, &TRACEPARENT) {
+            to.make(&TRACEPARENT, |text| forwarded::push_traceparent(text, origin.random));
+        }
+    }
+
+    fn say_framing(&self, form: Form, framing: &Framing, to: &mut impl Fields) {
+        match framing {
+            // methods that have a meaning for content say that there is none (RFC 9110 8.6); some servers answer 411 else
+            Framing::Empty
+                if form == Form::Http1 && [Method::POST, Method::PUT, Method::PATCH].contains(&self.head.method) =>
+            {
+                to.pass(&CONTENT_LENGTH, &HeaderValue::from_static("0"));
+            }
+            Framing::Empty => {}
+            // over HTTP/2 it lets the server refuse early
+            Framing::Length(length) => to.pass(&CONTENT_LENGTH, &HeaderValue::from(*length)),
+            Framing::Chunked(announced) => {
+                // The announcement is of the content and passes; over HTTP/1.1 no trailer is sent that was not announced.
+                for names in announced {
+                    to.pass(&TRAILER, names);
+                }
+                if form == Form::Http1 {
+                    to.pass(&TRANSFER_ENCODING, &HeaderValue::from_static("chunked"));
+                }
+            }
+        }
+        if self.hop.takes_trailers {
+            to.pass(&TE, &HeaderValue::from_static("trailers"));
+            if form == Form::Http1 {
+                to.pass(&CONNECTION, &HeaderValue::from_static("te"));
+            }
+        }
+    }
+}
+
+/// Fields that the gateway makes, at most, but for a route's own.
+const FIELDS_MADE: usize = 12;
+
+fn tell_identity(identity: &Identity, names: &IdentityNames, to: &mut impl Fields) {
     if let Some(name) = &names.user {
-        headers.insert(name, identity.user_field.clone());
+        to.pass(name, &identity.user_field);
     }
     if let Some(name) = &names.roles {
-        headers.insert(name, identity.roles_field.clone());
+        to.pass(name, &identity.roles_field);
     }
     if let Some(name) = &names.scheme {
-        headers.insert(name, HeaderValue::from_static(identity.scheme.name()));
+        to.pass(name, &HeaderValue::from_static(identity.scheme.name()));
     }
+}
+
+/// HTTP/2 may split `Cookie` into fields; HTTP/1.1 has one (RFC 9113 8.2.3).
+fn say_cookies(headers: &HeaderMap, to: &mut impl Fields) {
+    to.make(&COOKIE, |text| {
+        for (index, cookie) in headers.get_all(COOKIE).iter().enumerate() {
+            if index > 0 {
+                text.extend_from_slice(b"; ");
+            }
+            text.extend_from_slice(cookie.as_bytes());
+        }
+    });
+}
+
+/// Whether a route removes or sets this field.
+fn is_edited(edits: &FieldEdits, name: &HeaderName) -> bool {
+    edits.remove.contains(name) || edits.set.iter().any(|(set, _)| set == name)
 }
 
 fn edit(headers: &mut HeaderMap, edits: &FieldEdits) {
@@ -94,85 +326,8 @@ fn edit(headers: &mut HeaderMap, edits: &FieldEdits) {
     }
 }
 
-/// Fits a rewritten head to HTTP/1.1. May be called again on what it made, or on what [`fit_http2`] made.
-pub fn fit_http1(head: &mut request::Parts, body: &impl http_body::Body, takes_trailers: bool) {
-    head.version = Version::HTTP_11;
-    if !head.headers.contains_key(HOST)
-        && let Some(host) = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
-    {
-        head.headers.insert(HOST, host);
-    }
-    if head.uri.scheme().is_some() {
-        let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        head.uri = Uri::from(path);
-    }
-    join_cookies(&mut head.headers);
-    frame(head, body);
-    if takes_trailers {
-        head.headers.insert(TE, HeaderValue::from_static("trailers"));
-        head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-}
-
-/// Fits a rewritten head to HTTP/2.
-pub fn fit_http2(head: &mut request::Parts, body: &impl http_body::Body, takes_trailers: bool, protocol: Protocol) {
-    head.version = Version::HTTP_2;
-    for name in [&CONNECTION, &UPGRADE, &TRANSFER_ENCODING, &CONTENT_LENGTH] {
-        head.headers.remove(name);
-    }
-    // A declared length lets the server refuse early; an empty body says so by ending the stream.
-    if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    if let Some(host) = head.headers.remove(HOST)
-        && let Ok(authority) = Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host.as_bytes()))
-    {
-        let mut parts = std::mem::take(&mut head.uri).into_parts();
-        parts.scheme = Some(if protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
-        parts.authority = Some(authority);
-        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
-        head.uri = Uri::from_parts(parts).unwrap_or_default();
-    }
-    if takes_trailers {
-        head.headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-}
-
-/// HTTP/2 may split `Cookie` into fields; HTTP/1.1 has one (RFC 9113 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut cookies = headers.get_all(COOKIE).iter();
-    if cookies.next().is_none() || cookies.next().is_none() {
-        return;
-    }
-    let joined = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    match HeaderValue::from_bytes(&joined) {
-        Ok(cookie) => drop(headers.insert(COOKIE, cookie)),
-        // made of values, so it is one; if it were not, no cookie is better than half of them
-        Err(_) => drop(headers.remove(COOKIE)),
-    }
-}
-
-/// Framing by the body and nothing else.
-fn frame(head: &mut request::Parts, body: &impl http_body::Body) {
-    head.headers.remove(TRANSFER_ENCODING);
-    head.headers.remove(CONTENT_LENGTH);
-    if body.is_end_stream() {
-        head.headers.remove(TRAILER);
-        // methods that have a meaning for content say that there is none (RFC 9110 8.6); some servers answer 411 else
-        if [Method::POST, Method::PUT, Method::PATCH].contains(&head.method) {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-    } else if let Some(length) = body.size_hint().exact() {
-        head.headers.remove(TRAILER);
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    } else {
-        // said here, since a connection frames the body by what its head says
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-}
-
 /// Rewrites a response's head for the caller.
-pub fn response(head: &mut response::Parts, body: &Body, to: &Method, route: &Route, request_id: &HeaderValue) {
+pub fn response(head: &mut response::Parts, body: &Body, to: &Method, route: &Route) {
     head.version = Version::HTTP_11;
     let headers = &mut head.headers;
     let trailer = headers.remove(TRAILER);
@@ -182,7 +337,6 @@ pub fn response(head: &mut response::Parts, body: &Body, to: &Method, route: &Ro
     }
     keep_length(headers, head.status, body, to);
     edit(headers, &route.response_fields);
-    headers.insert(X_REQUEST_ID, request_id.clone());
 }
 
 /// Keeps `Content-Length` only where it is the length of what will be sent, or of what a HEAD asks about. An upstream that

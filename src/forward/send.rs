@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request, response};
 use http_body::Body as _;
 use prometheus::{Histogram, IntGauge};
 
@@ -18,9 +19,9 @@ use super::health::{Fleet, ServerKey};
 use super::http1::Spares;
 use super::leash::{Form, Leashes, Tether};
 use super::outgoing::{Outgoing, Progress};
-use super::pool::{Broken, Failure, InFlight, Lease, Reply, Reuse, Server};
-use super::retry::{self, ATTEMPTS_MAX, Copy, Loss};
-use super::rewrite::{self, Outbound};
+use super::pool::{Broken, Failure, InFlight, Reply, Reuse, Server};
+use super::retry::{self, ATTEMPTS_MAX, Loss};
+use super::rewrite::{self, Departure, Framing, Outbound};
 use super::upgrade::{self, Asked, OpenStream, Outcome};
 use super::{Origin, Sent, ServerGroup, Settings, Timeouts, UpstreamKind, UpstreamSettings, echo};
 use crate::authenticate::{self, Authenticator};
@@ -29,6 +30,7 @@ use crate::clock::Clock;
 use crate::rejection::Rejection;
 use crate::route::Route;
 use crate::wire::body::{Body, BodyError};
+use crate::wire::fields::Hop;
 use crate::wire::target::Target;
 
 /// The upstreams as one worker uses them: its connections, its requests under way, its turns.
@@ -65,11 +67,9 @@ struct Group {
 
 /// What all attempts of one request have in common.
 struct Passing<'a> {
+    departure: Departure<'a>,
     route: &'a Route,
-    origin: &'a Origin,
     timeouts: &'a Timeouts,
-    method: Method,
-    takes_trailers: bool,
     progress: Option<Rc<Progress>>,
     tether: Option<Tether<'a>>,
 }
@@ -154,55 +154,52 @@ impl Upstreams {
     /// Sends a request where its permit says, and gives the response, whose body streams.
     ///
     /// A refusal says what kept a response from coming. What is known of the way is given beside, for the record.
-    pub async fn send(
+    pub async fn send<'s>(
         &self,
-        settings: &Settings<'_>,
+        settings: &Settings<'s>,
         permit: Permit<'_>,
         target: &Target,
-        request: Request<Body>,
+        head: &mut request::Parts,
+        body: Body,
         origin: &Origin,
-    ) -> (Result<Response<Body>, Rejection>, Option<Sent>) {
+    ) -> (Result<Response<Body>, Rejection>, Option<Sent<'s>>) {
         let route = permit.route();
         let Some(upstream) = settings.upstreams.get(route.upstream.0) else { return (Err(Rejection::Internal), None) };
-        let mut sent = Sent { upstream: Arc::clone(&upstream.name), server: None, took: None };
-        let (mut head, body) = request.into_parts();
-        let identity = permit.identity().map(|identity| &**identity);
-        let outbound = Outbound { route, identity, names: settings.identity, target, origin };
-        // both before the head is rewritten, which takes the credential out
-        let tether = Tether::of(route, permit.identity(), &head.headers);
-        let grpc = is_grpc(&head.headers);
-        let hop = rewrite::request(&mut head, &outbound);
+        let mut sent = Sent { upstream: &upstream.name, took: None };
+        let hop = Hop::of(&head.headers);
         let body = if body.is_end_stream() { body } else { body.stalling_after(settings.timeouts.idle) };
         let (body, progress) = Outgoing::new(body, &self.clock, settings.identity);
-        let passing = Passing {
-            route,
-            origin,
-            timeouts: settings.timeouts,
-            method: head.method.clone(),
-            takes_trailers: hop.takes_trailers,
-            progress,
-            tether,
-        };
-        if let (true, Some(progress), Some(tether)) = (grpc, &passing.progress, &passing.tether) {
-            // a call that streams may say much before it is answered
-            progress.obey(self.leashes.leash(tether));
-        }
-        let asked = upgrade::asked(&mut head, &hop, passing.progress.is_some());
+        let asked = upgrade::asked(head, &hop, progress.is_some());
         // a 2xx of the echo would say that there is a tunnel
         let opens = asked.is_some() && !matches!(upstream.kind, UpstreamKind::Echo);
         if head.method == Method::CONNECT && !opens {
             return (Err(Rejection::BadRequest("CONNECT is for WebSockets only")), Some(sent));
         }
+        let identity = permit.identity().map(|identity| &**identity);
+        let outbound = Outbound { route, identity, names: settings.identity, target, origin };
+        let passing = Passing {
+            departure: Departure::new(head, &hop, outbound),
+            route,
+            timeouts: settings.timeouts,
+            progress,
+            tether: Tether::of(route, permit.identity(), &head.headers),
+        };
+        if let (Some(progress), Some(tether)) = (&passing.progress, &passing.tether)
+            && is_grpc(&head.headers)
+        {
+            // a call that streams may say much before it is answered
+            progress.obey(self.leashes.leash(tether));
+        }
         let result = match &upstream.kind {
-            UpstreamKind::Echo => passing.echo(head, body, identity).await,
+            UpstreamKind::Echo => passing.echo(body).await,
             UpstreamKind::Servers(group) => {
                 let group = self.group_of(route.upstream.0, &upstream.name, group);
                 match asked {
-                    None => match self.attempt(&group, &passing, head, body, &mut sent).await {
+                    None => match self.attempt(&group, &passing, body, &mut sent).await {
                         Ok(arrived) => self.deliver(arrived, &passing),
                         Err(rejection) => Err(rejection),
                     },
-                    Some(asked) => self.open_websocket(&group, &passing, head, asked, &mut sent).await,
+                    Some(asked) => self.open_websocket(&group, &passing, asked, &mut sent).await,
                 }
             }
         };
@@ -214,19 +211,19 @@ impl Upstreams {
         &self,
         group: &Group,
         passing: &Passing<'_>,
-        mut head: request::Parts,
         mut body: Outgoing,
-        sent: &mut Sent,
+        sent: &mut Sent<'_>,
     ) -> Result<Arrived, Rejection> {
         let now = self.clock.now();
+        let departure = &passing.departure;
+        let framing = departure.framing(&body);
         let (mut tried, mut reuse, mut revisit, mut repeated) = (Vec::new(), true, false, false);
         let mut first_sent: Option<Instant> = None;
         let mut failure = Rejection::NoHealthyUpstream;
         for _ in 0..ATTEMPTS_MAX {
             let Some(server) = group.choose(&tried, now, revisit) else { break };
-            sent.server = Some(Arc::clone(&server.label));
             let in_flight = InFlight::new(&server);
-            let again = !repeated && retry::may_repeat(&head.method, passing.progress.is_some());
+            let again = !repeated && retry::may_repeat(departure.method(), passing.progress.is_some());
             let allowed = match (reuse, again) {
                 (false, _) => Reuse::No,
                 (true, true) => Reuse::Quiet,
@@ -240,12 +237,13 @@ impl Upstreams {
                     continue;
                 }
             };
-            passing.fit(&mut head, &body, &lease, &server);
             let first = *first_sent.get_or_insert_with(|| if lease.reused { now } else { self.clock.now() });
             let (over_http2, reused) = (lease.is_http2(), lease.reused);
-            let copy = (again && over_http2).then(|| Copy::of(&head));
-            let exchanged = lease.exchange(&server, &mut head, &mut body);
-            match self.deadlines.within(|| passing.deadline(first), exchanged).await {
+            let exchanged = {
+                let exchanging = pin!(lease.exchange(&server, departure, &framing, &mut body));
+                self.deadlines.within(|| passing.deadline(first), exchanging).await
+            };
+            match exchanged {
                 Ok(Ok(reply)) => {
                     self.took(group, &server, first, sent);
                     return Ok(Arrived { reply, in_flight, over_http2 });
@@ -260,9 +258,6 @@ impl Upstreams {
                         return Err(lost(&server, passing, &loss, &error));
                     }
                     server.outcomes.error.inc();
-                    if let Some(copy) = copy {
-                        head = copy.again();
-                    }
                     body = Outgoing::empty();
                     // a kept connection may have been closed as it was used; a new one that broke is the server's doing
                     (reuse, revisit, repeated) = (false, reused, true);
@@ -278,7 +273,7 @@ impl Upstreams {
         Err(failure)
     }
 
-    fn took(&self, group: &Group, server: &Server, since: Instant, sent: &mut Sent) {
+    fn took(&self, group: &Group, server: &Server, since: Instant, sent: &mut Sent<'_>) {
         let took = self.clock.now().saturating_duration_since(since);
         group.took.observe(took.as_secs_f64());
         server.outcomes.ok.inc();
@@ -331,9 +326,8 @@ impl Upstreams {
         &self,
         group: &Group,
         passing: &Passing<'_>,
-        mut head: request::Parts,
         asked: Asked,
-        sent: &mut Sent,
+        sent: &mut Sent<'_>,
     ) -> Result<Response<Body>, Rejection> {
         let now = self.clock.now();
         let mut tried = Vec::new();
@@ -341,7 +335,6 @@ impl Upstreams {
         while tried.len() < ATTEMPTS_MAX
             && let Some(server) = group.choose(&tried, now, false)
         {
-            sent.server = Some(Arc::clone(&server.label));
             let in_flight = InFlight::new(&server);
             let lease = match server.lease_alone(passing.timeouts).await {
                 Ok(lease) => lease,
@@ -351,16 +344,18 @@ impl Upstreams {
                     continue;
                 }
             };
-            let mut body = Outgoing::empty();
-            passing.fit(&mut head, &body, &lease, &server);
             let over_http2 = lease.is_http2();
-            if over_http2 {
+            let head = if over_http2 {
+                let mut head = passing.departure.http2(&Framing::Empty, server.protocol());
                 Asked::ask_http2(&mut head);
+                head
             } else {
+                let mut head = passing.departure.http1(&Framing::Empty);
                 asked.ask_http1(&mut head);
-            }
+                head
+            };
             let first = self.clock.now();
-            let exchanged = lease.exchange(&server, &mut head, &mut body);
+            let exchanged = pin!(lease.ask(head));
             return match self.deadlines.within(|| passing.deadline(first), exchanged).await {
                 Ok(Ok(reply)) => {
                     self.took(group, &server, first, sent);
@@ -449,29 +444,16 @@ impl Group {
 }
 
 impl Passing<'_> {
-    async fn echo(
-        &self,
-        mut head: request::Parts,
-        body: Outgoing,
-        identity: Option<&crate::authenticate::Identity>,
-    ) -> Result<Response<Body>, Rejection> {
-        rewrite::fit_http1(&mut head, &body, self.takes_trailers);
-        let answered = echo::answer(&head, body.into_body(), identity).await;
+    async fn echo(&self, body: Outgoing) -> Result<Response<Body>, Rejection> {
+        let head = self.departure.http1(&self.departure.framing(&body));
+        let answered = echo::answer(&head, body.into_body(), self.departure.outbound().identity).await;
         let (mut head, body) = answered.map_err(|error| body_failed(&error))?.into_parts();
         self.rewrite_response(&mut head, &body);
         Ok(Response::from_parts(head, body))
     }
 
-    fn fit(&self, head: &mut request::Parts, body: &Outgoing, lease: &Lease, server: &Server) {
-        if lease.is_http2() {
-            rewrite::fit_http2(head, body, self.takes_trailers, server.protocol());
-        } else {
-            rewrite::fit_http1(head, body, self.takes_trailers);
-        }
-    }
-
     fn rewrite_response(&self, head: &mut response::Parts, body: &Body) {
-        rewrite::response(head, body, &self.method, self.route, &self.origin.request_id);
+        rewrite::response(head, body, self.departure.method(), self.route);
     }
 
     fn deadline(&self, first_sent: Instant) -> Instant {

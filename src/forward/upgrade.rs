@@ -56,8 +56,8 @@ pub(super) struct Tunnel {
     upstream: OnUpgrade,
 }
 
-/// The wish for a WebSocket of a head that [`super::rewrite::request`] has made, taken out of it. Any other upgrade is not
-/// passed on: the server may ignore the wish (RFC 9110 7.8), and here never hears of it.
+/// The wish for a WebSocket of a caller's head, taken out of it. Any other upgrade is not passed on: the server may ignore the
+/// wish (RFC 9110 7.8), and here never hears of it.
 pub(super) fn asked(head: &mut request::Parts, hop: &Hop, has_body: bool) -> Option<Asked> {
     if head.method == Method::CONNECT {
         let protocol = head.extensions.remove::<ConnectProtocol>()?;

@@ -55,8 +55,10 @@ pub struct Exchange {
     path: Option<Box<str>>,
     route: Option<Arc<str>>,
     scheme: Option<Scheme>,
+    /// For the log, as all that is counted by none.
     user: Option<Arc<str>>,
     upstream: Option<(Arc<str>, Option<Duration>)>,
+    forwarded: bool,
     status: u16,
     outcome: &'static str,
     reason: Option<&'static str>,
@@ -78,6 +80,7 @@ impl Exchange {
             scheme: None,
             user: None,
             upstream: None,
+            forwarded: false,
             status: CALLER_LEFT,
             outcome: "abandoned",
             reason: None,
@@ -93,6 +96,11 @@ impl Exchange {
     /// The id of the request as text.
     pub fn request_id_text(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// When it came.
+    pub const fn started(&self) -> Instant {
+        self.started
     }
 
     /// The caller's address.
@@ -114,23 +122,28 @@ impl Exchange {
 
     /// Who it is.
     pub fn identified(&mut self, scheme: Scheme, user: &Arc<str>) {
-        self.scheme = Some(scheme);
-        self.user = Some(Arc::clone(user));
+        if self.recorder.access_log.is_some() {
+            self.scheme = Some(scheme);
+            self.user = Some(Arc::clone(user));
+        }
     }
 
     /// It was sent to an upstream, which took so long to begin its response, if it did.
     pub fn sent(&mut self, upstream: &Arc<str>, took: Option<Duration>) {
-        self.upstream = Some((Arc::clone(upstream), took));
+        self.forwarded = true;
+        if self.recorder.access_log.is_some() {
+            self.upstream = Some((Arc::clone(upstream), took));
+        }
     }
 
     /// The response's head is known. `reason` is why it was refused, where it was.
     pub fn answered(&mut self, status: StatusCode, reason: Option<&'static str>) {
         self.status = status.as_u16();
         self.reason = reason;
-        self.outcome = match (reason, &self.upstream) {
+        self.outcome = match (reason, self.forwarded) {
             (Some(_), _) => "refused",
-            (None, Some(_)) => "forwarded",
-            (None, None) => "answered",
+            (None, true) => "forwarded",
+            (None, false) => "answered",
         };
     }
 

@@ -98,40 +98,52 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
-/// What was read from the fields of one hop before they were taken away.
+/// What the fields of one hop say.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Hop {
     /// `TE: trailers`: the other side wants them.
     pub takes_trailers: bool,
     /// The protocol of `Upgrade`, where `Connection` names it (RFC 9110 7.8).
     pub upgrade: Option<HeaderValue>,
+    /// The fields that `Connection` takes away beside those that are always of one hop.
+    named: Vec<Box<str>>,
+}
+
+impl Hop {
+    /// Reads what these fields say of the hop that they came by.
+    pub fn of(headers: &HeaderMap) -> Self {
+        // One look at each name is cheaper than a search for each field that may be there: nearly always none or one is.
+        if !headers.keys().any(is_hop_by_hop) {
+            return Self::default();
+        }
+        let takes_trailers = options(headers, &TE).any(|option| option.eq_ignore_ascii_case("trailers"));
+        let upgrades = options(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"));
+        // Nearly always there is none but these, and nothing is allocated.
+        let named = options(headers, &CONNECTION)
+            .filter(|option| {
+                !["close", "keep-alive", "upgrade", "te"].iter().any(|known| known.eq_ignore_ascii_case(option))
+            })
+            .filter(|option| !is_end_to_end(option))
+            .map(Box::from)
+            .collect();
+        Self { takes_trailers, upgrade: headers.get(UPGRADE).filter(|_| upgrades).cloned(), named }
+    }
+
+    /// Whether a field of this name ends with the hop.
+    pub fn ends(&self, name: &HeaderName) -> bool {
+        is_hop_by_hop(name) || self.names(name)
+    }
+
+    /// Whether `Connection` takes this field away.
+    pub fn names(&self, name: &HeaderName) -> bool {
+        self.named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str()))
+    }
 }
 
 /// Removes the fields of one hop, and those that `Connection` names. To be called before the gateway adds its own.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Hop {
-    // One look at each name is cheaper than a search for each field that may be there: nearly always none or one is.
-    if !headers.keys().any(is_hop_by_hop) {
-        return Hop::default();
-    }
-    let mut hop = Hop {
-        takes_trailers: options(headers, &TE).any(|option| option.eq_ignore_ascii_case("trailers")),
-        upgrade: None,
-    };
-    if options(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade")) {
-        hop.upgrade = headers.get(UPGRADE).cloned();
-    }
-    // Nearly always there is none but these, and nothing is allocated.
-    let named: Vec<Box<str>> = options(headers, &CONNECTION)
-        .filter(|option| {
-            !["close", "keep-alive", "upgrade", "te"].iter().any(|known| known.eq_ignore_ascii_case(option))
-        })
-        .filter(|option| !is_end_to_end(option))
-        .map(Box::from)
-        .collect();
-    for name in &named {
-        headers.remove(&**name);
-    }
-    remove_where(headers, is_hop_by_hop);
+    let hop = Hop::of(headers);
+    remove_where(headers, |name| hop.ends(name));
     hop
 }
 
@@ -160,12 +172,15 @@ fn is_plain_name(name: &HeaderName) -> bool {
     name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// Removes what a caller may not say: names that a server could read as another, identity headers, and, unless
+/// Whether a caller may not say this: names that a server could read as another, identity headers, and, unless
 /// `peer_trusted`, what only a proxy says.
+pub fn is_untrusted(name: &HeaderName, identity: &IdentityNames, peer_trusted: bool) -> bool {
+    !is_plain_name(name) || identity.contains(name) || (!peer_trusted && is_proxy_field(name.as_str()))
+}
+
+/// Removes what a caller may not say.
 pub fn strip_untrusted(headers: &mut HeaderMap, identity: &IdentityNames, peer_trusted: bool) {
-    remove_where(headers, |name| {
-        !is_plain_name(name) || identity.contains(name) || (!peer_trusted && is_proxy_field(name.as_str()))
-    });
+    remove_where(headers, |name| is_untrusted(name, identity, peer_trusted));
 }
 
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
@@ -323,7 +338,8 @@ mod tests {
         let mut asked =
             headers(&[("connection", "Upgrade, TE"), ("upgrade", "websocket"), ("te", "gzip;q=0.5, Trailers")]);
         let hop = strip_hop_by_hop(&mut asked);
-        assert_eq!(hop, Hop { takes_trailers: true, upgrade: Some(HeaderValue::from_static("websocket")) });
+        let websocket = Some(HeaderValue::from_static("websocket"));
+        assert_eq!(hop, Hop { takes_trailers: true, upgrade: websocket, named: Vec::new() });
         assert!(asked.is_empty());
         assert_eq!(strip_hop_by_hop(&mut headers(&[("upgrade", "websocket")])), Hop::default());
     }

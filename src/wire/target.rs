@@ -139,6 +139,11 @@ impl Target {
         PathAndQuery::try_from(text).map(Self).map_err(|_| TargetError::InvalidByte)
     }
 
+    /// Path and query.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
     /// The path that is matched and sent.
     pub fn path(&self) -> &str {
         self.0.path()
@@ -407,21 +412,26 @@ fn host_and_port(authority: &[u8]) -> Result<(Cow<'_, str>, Option<u16>), HostEr
         let port = if rest.is_empty() { None } else { port(rest.strip_prefix(':').ok_or(HostError::Invalid)?)? };
         return Ok((Cow::Owned(format!("[{address}]")), port));
     }
-    let (name, port) = match text.split_once(':') {
-        Some((name, digits)) => (name, port(digits)?),
-        None => (text, None),
-    };
+    let end = text.bytes().position(|byte| byte == b':').unwrap_or(text.len());
+    let (name, rest) = text.split_at_checked(end).ok_or(HostError::Invalid)?;
+    let port = rest.strip_prefix(':').map_or(Ok(None), port)?;
     let name = name.strip_suffix('.').unwrap_or(name);
-    // Userinfo, escapes and all else that a name server does not know have no place in a host.
-    let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if name.len() > HOST_BYTES_MAX || !name.bytes().all(named) || name.split('.').any(str::is_empty) {
+    // Userinfo, escapes and all else that a name server does not know have no place in a host. Looked at once: every
+    // request has one.
+    let (mut upper, mut label_is_empty) = (false, true);
+    for byte in name.bytes() {
+        match byte {
+            b'.' if label_is_empty => return Err(HostError::Invalid),
+            b'.' => label_is_empty = true,
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label_is_empty = false,
+            b'A'..=b'Z' => (upper, label_is_empty) = (true, false),
+            _ => return Err(HostError::Invalid),
+        }
+    }
+    if label_is_empty || name.len() > HOST_BYTES_MAX {
         return Err(HostError::Invalid);
     }
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Ok((Cow::Owned(name.to_ascii_lowercase()), port))
-    } else {
-        Ok((Cow::Borrowed(name), port))
-    }
+    Ok((if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }, port))
 }
 
 fn port(digits: &str) -> Result<Option<u16>, HostError> {

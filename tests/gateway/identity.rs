@@ -1,6 +1,6 @@
 //! What the upstream is told about the caller, and that no caller can say it themselves (contract 4).
 
-use crate::support::{Gateway, USERS, Upstream, get, routes};
+use crate::support::{Gateway, Reply, USERS, Upstream, get, routes};
 
 #[test]
 fn a_callers_own_identity_fields_never_pass_in_any_spelling() {
@@ -82,6 +82,19 @@ fn the_names_can_be_chosen_one_by_one_or_as_a_known_set() {
         let received = upstream.last();
         assert_eq!((received.all(user), received.all(roles)), (vec!["admin"], vec!["admin"]), "{setting}");
     }
+}
+
+#[test]
+fn the_id_of_a_request_is_the_gateways_in_both_directions() {
+    let upstream = Upstream::start(|_| Reply::new(200, &[("X-Request-Id", "theirs")], "ok"));
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    let response = gateway.send(&get("/open/x").header("X-Request-Id", "mine")).expect(200);
+    let received = upstream.last();
+    let ids: Vec<&str> = received.all("X-Request-Id");
+    assert_eq!(ids.len(), 1);
+    assert!(!["mine", "theirs"].contains(&ids[0]), "{ids:?}");
+    let told: Vec<&str> = response.all("X-Request-Id");
+    assert_eq!(told, ids);
 }
 
 #[test]

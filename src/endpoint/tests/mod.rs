@@ -19,7 +19,7 @@ use serde_json::json;
 use super::template::Claims;
 use super::*;
 use crate::authenticate::keys::{Algorithm, Key, KeyRing};
-use crate::authenticate::{CacheSettings, ClaimPath, JwtSettings, LookUp, RoleSource, TypeSource};
+use crate::authenticate::{CacheSettings, ClaimPath, JwtSettings, LookUp, RoleSource, TypeSource, Visit};
 use crate::limit::{self, Quota};
 use crate::principal::{Scheme, SchemeSet, Scope, SubjectKind};
 use crate::record::lines::Lines;
@@ -309,8 +309,8 @@ impl Rig {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", authorization.parse().unwrap());
         let address = "198.51.100.1".parse().unwrap();
-        let identified =
-            self.service.authenticator.identify(&self.auth, SchemeSet::all(), &headers, address, &self.metrics).await;
+        let visit = Visit { address, now: self.service.clock.now(), metrics: &self.metrics, recent: None };
+        let identified = self.service.authenticator.identify(&self.auth, SchemeSet::all(), &headers, visit).await;
         match identified {
             Ok(identity) => Scheme::from_name(authorization.split(' ').next().unwrap()) == Some(identity.scheme),
             Err(rejection) => {

@@ -8,10 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Method, request, response};
+use http::{Method, response};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::super::outgoing::Outgoing;
+use super::super::rewrite::Framing as RequestFraming;
 use super::chunked::{self, Decoder};
 use super::decode::{self, Framing, Head, Step};
 use super::incoming::Incoming;
@@ -33,21 +34,24 @@ pub(in crate::forward) struct Answer {
 
 /// Why there was no response.
 pub(in crate::forward) enum Failed {
-    /// Nothing was written; head and body are as they were.
+    /// Nothing was written, and there was no body.
     Unsent,
     /// The connection broke; `answered` if any byte had come over it.
     Lost { answered: bool, error: Error },
 }
 
-/// Sends a request over `stream` and waits for the response's head. `home` takes the connection once it is free again.
+/// Sends a request over `stream` and waits for the response's head. `lead` is the request's head, of this `method`, and says
+/// that the body is framed so; `home` takes the connection once it is free again.
 pub(in crate::forward) async fn exchange<S: Transport>(
     mut stream: S,
-    head: &request::Parts,
+    method: &Method,
+    lead: Vec<u8>,
+    framing: &RequestFraming,
     body: &mut Outgoing,
     spares: &Spares,
     home: impl FnOnce(S) + Unpin + 'static,
 ) -> Result<Answer, Failed> {
-    let mut sending = Some(Sending::new(spares.to_write(), head, body));
+    let mut sending = Some(Sending::new(lead, framing, body));
     let mut receiving = Receiving::default();
     let received = poll_fn(|cx| {
         if let Some(out) = &mut sending {
@@ -59,8 +63,7 @@ pub(in crate::forward) async fn exchange<S: Transport>(
                     }
                 }
                 Poll::Ready(Err(Error::Io(error))) => {
-                    if let Some(untouched) = sending.take().and_then(Sending::untouched) {
-                        *body = untouched;
+                    if sending.take().is_some_and(|out| out.is_untouched()) {
                         return Poll::Ready(Err(Failed::Unsent));
                     }
                     // what the server had to say before it stopped reading may have come
@@ -69,7 +72,7 @@ pub(in crate::forward) async fn exchange<S: Transport>(
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(receiving.failed(error))),
             }
         }
-        receiving.poll(cx, &mut stream, &head.method, spares).map_err(|error| receiving.failed(error))
+        receiving.poll(cx, &mut stream, method, spares).map_err(|error| receiving.failed(error))
     });
     let received = received.await?;
     let request_ended = sending.is_none() && receiving.unread.is_none();

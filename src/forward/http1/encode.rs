@@ -1,7 +1,6 @@
-//! A request's bytes: its head, its chunks, its trailers. What is written was validated by the types it comes in.
+//! The bytes of a request's body: its chunks, its trailers. What is written was validated by the types it comes in.
 
-use http::header::TRAILER;
-use http::{HeaderMap, HeaderName, HeaderValue, request};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Ends a chunk.
 pub(super) const CRLF: &[u8] = b"\r\n";
@@ -10,16 +9,6 @@ pub(super) const CRLF: &[u8] = b"\r\n";
 pub(super) const CRLF_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
-/// The head, in origin form.
-pub(super) fn head(to: &mut Vec<u8>, head: &request::Parts) {
-    to.extend_from_slice(head.method.as_str().as_bytes());
-    to.push(b' ');
-    to.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
-    to.extend_from_slice(b" HTTP/1.1\r\n");
-    fields(to, &head.headers, |_| true);
-    to.extend_from_slice(CRLF);
-}
 
 fn fields(to: &mut Vec<u8>, headers: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
     for (name, value) in headers {
@@ -53,11 +42,6 @@ pub(super) fn last_chunk(to: &mut Vec<u8>, trailers: Option<&HeaderMap>, announc
     to.extend_from_slice(CRLF);
 }
 
-/// The values of `Trailer`.
-pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderValue> {
-    headers.get_all(TRAILER).iter().cloned().collect()
-}
-
 fn is_announced(announced: &[HeaderValue], name: &HeaderName) -> bool {
     let mut names = announced.iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     names.any(|announced| announced.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
@@ -66,23 +50,6 @@ fn is_announced(announced: &[HeaderValue], name: &HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_head_is_written_as_it_is() {
-        let request = http::Request::builder()
-            .method("POST")
-            .uri("/a/b?c=%20d")
-            .header("Host", "a")
-            .header("X-Two", "1")
-            .header("X-Two", "2")
-            .header("X-Bytes", HeaderValue::from_bytes(b"\xe4").unwrap())
-            .body(());
-        let (parts, ()) = request.unwrap().into_parts();
-        let mut written = Vec::new();
-        head(&mut written, &parts);
-        let expected: &[u8] = b"POST /a/b?c=%20d HTTP/1.1\r\nhost: a\r\nx-two: 1\r\nx-two: 2\r\nx-bytes: \xe4\r\n\r\n";
-        assert_eq!(written, expected);
-    }
 
     #[test]
     fn sizes_of_chunks_are_hexadecimal() {

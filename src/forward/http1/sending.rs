@@ -8,12 +8,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, request};
+use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
 use super::super::outgoing::Outgoing;
+use super::super::rewrite::Framing;
 use super::{Error, encode};
 
 /// Data up to this size is copied behind what goes before it; beyond, a second buffer in the same write costs less.
@@ -29,8 +29,10 @@ pub(super) struct Sending {
     at: usize,
     data: Bytes,
     tail: &'static [u8],
-    body: Outgoing,
-    framing: Framing,
+    /// Where there is one.
+    body: Option<Outgoing>,
+    /// What the head says of the body, less what was taken of it.
+    left: Framing,
     /// All of the body was taken over.
     ended: bool,
     /// The server did not take all that there was to write.
@@ -38,39 +40,19 @@ pub(super) struct Sending {
     begun: bool,
 }
 
-enum Framing {
-    None,
-    /// Bytes that are left of what the head says.
-    Length(u64),
-    /// With the values of `Trailer`.
-    Chunked(Vec<HeaderValue>),
-}
-
 impl Sending {
-    /// A request whose head says how its body is framed. Takes the body, and gives [`Outgoing::empty`] for it.
-    pub(super) fn new(mut lead: Vec<u8>, head: &request::Parts, body: &mut Outgoing) -> Self {
-        encode::head(&mut lead, head);
-        let ended = body.is_end_stream();
-        let framing = if ended {
-            Framing::None
-        } else if let Some(length) = head.headers.get(CONTENT_LENGTH) {
-            // ours: a number; none would let nothing pass
-            Framing::Length(length.to_str().ok().and_then(|length| length.parse().ok()).unwrap_or(0))
-        } else {
-            Framing::Chunked(encode::announced(&head.headers))
-        };
-        let body = std::mem::replace(body, Outgoing::empty());
-        let (data, tail) = (Bytes::new(), &b""[..]);
-        Self { lead, at: 0, data, tail, body, framing, ended, blocked: false, begun: false }
+    /// A request whose head, in `lead`, says that its body is framed so. Takes a body that there is, and gives
+    /// [`Outgoing::empty`] for it.
+    pub(super) fn new(lead: Vec<u8>, framing: &Framing, body: &mut Outgoing) -> Self {
+        let body = (*framing != Framing::Empty).then(|| std::mem::replace(body, Outgoing::empty()));
+        let (data, tail, ended) = (Bytes::new(), &b""[..], body.is_none());
+        Self { lead, at: 0, data, tail, body, left: framing.clone(), ended, blocked: false, begun: false }
     }
 
-    /// The body, where nothing was taken of it and nothing was written: the request can go elsewhere as it is.
-    pub(super) fn untouched(self) -> Option<Outgoing> {
-        let taken = match self.framing {
-            Framing::None => false,
-            Framing::Length(_) | Framing::Chunked(_) => true,
-        };
-        (!self.begun && !taken).then_some(self.body)
+    /// Whether nothing was written, and nothing taken of a body, which is asked for before the first write: the request can
+    /// go elsewhere as it is.
+    pub(super) const fn is_untouched(&self) -> bool {
+        !self.begun && self.body.is_none()
     }
 
     /// The buffer, once all was written.
@@ -99,7 +81,8 @@ impl Sending {
     /// Takes over what the body has; whether it has to be waited for.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
         while !self.ended && self.data.is_empty() && self.lead.len() < GATHERED_BYTES_MAX {
-            match Pin::new(&mut self.body).poll_frame(cx) {
+            let Some(body) = &mut self.body else { return self.end(None).map(|()| false) };
+            match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(None) => self.end(None)?,
                 Poll::Ready(Some(frame)) => self.take(frame.map_err(Error::Body)?)?,
@@ -116,12 +99,12 @@ impl Sending {
         if !data.is_empty() {
             self.take_data(data)?;
         }
-        if self.body.is_end_stream() { self.end(None) } else { Ok(()) }
+        if self.body.as_ref().is_none_or(http_body::Body::is_end_stream) { self.end(None) } else { Ok(()) }
     }
 
     fn take_data(&mut self, data: Bytes) -> Result<(), Error> {
-        let tail = match &mut self.framing {
-            Framing::None => return Err(Error::Length),
+        let tail = match &mut self.left {
+            Framing::Empty => return Err(Error::Length),
             Framing::Length(left) => {
                 // what goes beyond the length would be the next request
                 *left = left.checked_sub(data.len() as u64).ok_or(Error::Length)?;
@@ -143,8 +126,8 @@ impl Sending {
 
     fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Error> {
         self.ended = true;
-        match &self.framing {
-            Framing::None | Framing::Length(0) => Ok(()),
+        match &self.left {
+            Framing::Empty | Framing::Length(0) => Ok(()),
             Framing::Length(_) => Err(Error::Length),
             Framing::Chunked(announced) => {
                 if self.data.is_empty() {

@@ -33,7 +33,8 @@ impl Spares {
         self.to_read.borrow_mut().pop().unwrap_or_else(|| Buffer { bytes: vec![0; READ_BYTES], filled: 0 })
     }
 
-    pub(super) fn to_write(&self) -> Vec<u8> {
+    /// An empty buffer for a request's head.
+    pub(in crate::forward) fn to_write(&self) -> Vec<u8> {
         self.to_write.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(WRITE_BYTES))
     }
 

@@ -6,15 +6,18 @@ use std::rc::Rc;
 use std::task::Context;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request};
-use http_body::Frame;
+use http::header::{CONTENT_LENGTH, TRAILER};
+use http::{HeaderMap, HeaderValue, Request, request};
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::spawn_local;
 
 use super::super::outgoing::Outgoing;
+use super::super::rewrite::Framing;
 use super::super::tests::local;
+use super::connection::Answer;
 use super::*;
 use crate::clock::Clock;
 use crate::wire::body::Body;
@@ -60,6 +63,28 @@ fn outgoing(body: Body) -> Outgoing {
     Outgoing::new(body, &Clock::system(), &IdentityNames::default()).0
 }
 
+/// An exchange whose head says what a test says, whether it is true or not.
+async fn said<S: Transport>(
+    stream: S,
+    head: &request::Parts,
+    body: &mut Outgoing,
+    spares: &Spares,
+    home: impl FnOnce(S) + Unpin + 'static,
+) -> Result<Answer, Failed> {
+    let mut lead = format!("{} {} HTTP/1.1\r\n", head.method, head.uri).into_bytes();
+    for (name, value) in &head.headers {
+        lead.extend_from_slice(format!("{name}: {}\r\n", value.to_str().unwrap()).as_bytes());
+    }
+    lead.extend_from_slice(b"\r\n");
+    let length = head.headers.get(CONTENT_LENGTH).map(|length| length.to_str().unwrap().parse().unwrap());
+    let framing = match length {
+        _ if body.is_end_stream() => Framing::Empty,
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked(head.headers.get_all(TRAILER).iter().cloned().collect()),
+    };
+    exchange(stream, &head.method, lead, &framing, body, spares, home).await
+}
+
 async fn ask(request: Request<Body>, pieces: Vec<Vec<u8>>, holds: bool) -> Told {
     let (stream, peer) = duplex(1 << 20);
     let serving = spawn_local(serve(peer, pieces, holds));
@@ -70,7 +95,7 @@ async fn ask(request: Request<Body>, pieces: Vec<Vec<u8>>, holds: bool) -> Told 
         move |stream| *kept.borrow_mut() = Some(stream)
     };
     let spares = Spares::default();
-    let response = match exchange(stream, &head, &mut outgoing(body), &spares, home).await {
+    let response = match said(stream, &head, &mut outgoing(body), &spares, home).await {
         Err(Failed::Unsent) => "unsent".to_owned(),
         Err(Failed::Lost { answered, error: Error::Malformed(malformed) }) => format!("{malformed:?} {answered}"),
         Err(Failed::Lost { answered, error }) => format!("{error} {answered}"),
@@ -312,7 +337,7 @@ fn a_requests_body_is_written_as_its_head_says() {
                 let kept = Rc::clone(&kept);
                 move |stream| *kept.borrow_mut() = Some(stream)
             };
-            let answered = exchange(stream, &head, &mut outgoing(body), &Spares::default(), home).await;
+            let answered = said(stream, &head, &mut outgoing(body), &Spares::default(), home).await;
             let (seen, expected) = serving.await.unwrap();
             assert_eq!(answered.is_ok(), expected.is_some(), "{name}");
             assert_eq!(kept.borrow().is_some(), expected.is_some(), "{name}");
@@ -354,7 +379,7 @@ fn a_connection_that_takes_nothing_gives_the_request_back() {
         let (stream, peer) = duplex(64);
         drop(peer);
         let (head, ()) = Request::builder().uri("/").body(()).unwrap().into_parts();
-        let failed = exchange(stream, &head, &mut Outgoing::empty(), &Spares::default(), drop).await;
+        let failed = said(stream, &head, &mut Outgoing::empty(), &Spares::default(), drop).await;
         assert!(matches!(failed, Err(Failed::Unsent)));
     });
 }
@@ -371,7 +396,7 @@ fn what_a_server_said_before_it_stopped_reading_is_heard() {
         let request = Request::builder().method("POST").uri("/").header("content-length", 100_000).body(());
         let (head, ()) = request.unwrap().into_parts();
         let body = Body::full(vec![b'x'; 100_000]);
-        let answer = exchange(stream, &head, &mut outgoing(body), &Spares::default(), |_| panic!("kept")).await;
+        let answer = said(stream, &head, &mut outgoing(body), &Spares::default(), |_| panic!("kept")).await;
         let answer = answer.unwrap_or_else(|_| panic!("lost"));
         assert_eq!(answer.head.status, 413);
         serving.await.unwrap();
@@ -386,7 +411,7 @@ fn buffers_are_held_only_while_something_is_in_them() {
         let (head, ()) = Request::builder().uri("/").body(()).unwrap().into_parts();
         let asked = {
             let spares = Rc::clone(&spares);
-            spawn_local(async move { exchange(stream, &head, &mut Outgoing::empty(), &spares, drop).await.is_ok() })
+            spawn_local(async move { said(stream, &head, &mut Outgoing::empty(), &spares, drop).await.is_ok() })
         };
         let mut seen = [0; 4];
         peer.read_exact(&mut seen).await.unwrap();

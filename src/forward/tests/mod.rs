@@ -6,6 +6,7 @@
 mod attacks;
 mod http1;
 mod http2;
+mod rewrite;
 mod servers;
 mod websocket;
 
@@ -253,7 +254,7 @@ impl Bench {
         }
     }
 
-    async fn try_send(&self, request: Request<Body>) -> (Result<Response<Body>, Rejection>, Option<Sent>) {
+    async fn try_send(&self, request: Request<Body>) -> (Result<Response<Body>, Rejection>, Option<Sent<'_>>) {
         let caller = if self.route.allow == Allow::Anyone { Caller::Anyone } else { Caller::Known(identity()) };
         let permit = authorize::permit(&self.route, caller).unwrap();
         let target = match Target::parse(request.uri(), &PathPolicy::default()) {
@@ -261,7 +262,8 @@ impl Bench {
             Err(error) => panic!("{error:?}"),
         };
         let settings = Settings { upstreams: &self.settings, timeouts: &self.timeouts, identity: &self.names };
-        self.upstreams.send(&settings, permit, &target, request, &self.origin).await
+        let (mut head, body) = request.into_parts();
+        self.upstreams.send(&settings, permit, &target, &mut head, body, &self.origin).await
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Rejection> {
