@@ -48,14 +48,14 @@ pub(super) async fn verify(
     password: Secret<String>,
 ) -> Result<Account, Failure> {
     let refused = |fault| Err(Failure::Refused(Fault::Credentials(fault)));
-    let Some(mut account) = store.account(subject).await? else {
-        passwords.verify_nobody(password).await?;
+    let Some(mut account) = store.account(subject.clone()).await? else {
+        passwords.verify_nobody(&subject, password).await?;
         return refused(CredentialsFault::UnknownSubject);
     };
     let hash = mem::replace(&mut account.password_hash, Secret::new(String::new()));
     let renewed = store.rehashes() && !is_ours(hash.expose());
     let kept = renewed.then(|| (Secret::new(hash.expose().clone()), Secret::new(password.expose().clone())));
-    if !passwords.verify(hash, password).await? {
+    if !passwords.verify(&subject, hash, password).await? {
         return refused(CredentialsFault::WrongPassword);
     }
     if account.disabled {

@@ -3,9 +3,11 @@
 //! The pool has its own threads, since one verification takes tens of milliseconds of a core. Its queue is bounded: a
 //! flood of logins is told to come back instead of making everybody wait. What nobody waits for any more is skipped.
 
+mod decoys;
 mod formats;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,8 +18,9 @@ use tokio::sync::oneshot;
 
 pub use formats::{HashError, PASSWORD_BYTES_MAX, hash, is_ours, verify};
 
+use self::decoys::Decoys;
+use crate::principal::Subject;
 use crate::secret::Secret;
-use crate::store::sql::recipe;
 
 /// Jobs that wait for a thread; further ones are refused.
 pub const WAITING_MAX: usize = 64;
@@ -28,17 +31,21 @@ pub const WAITING_MAX: usize = 64;
 pub struct QueueFull;
 
 /// Threads that hash and verify passwords. Dropping it ends them once they have finished what they are at.
-#[derive(Debug)]
 pub struct PasswordPool {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
-    /// What a password of nobody is verified against.
-    dummy: Mutex<Arc<Secret<String>>>,
+    /// What passwords of nobody are verified against.
+    decoys: Mutex<Decoys>,
+}
+
+impl fmt::Debug for PasswordPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordPool").field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -49,9 +56,23 @@ struct Queue {
 
 #[derive(Debug)]
 enum Job {
-    Verify { hash: Secret<String>, dummy: Arc<Secret<String>>, password: Secret<String>, answer: oneshot::Sender<bool> },
-    VerifyNobody { hash: Arc<Secret<String>>, password: Secret<String>, answer: oneshot::Sender<bool> },
-    Hash { password: Secret<String>, answer: oneshot::Sender<Result<Secret<String>, HashError>> },
+    Verify {
+        hash: Secret<String>,
+        /// Whether another name may be refused after as long.
+        common: bool,
+        decoy: Arc<Secret<String>>,
+        password: Secret<String>,
+        answer: oneshot::Sender<bool>,
+    },
+    VerifyNobody {
+        hash: Arc<Secret<String>>,
+        password: Secret<String>,
+        answer: oneshot::Sender<bool>,
+    },
+    Hash {
+        password: Secret<String>,
+        answer: oneshot::Sender<Result<Secret<String>, HashError>>,
+    },
 }
 
 impl PasswordPool {
@@ -65,8 +86,8 @@ impl PasswordPool {
     /// # Errors
     /// The system gives no thread.
     pub fn start(threads: usize) -> io::Result<Self> {
-        let dummy = Mutex::new(Arc::new(Secret::new(formats::DUMMY.to_owned())));
-        let pool = Self { shared: Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), dummy }) };
+        let decoys = Mutex::new(Decoys::of(Vec::new()));
+        let pool = Self { shared: Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), decoys }) };
         for number in 0..threads.max(1) {
             let shared = Arc::clone(&pool.shared);
             thread::Builder::new().name(format!("password-{number}")).spawn(move || work(&shared))?;
@@ -74,26 +95,30 @@ impl PasswordPool {
         Ok(pool)
     }
 
-    /// Whether `password` is the one that `hash` was made of. The job is queued by this call; the future may be awaited
-    /// on any runtime, and dropping it gives the job up.
+    /// Whether `password` is the one that the `hash` of `subject` was made of. The job is queued by this call; the future
+    /// may be awaited on any runtime, and dropping it gives the job up.
     pub fn verify(
         &self,
+        subject: &Subject,
         hash: Secret<String>,
         password: Secret<String>,
-    ) -> impl Future<Output = Result<bool, QueueFull>> + Send + 'static {
+    ) -> impl Future<Output = Result<bool, QueueFull>> + Send + 'static + use<> {
         let (answer, answered) = oneshot::channel();
-        let dummy = self.dummy();
-        outcome(self.push(Job::Verify { hash, dummy, password, answer }), answered)
+        let decoys = self.shared.decoys();
+        let (common, decoy) = (decoys.know(subject, hash.expose()), decoys.of_nobody(subject));
+        drop(decoys);
+        outcome(self.push(Job::Verify { hash, common, decoy, password, answer }), answered)
     }
 
-    /// False, after as much work as [`Self::verify`] does for a hash that was made here; so that nobody can tell by the
-    /// time whether a name is known.
+    /// False, after as much work as [`Self::verify`] might do for a user of this name; so that nobody can tell by the time
+    /// whether it is known.
     pub fn verify_nobody(
         &self,
+        subject: &Subject,
         password: Secret<String>,
-    ) -> impl Future<Output = Result<bool, QueueFull>> + Send + 'static {
+    ) -> impl Future<Output = Result<bool, QueueFull>> + Send + 'static + use<> {
         let (answer, answered) = oneshot::channel();
-        let hash = self.dummy();
+        let hash = self.shared.decoys().of_nobody(subject);
         outcome(self.push(Job::VerifyNobody { hash, password, answer }), answered)
     }
 
@@ -106,13 +131,10 @@ impl PasswordPool {
         outcome(self.push(Job::Hash { password, answer }), answered)
     }
 
-    /// Verifies the passwords of nobody against `hash` from now on: one as costly as those of the table in use.
-    pub fn set_dummy(&self, hash: Secret<String>) {
-        *self.shared.dummy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(hash);
-    }
-
-    fn dummy(&self) -> Arc<Secret<String>> {
-        Arc::clone(&self.shared.dummy.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes the hashes that users have, in an order that stays: the passwords of nobody are verified against such from now
+    /// on.
+    pub fn resemble(&self, hashes: Vec<Secret<String>>) {
+        *self.shared.decoys() = Decoys::of(hashes);
     }
 
     /// How many jobs wait for a thread.
@@ -150,6 +172,10 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn decoys(&self) -> MutexGuard<'_, Decoys> {
+        self.decoys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The next job, waiting for one; `None` once the pool is gone.
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue();
@@ -176,10 +202,12 @@ impl Job {
     /// Does it and answers; where nobody listens any more, that is all right.
     fn carry_out(self) {
         match self {
-            Self::Verify { hash, dummy, password, answer } => {
+            Self::Verify { hash, common, decoy, password, answer } => {
                 let verdict = formats::verdict(hash.expose(), password.expose());
-                if is_told_by_time(verdict, hash.expose(), dummy.expose()) {
-                    std::hint::black_box(verify(dummy.expose(), password.expose()));
+                // a hash that cannot be verified, as of a user without a password, or a cheap one that hardly anybody has:
+                // a name that answers sooner than others would be known to exist
+                if verdict.is_none() || verdict == Some(false) && !common {
+                    std::hint::black_box(verify(decoy.expose(), password.expose()));
                 }
                 answer.send(verdict.unwrap_or(false)).ok();
             }
@@ -191,17 +219,6 @@ impl Job {
                 answer.send(hash(password.expose())).ok();
             }
         }
-    }
-}
-
-/// Whether a refusal took another time than that of an unknown name, which costs what `dummy` costs: because the hash is
-/// of another make, such as the cheap ones of imported accounts, or because it cannot be verified, as of a user without
-/// a password. The dummy is verified on top then: a name that answers sooner would be known to exist.
-fn is_told_by_time(verdict: Option<bool>, hash: &str, dummy: &str) -> bool {
-    match verdict {
-        Some(true) => false,
-        Some(false) => recipe(hash) != recipe(dummy),
-        None => true,
     }
 }
 
@@ -228,6 +245,10 @@ mod tests {
         Secret::new(text.to_owned())
     }
 
+    fn somebody() -> Subject {
+        Subject::user("somebody")
+    }
+
     fn wait<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
@@ -240,31 +261,16 @@ mod tests {
     #[test]
     fn the_pool_answers_as_the_formats_do() {
         let pool = PasswordPool::start(1).unwrap();
-        assert_eq!(wait(pool.verify(secret(CHEAP), secret("abc"))), Ok(true));
-        assert_eq!(wait(pool.verify(secret(CHEAP), secret("abd"))), Ok(false));
+        assert_eq!(wait(pool.verify(&somebody(), secret(CHEAP), secret("abc"))), Ok(true));
+        assert_eq!(wait(pool.verify(&somebody(), secret(CHEAP), secret("abd"))), Ok(false));
         let made = wait(pool.hash(secret("abc"))).unwrap().unwrap();
-        assert_eq!(wait(pool.verify(made, secret("abc"))), Ok(true));
+        assert_eq!(wait(pool.verify(&somebody(), made, secret("abc"))), Ok(true));
         assert!(matches!(wait(pool.hash(secret("a\0"))), Ok(Err(HashError::Unusable))));
     }
 
     #[test]
-    fn a_wrong_password_costs_no_less_than_an_unknown_name() {
-        let ours = formats::DUMMY;
-        let apr1 = "$apr1$lZL6V/ci$eIMz/iKDkbtys/uU7LEK00";
-        for (name, verdict, hash, dummy, expected) in [
-            ("a right password", Some(true), CHEAP, ours, false),
-            ("one of ours", Some(false), ours, ours, false),
-            ("a cheap hash", Some(false), CHEAP, ours, true),
-            ("another cheap hash", Some(false), apr1, ours, true),
-            ("a foreign table's own kind", Some(false), COSTLY, COSTLY, false),
-            ("one of ours in a foreign table", Some(false), ours, COSTLY, true),
-            ("a cheaper one of the same kind", Some(false), "pbkdf2_sha256$1$salt$AAAA", COSTLY, true),
-            ("no password at all", None, "!", ours, true),
-        ] {
-            assert_eq!(is_told_by_time(verdict, hash, dummy), expected, "{name}");
-        }
+    fn a_refusal_costs_what_another_may() {
         let pool = PasswordPool::start(1).unwrap();
-        pool.set_dummy(secret(COSTLY));
         let took = |answer: &mut dyn FnMut() -> Result<bool, QueueFull>| {
             let clock = crate::clock::Clock::system();
             let times = (0..3).map(|_| {
@@ -274,25 +280,42 @@ mod tests {
             });
             times.min().unwrap()
         };
-        let unknown = took(&mut || wait(pool.verify_nobody(secret("guess"))));
-        let wrong = took(&mut || wait(pool.verify(secret(CHEAP), secret("guess"))));
-        assert!(wrong * 2 > unknown, "{wrong:?} for a wrong password, {unknown:?} for an unknown name");
+        pool.resemble(vec![secret(COSTLY)]);
+        let unknown = took(&mut || wait(pool.verify_nobody(&somebody(), secret("guess"))));
+        for (name, hash) in [("of its own kind", COSTLY), ("a cheap one that nobody else has", CHEAP), ("none", "!")] {
+            let wrong = took(&mut || wait(pool.verify(&somebody(), secret(hash), secret("guess"))));
+            assert!(wrong * 2 > unknown && wrong < unknown * 2, "{name}: {wrong:?}, an unknown name {unknown:?}");
+        }
+        // among cheap ones, which half of the users have, some unknown names are as fast
+        pool.resemble(vec![secret(COSTLY), secret(CHEAP)]);
+        let cheap = took(&mut || wait(pool.verify(&somebody(), secret(CHEAP), secret("guess"))));
+        let names = (0..20).map(|number| Subject::user(format!("nobody-{number}")));
+        let fast = names.filter(|name| took(&mut || wait(pool.verify_nobody(name, secret("guess")))) * 2 < unknown);
+        assert!(cheap * 2 < unknown && (1..20).contains(&fast.count()));
     }
 
     #[test]
     fn nobody_never_matches() {
         let pool = PasswordPool::start(1).unwrap();
-        assert_eq!(wait(pool.verify_nobody(secret(""))), Ok(false));
-        pool.set_dummy(secret(CHEAP));
-        assert_eq!(wait(pool.verify_nobody(secret("abc"))), Ok(false), "not even with the dummy's own password");
+        assert_eq!(wait(pool.verify_nobody(&somebody(), secret(""))), Ok(false));
+        pool.resemble(vec![secret(CHEAP)]);
+        assert_eq!(
+            wait(pool.verify_nobody(&somebody(), secret("abc"))),
+            Ok(false),
+            "not even with the dummy's own password"
+        );
     }
 
     #[test]
     fn the_queue_has_an_end_and_gives_room_for_what_was_given_up() {
         let pool = PasswordPool::start(1).unwrap();
-        let mut kept: Vec<_> = (0..WAITING_MAX).map(|_| pool.verify(secret(COSTLY), secret("x"))).collect();
+        let mut kept: Vec<_> =
+            (0..WAITING_MAX).map(|_| pool.verify(&somebody(), secret(COSTLY), secret("x"))).collect();
         // the thread takes one or none meanwhile, so that of two more one at least is refused
-        let refused = [pool.verify(secret(CHEAP), secret("abc")), pool.verify(secret(CHEAP), secret("abc"))];
+        let refused = [
+            pool.verify(&somebody(), secret(CHEAP), secret("abc")),
+            pool.verify(&somebody(), secret(CHEAP), secret("abc")),
+        ];
         let refused = refused.into_iter().map(|future| {
             let mut future = Box::pin(future);
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -301,14 +324,18 @@ mod tests {
         assert!(refused.filter(|&refused| refused).count() >= 1);
         assert!(pool.waiting() >= WAITING_MAX - 1 && pool.waiting() <= WAITING_MAX);
         kept.clear();
-        assert_eq!(wait(pool.verify(secret(CHEAP), secret("abc"))), Ok(true), "and the given up are skipped");
+        assert_eq!(
+            wait(pool.verify(&somebody(), secret(CHEAP), secret("abc"))),
+            Ok(true),
+            "and the given up are skipped"
+        );
         assert_eq!(pool.waiting(), 0);
     }
 
     #[test]
     fn a_pool_that_is_gone_leaves_nobody_waiting() {
         let pool = PasswordPool::start(1).unwrap();
-        let waiting: Vec<_> = (0..8).map(|_| pool.verify(secret(COSTLY), secret("x"))).collect();
+        let waiting: Vec<_> = (0..8).map(|_| pool.verify(&somebody(), secret(COSTLY), secret("x"))).collect();
         drop(pool);
         let last = waiting.into_iter().last().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -194,9 +194,7 @@ fn parts(
         Arc::new(SqlStore::open(&snapshot.store, &snapshot.tables, background.clone(), clock.clone(), observe)?);
     let keys = background.block_on(Keys::load(Arc::clone(&store) as Arc<dyn Store>, clock.clone()))?;
     let passwords = PasswordPool::start(PasswordPool::default_threads())?;
-    if let Some(hash) = background.block_on(store.usual_hash())? {
-        passwords.set_dummy(hash);
-    }
+    passwords.resemble(background.block_on(store.hashes_in_use())?);
     let audit = Audit::new(lines.clone(), clock.clone());
     audit.switch(snapshot.log.audit);
     Ok(Parts {
@@ -265,9 +263,9 @@ fn keep_going(
             if let Err(error) = store.purge(gateway.state().clock.unix()).await {
                 tracing::warn!(%error, "expired tokens not purged");
             }
-            // whose hashes are made anew cost something else after a while
-            if let Ok(Some(hash)) = store.usual_hash().await {
-                passwords.set_dummy(hash);
+            // users come, and hashes that are made anew cost something else
+            if let Ok(hashes) = store.hashes_in_use().await {
+                passwords.resemble(hashes);
             }
         }
     };

@@ -25,7 +25,7 @@ pub use self::open::ServerUrl;
 
 use self::engine::{Engine, Pool, Tx, query};
 use self::errors::unavailable;
-use self::relations::Relations;
+use self::relations::{Foreign, Relations};
 use super::rows::{REFRESH, change, digest_column, key, list, listing, subject};
 use super::statements::{
     RefreshRow, end_family, end_sessions, insert_key, insert_refresh, insert_token, last_change, note, refresh_row,
@@ -80,9 +80,10 @@ const ACCOUNTS_MAX: i64 = 100_000;
 /// For how long a family that an operator revokes stays revoked at least, in seconds: access JWTs may outlive it.
 const FAMILY_REVOKED_SECONDS: i64 = 86_400;
 
-/// Rows that one token in clear text may find, and hashes that are looked at to know what they usually are.
+/// Rows that one token in clear text may find, and hashes from each end of the users' table that are looked at to know of
+/// what makes they are.
 const ALIKE_MAX: i64 = 64;
-const HASHES_SEEN: i64 = 200;
+const HASHES_SEEN: i64 = 1_000;
 
 type Observe = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
 
@@ -166,15 +167,30 @@ impl SqlStore {
         })
     }
 
-    /// A hash such as most of the users have whose table is another application's; `None` where there is none, or they
-    /// are in our own. What a password of nobody is verified against should cost as much.
-    pub fn usual_hash(&self) -> Answer<'static, Option<Secret<String>>> {
-        self.run("usual_hash", DEADLINE, |inner| async move {
-            let Some(foreign) = &inner.relations.foreign else { return Ok(None) };
-            let text = format!("SELECT {} AS password_hash FROM {} u LIMIT ?", foreign.password, foreign.table);
-            let rows = query(text).bind(HASHES_SEEN).rows(inner.pool.reading().await?.db()).await?;
-            let hashes: Vec<_> = rows.iter().map(|row| row.maybe_text("password_hash")).collect::<Result<_, _>>()?;
-            Ok(usual(hashes.into_iter().flatten().collect()))
+    /// Hashes that users have: of all of them, or of the oldest and the newest. The oldest first, so that processes on the
+    /// same table see the same one there.
+    pub fn hashes_in_use(&self) -> Answer<'static, Vec<Secret<String>>> {
+        self.run("hashes_in_use", DEADLINE, |inner| async move {
+            let mut hashes = Vec::new();
+            let mut reading = inner.pool.reading().await?;
+            for order in ["ASC", "DESC"] {
+                let text = match &inner.relations.foreign {
+                    Some(Foreign { password, table, id, .. }) => {
+                        format!("SELECT {password} AS password_hash FROM {table} u ORDER BY {id} {order} LIMIT ?")
+                    }
+                    None => format!(
+                        "SELECT password_hash FROM portcullis_accounts WHERE kind = 'user' ORDER BY name {order} LIMIT ?"
+                    ),
+                };
+                let rows = query(text).bind(HASHES_SEEN).rows(reading.db()).await?;
+                for row in &rows {
+                    hashes.extend(row.maybe_text("password_hash")?.map(Secret::new));
+                }
+                if (rows.len() as u64) < HASHES_SEEN.unsigned_abs() {
+                    break;
+                }
+            }
+            Ok(hashes)
         })
     }
 
@@ -247,28 +263,6 @@ impl Inner {
             None => RefreshStanding::Live(token),
         }
     }
-}
-
-/// The kind and cost of a hash: its text without salt and digest.
-pub fn recipe(hash: &str) -> &str {
-    // salt and digest are the last two parts, in bcrypt's the last one; before them stands what it costs
-    let is_bcrypt = ["$2a$", "$2b$", "$2y$"].iter().any(|form| hash.contains(form));
-    let parts = if is_bcrypt { 1 } else { 2 };
-    let mut rest = hash;
-    for _ in 0..parts {
-        rest = rest.rsplit_once('$').map_or("", |(before, _)| before);
-    }
-    rest
-}
-
-/// Of hashes one of the kind and cost that most have.
-fn usual(hashes: Vec<String>) -> Option<Secret<String>> {
-    let mut counts = std::collections::HashMap::<String, usize>::new();
-    for hash in &hashes {
-        *counts.entry(recipe(hash).to_owned()).or_default() += 1;
-    }
-    let (most, _) = counts.into_iter().max_by(|(one, a), (other, b)| a.cmp(b).then_with(|| other.cmp(one)))?;
-    hashes.into_iter().find(|hash| recipe(hash) == most).map(Secret::new)
 }
 
 impl Store for SqlStore {

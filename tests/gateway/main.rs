@@ -30,6 +30,7 @@ mod errors;
 mod identity;
 mod limits;
 mod time;
+mod timing;
 mod endpoints;
 mod oauth;
 mod revocation;
