@@ -12,6 +12,8 @@ FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /var/lib/portcullis --create-home portcullis
 COPY --from=build /portcullis /usr/local/bin/portcullis
+# of Swagger UI, which is in the program
+COPY assets/swagger-ui/LICENSE assets/swagger-ui/NOTICE assets/swagger-ui/swagger-ui-bundle.js.LICENSE.txt /usr/share/doc/portcullis/swagger-ui/
 USER portcullis
 # a place for the store, which the configuration has to name; the configuration is mounted, and read only
 WORKDIR /var/lib/portcullis

@@ -11,6 +11,8 @@ need gcc gcc
 need make make
 need curl curl
 need python3 python3
+need chromium chromium
+need chromedriver chromium-driver
 # Debian has venv and the pip in it as a package of their own
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if ! curl --version 2>/dev/null | grep -q HTTP2; then missing+=(curl); fi
@@ -29,6 +31,16 @@ if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
     cp tests/requirements.txt "$venv/installed.txt"
 fi
 export PORTCULLIS_TEST_PYTHON="$PWD/$venv/bin/python"
+
+# what the pages in docs/ install
+wheels=target/test-wheels
+if ! cmp -s tests/guides.txt "$wheels/downloaded.txt"; then
+    rm -rf "$wheels"
+    "$venv/bin/pip" download --quiet --disable-pip-version-check --only-binary :all: --dest "$wheels" \
+        --requirement tests/guides.txt
+    cp tests/guides.txt "$wheels/downloaded.txt"
+fi
+export PORTCULLIS_TEST_WHEELS="$PWD/$wheels"
 
 # beside real servers, for the tests of the store
 exec tests/databases.sh cargo test --locked "$@"

@@ -81,7 +81,8 @@ impl Meaning {
 
     /// What the gateway answers itself: everybody gets something else than a refusal by the rules.
     pub(super) fn endpoint(endpoint: &Endpoint) -> Self {
-        let Endpoint { path: _, action, fields, reply, status, texts, password_grant } = endpoint;
+        // a file is made of the others
+        let Endpoint { path: _, action, fields, reply, status, texts, password_grant, file: _ } = endpoint;
         let mut names: Vec<_> = fields.iter().collect();
         names.sort();
         let mut action = Fact::new("answer", format!("endpoint {}", action_name(*action)));

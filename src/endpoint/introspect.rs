@@ -1,6 +1,6 @@
 //! `introspect`: what a token is worth now (RFC 7662), for clients with the role `introspect`.
 
-use http::{Response, StatusCode};
+use http::Response;
 use serde_json::{Map, Value};
 
 use super::credentials::unavailable;
@@ -34,7 +34,7 @@ impl Call<'_> {
         let text = members.filled("token")?.ok_or_else(|| members.missing("token"))?;
         let described = self.describe(&Secret::new(text.to_owned())).await?;
         let members = described.unwrap_or_else(|| Map::from_iter([("active".to_owned(), false.into())]));
-        Ok(self.answer(StatusCode::OK, members))
+        Ok(self.answer(members))
     }
 
     async fn describe(&self, text: &Secret<String>) -> Result<Option<Map<String, Value>>, Rejection> {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use http::header::{ACCEPT, AUTHORIZATION};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response};
 
 use super::credentials::principal;
 use super::issue::Grant;
-use super::template::Reply;
 use super::{Call, Incoming};
 use crate::principal::SubjectKind;
 use crate::rejection::Rejection;
@@ -40,10 +39,10 @@ impl Call<'_> {
 
     async fn logged_in(&self, account: &Account) -> Result<Response<Body>, Rejection> {
         self.happened("login", Some(&account.subject), &[]);
-        let reply = self.reply(Reply::of_tokens);
+        let reply = self.endpoint.reply();
         let grant = Grant::of(account);
         let tokens = self.issue(&grant, reply.issues()).await?;
-        Ok(self.answer(StatusCode::OK, reply.render(&tokens.values(&grant.principal))))
+        Ok(self.answer(reply.render(&tokens.values(&grant.principal))))
     }
 }
 

@@ -107,6 +107,7 @@ mod tests {
             status: None,
             texts: Arc::new(Texts::default()),
             password_grant: false,
+            file: None,
         }
     }
 

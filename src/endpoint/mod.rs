@@ -18,6 +18,9 @@ pub mod introspect;
 pub mod register;
 pub mod password;
 pub mod metadata;
+pub mod file;
+pub mod openapi;
+pub mod docs;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +47,7 @@ use crate::store::changes::Changes;
 use crate::store::{Change, Store};
 use crate::wire::body::Body;
 
+use file::{File, Kept};
 use members::Members;
 use template::Reply;
 
@@ -70,6 +74,10 @@ pub enum Action {
     Jwks,
     /// RFC 8414.
     Metadata,
+    /// The endpoints as an `OpenAPI` 3.1 document.
+    Openapi,
+    /// A page on which they can be read and tried out.
+    Docs,
 }
 
 /// One entry of `endpoints`, compiled.
@@ -89,6 +97,8 @@ pub struct Endpoint {
     pub texts: Arc<Texts>,
     /// Whether `oauth_token` offers the password grant.
     pub password_grant: bool,
+    /// What `openapi` and `docs` answer with.
+    pub file: Option<Arc<File>>,
 }
 
 /// The endpoints of a snapshot, by exact path.
@@ -194,7 +204,9 @@ impl Service {
         asked: Asked<'_>,
         request: Request<Body>,
     ) -> Result<Response<Body>, Rejection> {
-        self.limits.address(asked.address).map_err(Rejection::RateLimited)?;
+        if endpoint.is_paid_for() {
+            self.limits.address(asked.address).map_err(Rejection::RateLimited)?;
+        }
         let (head, body) = request.into_parts();
         endpoint.action.takes(&head.method)?;
         let members = if head.method == Method::POST {
@@ -216,11 +228,59 @@ impl Service {
             Action::ChangePassword => call.change_password(&incoming).await,
             Action::Jwks => Ok(call.jwks(&incoming)),
             Action::Metadata => Ok(call.metadata(&incoming)),
+            Action::Openapi | Action::Docs => call.file(&incoming),
         }
     }
 }
 
+impl Endpoint {
+    /// The configured reply, or the action's own; one without members where an RFC says what it is.
+    pub fn reply(&self) -> Cow<'_, Reply> {
+        self.reply.as_ref().map_or_else(|| Cow::Owned(self.action.reply()), Cow::Borrowed)
+    }
+
+    /// The status of success.
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or(match self.action {
+            Action::Register => StatusCode::CREATED,
+            Action::Login
+            | Action::ClientLogin
+            | Action::Refresh
+            | Action::OauthToken
+            | Action::Revoke
+            | Action::Introspect
+            | Action::ChangePassword
+            | Action::Jwks
+            | Action::Metadata
+            | Action::Openapi
+            | Action::Docs => StatusCode::OK,
+        })
+    }
+
+    /// Whether a request draws on the budget of its address. The parts of a page do not: they are the same for everyone,
+    /// come several at a time, and are kept by whoever has had them.
+    pub fn is_paid_for(&self) -> bool {
+        self.file.as_ref().is_none_or(|file| file.kept() == Kept::WhileSame)
+    }
+}
+
 impl Action {
+    /// The reply where none is configured.
+    fn reply(self) -> Reply {
+        match self {
+            Self::Login | Self::ClientLogin | Self::Refresh => Reply::of_tokens(),
+            Self::Register => Reply::of_message("User registered successfully"),
+            Self::ChangePassword => Reply::of_message("Password changed successfully"),
+            Self::Revoke
+            | Self::OauthToken
+            | Self::Introspect
+            | Self::Jwks
+            | Self::Metadata
+            | Self::Openapi
+            | Self::Docs => Reply::of_nothing(),
+        }
+    }
+
     /// Whether it is asked for by this method.
     ///
     /// # Errors
@@ -234,7 +294,7 @@ impl Action {
         match self {
             // GET for a login by `Authorization: Basic`, as browsers ask for
             Self::Login => &[Method::GET, Method::POST],
-            Self::Jwks | Self::Metadata => &[Method::GET, Method::HEAD],
+            Self::Jwks | Self::Metadata | Self::Openapi | Self::Docs => &[Method::GET, Method::HEAD],
             Self::ClientLogin
             | Self::Refresh
             | Self::OauthToken
@@ -252,7 +312,7 @@ impl Action {
             Self::Refresh => &[Scheme::Bearer],
             Self::ChangePassword => &[Scheme::Basic, Scheme::Bearer],
             Self::Revoke => &[Scheme::Basic, Scheme::Token, Scheme::Bearer],
-            Self::Register | Self::Jwks | Self::Metadata => &[],
+            Self::Register | Self::Jwks | Self::Metadata | Self::Openapi | Self::Docs => &[],
         }
         .iter()
         .copied()
@@ -270,21 +330,16 @@ impl Action {
             | Self::Introspect
             | Self::Register
             | Self::ChangePassword => "POST",
-            Self::Jwks | Self::Metadata => "GET, HEAD",
+            Self::Jwks | Self::Metadata | Self::Openapi | Self::Docs => "GET, HEAD",
         })
     }
 }
 
 impl Call<'_> {
-    /// The configured reply, or the action's own.
-    fn reply(&self, default: fn() -> Reply) -> Cow<'_, Reply> {
-        self.endpoint.reply.as_ref().map_or_else(|| Cow::Owned(default()), Cow::Borrowed)
-    }
-
     /// An answer that nobody may keep (RFC 6749 5.1).
-    fn answer(&self, status: StatusCode, members: Map<String, Value>) -> Response<Body> {
+    fn answer(&self, members: Map<String, Value>) -> Response<Body> {
         let mut response = Response::new(Body::full(Value::Object(members).to_string()));
-        *response.status_mut() = self.endpoint.status.unwrap_or(status);
+        *response.status_mut() = self.endpoint.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -303,12 +358,18 @@ impl Call<'_> {
         let length = HeaderValue::from(text.len());
         let body = if incoming.method == Method::HEAD { Body::empty() } else { Body::full(text) };
         let mut response = Response::new(body);
-        *response.status_mut() = self.endpoint.status.unwrap_or(StatusCode::OK);
+        *response.status_mut() = self.endpoint.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(cached));
         headers.insert(CONTENT_LENGTH, length);
         response
+    }
+
+    /// A file, as it is.
+    fn file(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
+        let file = self.endpoint.file.as_ref().ok_or(Rejection::Internal)?;
+        file.answer(self.endpoint.status(), &incoming.method, &incoming.headers)
     }
 
     /// Tells the audit log.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::Response;
 use serde_json::{Map, Value};
 
 use super::credentials::{Pair, principal};
@@ -110,7 +110,7 @@ impl Call<'_> {
             Some(reply) => reply.render(&tokens.values(principal)),
             None => standard(tokens, scope),
         };
-        self.answer(StatusCode::OK, members)
+        self.answer(members)
     }
 }
 

@@ -1,11 +1,11 @@
 //! `change_password`: a user who proves who they are, and the old password once more, gets a new one; all their sessions
 //! end.
 
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::credentials::{Pair, unavailable};
 use super::register::check_password;
-use super::template::{Reply, Values};
+use super::template::Values;
 use super::{Call, Incoming};
 use crate::authenticate::Visit;
 use crate::principal::SubjectKind;
@@ -44,8 +44,8 @@ impl Call<'_> {
         revoked.with_label_values(&["refresh"]).inc_by(ended.refresh);
         self.note(&Change::Subject(subject.clone()));
         self.happened("password_changed", Some(&subject), &[]);
-        let reply = self.reply(|| Reply::of_message("Password changed successfully"));
+        let reply = self.endpoint.reply();
         let values = Values { principal: Some(&identity.principal), ..Values::none() };
-        Ok(self.answer(StatusCode::OK, reply.render(&values)))
+        Ok(self.answer(reply.render(&values)))
     }
 }

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::credentials::{principal, unavailable};
 use super::found::is_jwt;
 use super::issue::{Grant, Made, Tokens, scope_text, seconds};
-use super::template::{Reply, What};
+use super::template::What;
 use super::{Call, Incoming, replay};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
@@ -78,7 +78,7 @@ pub(super) struct Redeemed {
 impl Call<'_> {
     /// A refresh token to new tokens.
     pub(super) async fn refresh(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
-        let reply = self.reply(Reply::of_tokens);
+        let reply = self.endpoint.reply();
         let redemption = Redemption { text: presented(incoming)?, client: None, scopes: None, what: reply.issues() };
         let redeemed = self.redeem(redemption).await.map_err(|why| match why {
             Unredeemed::Refused(fault) => Rejection::RefreshFailed(fault),
@@ -86,7 +86,7 @@ impl Call<'_> {
             Unredeemed::Scope => Rejection::Internal,
             Unredeemed::Otherwise(rejection) => rejection,
         })?;
-        Ok(self.answer(StatusCode::OK, reply.render(&redeemed.tokens.values(&redeemed.principal))))
+        Ok(self.answer(reply.render(&redeemed.tokens.values(&redeemed.principal))))
     }
 
     /// New tokens for a refresh token.

@@ -1,10 +1,10 @@
 //! `register`: a new user, with the role that the configuration gives, whatever else the body says.
 
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::credentials::unavailable;
 use super::issue::Grant;
-use super::template::{Reply, Values};
+use super::template::Values;
 use super::{Call, Incoming, Settings};
 use crate::authenticate::password::{HashError, QueueFull};
 use crate::principal::Subject;
@@ -52,14 +52,14 @@ impl Call<'_> {
     }
 
     async fn registered(&self, subject: Subject) -> Result<Response<Body>, Rejection> {
-        let Some(reply) = &self.endpoint.reply else {
-            let reply = Reply::of_message("User registered successfully");
-            return Ok(self.answer(StatusCode::CREATED, reply.render(&Values::none())));
-        };
+        let reply = self.endpoint.reply();
+        if self.endpoint.reply.is_none() {
+            return Ok(self.answer(reply.render(&Values::none())));
+        }
         let account = self.service.store.account(subject).await.map_err(unavailable)?.ok_or(Rejection::Internal)?;
         let grant = Grant::of(&account);
         let tokens = self.issue(&grant, reply.issues()).await?;
-        Ok(self.answer(StatusCode::CREATED, reply.render(&tokens.values(&grant.principal))))
+        Ok(self.answer(reply.render(&tokens.values(&grant.principal))))
     }
 
     /// The hash of a new password that [`check_password`] let pass.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::credentials::unavailable;
 use super::found::Found;
 use super::issue::seconds;
-use super::template::{Reply, Values};
+use super::template::Values;
 use super::{Call, Incoming};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
@@ -69,8 +69,8 @@ impl Call<'_> {
                 self.revoked(if kind == JwtKind::Access { "access" } else { "refresh" }, &claims.subject);
             }
         }
-        let reply = self.reply(Reply::of_nothing);
-        Ok(self.answer(StatusCode::OK, reply.render(&Values::none())))
+        let reply = self.endpoint.reply();
+        Ok(self.answer(reply.render(&Values::none())))
     }
 
     async fn end_jwt(&self, claims: &Claims, extent: Extent) -> Result<(), Rejection> {

@@ -1,5 +1,6 @@
 //! Endpoints: by path, with compiled replies and the texts of their refusals.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -7,26 +8,51 @@ use serde_json::{Map, Value};
 use super::super::decode::Placed;
 use super::super::model::endpoints::{Endpoint as Model, OPAQUE_LOGIN, STANDARD, opaque_reply};
 use super::super::model::settings;
-use super::super::report::Report;
+use super::super::report::{Place, Report};
+use crate::endpoint::openapi::{self, Terms};
 use crate::endpoint::template::Reply;
-use crate::endpoint::{Action, Endpoint, Endpoints};
+use crate::endpoint::{self, Action, Endpoint, Endpoints, docs};
 use crate::rejection::Texts;
 
-pub(super) fn compile(models: Option<Vec<Model>>, texts: &Texts, report: &mut Report) -> Endpoints {
-    let Some(models) = models else { return standard(texts) };
-    let mut endpoints = Endpoints::new();
+pub(super) fn compile(
+    models: Option<Vec<Model>>,
+    texts: &Texts,
+    tokens: Option<&endpoint::Settings>,
+    report: &mut Report,
+) -> Endpoints {
+    let mut found = match models {
+        Some(models) => given(models, texts, report),
+        None => standard(texts),
+    };
+    // without them something was wrong, and there is no snapshot
+    if let Some(tokens) = tokens {
+        documented(&mut found, &Terms { tokens, texts }, report);
+    }
+    found.into_iter().map(|(path, Found { endpoint, .. })| (path, Arc::new(endpoint))).collect()
+}
+
+/// An endpoint, and where it stands in the file.
+struct Found {
+    endpoint: Endpoint,
+    place: Option<Place>,
+}
+
+/// By path, in the order of paths.
+type ByPath = BTreeMap<Box<str>, Found>;
+
+fn given(models: Vec<Model>, texts: &Texts, report: &mut Report) -> ByPath {
+    let mut found = ByPath::new();
     for model in models {
         let place = model.path.place;
         let endpoint = compile_endpoint(model, texts, report);
-        let path: Box<str> = (*endpoint.path).into();
-        if endpoints.insert(path, Arc::new(endpoint)).is_some() {
+        if found.insert((*endpoint.path).into(), Found { endpoint, place: Some(place) }).is_some() {
             report.add(place, "another endpoint has this path already");
         }
     }
-    endpoints
+    found
 }
 
-fn standard(texts: &Texts) -> Endpoints {
+fn standard(texts: &Texts) -> ByPath {
     let texts = Arc::new(Texts { oauth: true, ..texts.clone() });
     let endpoints = STANDARD.into_iter().map(|(path, action)| {
         let reply = (path == OPAQUE_LOGIN).then(opaque_reply).and_then(|members| Reply::compile(members).ok());
@@ -38,10 +64,43 @@ fn standard(texts: &Texts) -> Endpoints {
             status: None,
             texts: Arc::clone(&texts),
             password_grant: false,
+            file: None,
         };
-        (path.into(), Arc::new(endpoint))
+        (path.into(), Found { endpoint, place: None })
     });
     endpoints.collect()
+}
+
+/// Gives `openapi` and `docs` what they answer with, and the page of `docs` its parts.
+fn documented(found: &mut ByPath, terms: &Terms<'_>, report: &mut Report) {
+    let endpoints = found.values().map(|found| &found.endpoint);
+    let served: Vec<_> = endpoints.clone().filter(|endpoint| endpoint.action.is_file()).cloned().collect();
+    if served.is_empty() {
+        return;
+    }
+    let document = openapi::document(endpoints, terms);
+    for endpoint in served {
+        let files = if endpoint.action == Action::Docs {
+            docs::files(&endpoint.path, &document)
+        } else {
+            vec![((*endpoint.path).into(), openapi::file(&document))]
+        };
+        for (path, file) in files {
+            let part = Endpoint { file: Some(Arc::new(file)), ..endpoint.clone() };
+            match found.get(&path) {
+                // another one of the same document is as good
+                Some(other) if *path != *endpoint.path && other.endpoint.action == Action::Openapi => {}
+                Some(Found { place: Some(place), .. }) if *path != *endpoint.path => {
+                    report.add(*place, format!("a part of the page at `{}` has this path", endpoint.path));
+                }
+                Some(Found { place, .. }) => {
+                    let place = *place;
+                    found.insert(path, Found { endpoint: part, place });
+                }
+                None => drop(found.insert(path, Found { endpoint: part, place: None })),
+            }
+        }
+    }
 }
 
 fn compile_endpoint(model: Model, texts: &Texts, report: &mut Report) -> Endpoint {
@@ -57,6 +116,7 @@ fn compile_endpoint(model: Model, texts: &Texts, report: &mut Report) -> Endpoin
         status: model.status,
         texts: Arc::new(texts),
         password_grant: model.password_grant,
+        file: None,
     }
 }
 

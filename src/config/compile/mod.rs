@@ -99,7 +99,7 @@ pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<S
     let schemes = model.auth.schemes;
     let auth = auth_settings(model.auth, subject_is_id, files, report);
     let tokens = token_settings(model.tokens, model.passwords, report);
-    let endpoints = endpoints::compile(model.endpoints, &model.texts, report);
+    let endpoints = endpoints::compile(model.endpoints, &model.texts, tokens.as_ref(), report);
     let names = upstreams::Names::of(&model.upstreams);
     let routes = routes::compile(model.routes, &names, schemes, &model.identity, report);
     let upstreams = upstreams::compile(model.upstreams, files, report);

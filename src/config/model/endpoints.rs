@@ -32,7 +32,7 @@ pub struct Endpoint {
 }
 
 /// The actions by their names in the file.
-pub const ACTIONS: [(&str, Action); 10] = [
+pub const ACTIONS: [(&str, Action); 12] = [
     ("login", Action::Login),
     ("client_login", Action::ClientLogin),
     ("refresh", Action::Refresh),
@@ -43,6 +43,8 @@ pub const ACTIONS: [(&str, Action); 10] = [
     ("change_password", Action::ChangePassword),
     ("jwks", Action::Jwks),
     ("metadata", Action::Metadata),
+    ("openapi", Action::Openapi),
+    ("docs", Action::Docs),
 ];
 
 /// The name of an action in the file.
@@ -56,7 +58,7 @@ impl Endpoint {
         let keys = &["path", "action", "fields", "reply", "status", "errors", "password_grant"];
         let section = Section::open(node, "an endpoint", keys, &[], report)?;
         let path = section.required("path", report, path);
-        let action = section.required("action", report, action);
+        let action = section.required("action", report, decode::one_of(&ACTIONS));
         let fields = match (section.node("fields"), action) {
             (Some(node), Some(action)) => fields(node, action, report),
             (Some(_) | None, _) => Vec::new(),
@@ -110,16 +112,6 @@ const fn is_plain(byte: u8) -> bool {
         || matches!(byte, b'*' | b'+' | b',' | b'=' | b':' | b'@')
 }
 
-fn action(node: &Node, report: &mut Report) -> Option<Action> {
-    for later in ["openapi", "docs"] {
-        if decode::is_word(node, later) {
-            report.add(node.place, format!("`action: {later}` is not available yet"));
-            return None;
-        }
-    }
-    decode::one_of(&ACTIONS)(node, report)
-}
-
 /// The members whose names may be chosen; those of RFC 6749, 7009 and 7662 may not.
 const fn members(action: Action) -> &'static [&'static str] {
     match action {
@@ -127,7 +119,13 @@ const fn members(action: Action) -> &'static [&'static str] {
         Action::ClientLogin => &["client_id", "client_secret"],
         Action::Refresh => &["refresh_token"],
         Action::ChangePassword => &["password", "new_password"],
-        Action::OauthToken | Action::Revoke | Action::Introspect | Action::Jwks | Action::Metadata => &[],
+        Action::OauthToken
+        | Action::Revoke
+        | Action::Introspect
+        | Action::Jwks
+        | Action::Metadata
+        | Action::Openapi
+        | Action::Docs => &[],
     }
 }
 
@@ -136,7 +134,7 @@ fn fields(node: &Node, action: Action, report: &mut Report) -> Vec<(Box<str>, Bo
     let members = members(action);
     for (standard, name) in decode::entries(node, report) {
         if members.is_empty() {
-            report.add(standard.place, "the members of this action are fixed by its RFC");
+            report.add(standard.place, "the members of this action are fixed");
         } else if !members.contains(&standard.value) {
             report.unknown(standard.place, "request member", standard.value, members.iter().copied());
         }
@@ -157,14 +155,14 @@ fn forbid_reply(action: Action, place: Place, report: &mut Report) {
         | Action::Register
         | Action::ChangePassword
         | Action::Revoke => {}
-        Action::OauthToken | Action::Introspect | Action::Jwks | Action::Metadata => {
-            report.add(place, "the reply of this action is fixed by its RFC");
+        Action::OauthToken | Action::Introspect | Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs => {
+            report.add(place, "the reply of this action is fixed");
         }
     }
 }
 
 /// The standard endpoints: path and action.
-pub const STANDARD: [(&str, Action); 10] = [
+pub const STANDARD: [(&str, Action); 12] = [
     ("/oauth/token", Action::OauthToken),
     ("/oauth/revoke", Action::Revoke),
     ("/oauth/introspect", Action::Introspect),
@@ -175,6 +173,8 @@ pub const STANDARD: [(&str, Action); 10] = [
     ("/auth/change-password", Action::ChangePassword),
     ("/.well-known/jwks.json", Action::Jwks),
     ("/.well-known/oauth-authorization-server", Action::Metadata),
+    ("/auth/openapi.json", Action::Openapi),
+    ("/auth/docs", Action::Docs),
 ];
 
 /// The standard endpoint that replies with an opaque token.

@@ -118,6 +118,7 @@ pub(super) fn endpoint(action: Action) -> Endpoint {
         status: None,
         texts: Arc::new(Texts::default()),
         password_grant: false,
+        file: None,
     }
 }
 
