@@ -6,7 +6,6 @@
 pub mod diff;
 pub mod explain;
 pub mod expectations;
-mod meaning;
 mod request;
 
 use std::sync::Arc;

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
+use http::header::{HOST, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
+use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
 use crate::authenticate::{Authenticator, Caller, Recent, Visit};
@@ -30,7 +31,6 @@ use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::rejection::{Audience, Format, Rejection, Texts};
 use crate::route::cors::Grant;
 use crate::route::{Allow, Route};
-use crate::wire::accept;
 use crate::wire::body::Body;
 use crate::wire::forwarded::{self, X_REQUEST_ID};
 use crate::wire::target::Target;
@@ -310,8 +310,11 @@ impl Current {
 }
 
 impl Handler for Worker {
-    async fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> Response<Body> {
-        let (mut head, body) = request.into_parts();
+    async fn handle(&self, peer: &Rc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        let lingers = request.version() == Version::HTTP_2;
+        let (mut head, incoming) = request.into_parts();
+        let body = Body::streamed(incoming);
+        let body = if lingers { body.lingering() } else { body };
         let current = self.current();
         let snapshot = &**current.snapshot;
         let mut exchange = self.open(&current, peer, &head.method, &head.headers);
@@ -320,7 +323,7 @@ impl Handler for Worker {
             Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
             Err(rejection) => {
                 let metrics = &self.0.gateway.state.metrics;
-                refuse(&rejection, &voice, format(&head.headers), snapshot, exchange, metrics)
+                refuse(&rejection, &voice, Format::of(&head.headers), snapshot, exchange, metrics)
             }
         }
     }
@@ -391,18 +394,6 @@ fn no_content() -> Response<Body> {
 fn host_field(head: &request::Parts) -> HeaderValue {
     let own = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     own.or_else(|| head.headers.get(HOST).cloned()).unwrap_or_else(|| HeaderValue::from_static(""))
-}
-
-/// The form in which a caller of these fields reads a refusal.
-fn format(headers: &HeaderMap) -> Format {
-    let is = |name, test: fn(&[u8]) -> bool| headers.get(name).is_some_and(|value| test(value.as_bytes()));
-    if is(CONTENT_TYPE, |value| value.starts_with(b"application/grpc")) {
-        Format::Grpc
-    } else if is(ACCEPT, accept::prefers_problem) {
-        Format::Problem
-    } else {
-        Format::Json
-    }
 }
 
 /// A body that is not longer than it may be; forwarding bounds its stalls.

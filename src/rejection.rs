@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode as S};
 use serde_json::{Map, Value};
 
 use crate::principal::{Scheme, SchemeSet};
+use crate::wire::accept;
 use crate::wire::challenge::{Challenge, challenge};
 
 /// Why a token was refused; for the log, and for `errors.messages` as `invalid_token.<name>`.
@@ -217,6 +218,20 @@ pub enum Format {
     Problem,
     /// `grpc-status` and `grpc-message`, for a caller of gRPC.
     Grpc,
+}
+
+impl Format {
+    /// The one that a caller of these fields reads.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let is = |name, test: fn(&[u8]) -> bool| headers.get(name).is_some_and(|value| test(value.as_bytes()));
+        if is(CONTENT_TYPE, |value| value.starts_with(b"application/grpc")) {
+            Self::Grpc
+        } else if is(ACCEPT, accept::prefers_problem) {
+            Self::Problem
+        } else {
+            Self::Json
+        }
+    }
 }
 
 /// To whom a refusal is said, and how.

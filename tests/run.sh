@@ -9,6 +9,7 @@ missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need gcc gcc
 need make make
+need git git
 need curl curl
 need python3 python3
 need chromium chromium

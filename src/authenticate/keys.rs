@@ -466,6 +466,11 @@ impl KeyRing {
         json!({ "keys": keys })
     }
 
+    /// Each key's id and algorithm, the signing one first.
+    pub fn names(&self) -> impl Iterator<Item = (&str, Algorithm)> {
+        self.0.iter().map(|key| (&*key.id, key.algorithm))
+    }
+
     /// The algorithms of the ring, each once, the signing one first.
     pub fn algorithms(&self) -> Vec<Algorithm> {
         let mut found = Vec::new();
@@ -478,7 +483,7 @@ impl KeyRing {
     }
 
     /// Of all that decides what the ring verifies; not to be printed, since an HMAC secret could be guessed from it.
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
+    pub fn fingerprint(&self) -> [u8; 32] {
         let all: Vec<u8> = self.0.iter().flat_map(|key| key.fingerprint).collect();
         let mut out = [0; 32];
         out.copy_from_slice(digest(&SHA256, &all).as_ref());

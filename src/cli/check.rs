@@ -7,12 +7,11 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use super::BROKEN;
+use super::output::{complain, print};
 use crate::config::report::{Problem, Problems, Severity};
 use crate::config::{self, Environment, Snapshot};
 use crate::decision::expectations;
-
-/// There is no file to judge.
-const USAGE: u8 = 2;
 
 /// How problems are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -31,22 +30,23 @@ pub enum Format {
 /// Prints all problems and answers 1, or that there are none and 0; 2 where the file cannot be read at all. Warnings do
 /// not change the answer. In text, what is wrong goes to standard error; the other formats are one document on standard
 /// output.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command")]
 pub fn check(path: &Path, format: Format) -> ExitCode {
     let verdict = judge(path);
-    match format {
+    let text = match format {
         Format::Text => {
-            eprint!("{}{}", verdict.errors, verdict.warnings);
-            if let Some(summary) = &verdict.summary {
-                println!("{summary}");
-            }
+            complain(&format!("{}{}", verdict.errors, verdict.warnings));
+            verdict.summary.as_ref().map(|summary| format!("{summary}\n")).unwrap_or_default()
         }
-        Format::Json => println!("{:#}", verdict.problems().map(as_json).collect::<Value>()),
-        Format::Github => print!("{}", verdict.problems().map(as_annotation).collect::<String>()),
-        Format::Sarif => println!("{:#}", sarif(verdict.problems())),
+        Format::Json => format!("{:#}\n", verdict.problems().map(as_json).collect::<Value>()),
+        Format::Github => verdict.problems().map(as_annotation).collect::<String>(),
+        Format::Sarif => format!("{:#}\n", sarif(verdict.problems())),
+    };
+    if let Err(error) = print(&text) {
+        complain(&format!("portcullis: {error}\n"));
+        return ExitCode::from(BROKEN);
     }
     match verdict {
-        Verdict { errors, .. } if errors.is_unreadable() => ExitCode::from(USAGE),
+        Verdict { errors, .. } if errors.is_unreadable() => ExitCode::from(BROKEN),
         Verdict { summary: Some(_), .. } => ExitCode::SUCCESS,
         Verdict { summary: None, .. } => ExitCode::FAILURE,
     }
@@ -120,11 +120,21 @@ fn as_annotation(problem: &Problem) -> String {
     format!("{line}::{}\n", data(&format!("{}{hint}", problem.message)))
 }
 
+/// A path as a URI reference (RFC 3986 4.1): what would end it or begin something else is escaped.
+fn uri(path: &str) -> String {
+    let escaped = percent_encoding::utf8_percent_encode(path, NOT_OF_A_PATH).to_string();
+    if path.starts_with('/') { format!("file://{escaped}") } else { escaped }
+}
+
+/// All but the unreserved characters and `/`.
+const NOT_OF_A_PATH: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
 fn sarif<'p>(problems: impl Iterator<Item = &'p Problem>) -> Value {
     let results: Vec<Value> = problems
         .map(|problem| {
             let hint = problem.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default();
-            let mut location = json!({ "artifactLocation": { "uri": problem.file } });
+            let mut location = json!({ "artifactLocation": { "uri": uri(&problem.file) } });
             if let (Some(place), Some(location)) = (problem.place, location.as_object_mut()) {
                 location.insert("region".into(), json!({ "startLine": place.line, "startColumn": place.column }));
             }
@@ -212,6 +222,19 @@ mod tests {
         let result = &document["runs"][0]["results"][1];
         assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startColumn"], 26);
         assert_eq!((&document["version"], &result["level"]), (&json!("2.1.0"), &json!("error")));
+    }
+
+    #[test]
+    fn a_path_in_sarif_is_a_uri_reference() {
+        for (path, expected) in [
+            ("conf/gateway.yaml", "conf/gateway.yaml"),
+            ("a b%.yaml", "a%20b%25.yaml"),
+            ("c:d#e?f.yaml", "c%3Ad%23e%3Ff.yaml"),
+            ("ü.yaml", "%C3%BC.yaml"),
+            ("/etc/x y.yaml", "file:///etc/x%20y.yaml"),
+        ] {
+            assert_eq!(uri(path), expected);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A credential that is given is proved against the store, as a request's would be; nothing else is asked over a network.
 
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Read as _, Write};
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,17 +11,18 @@ use std::sync::Arc;
 
 use clap::Args;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
-use super::BROKEN;
 use super::operator::{CliError, Operator};
+use super::output::{complain, print};
+use super::{BROKEN, load};
 use crate::authenticate::keys::Keys;
 use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{Authenticator, Caller, LookUp, Visit};
 use crate::clock::Clock;
+use crate::config;
 use crate::config::snapshot::Snapshot;
-use crate::config::{self, Environment};
 use crate::decision::Request;
 use crate::decision::explain::{Asker, Question, allow_json, explain as explained, reach, upstream, who_may};
 use crate::limit::Limits;
@@ -64,6 +65,10 @@ pub struct ExplainArguments {
     /// As a caller without credentials
     #[arg(long)]
     anyone: bool,
+    /// With this field, as `Name: value`; may be given several times. With `Origin` and `Access-Control-Request-Method`,
+    /// `OPTIONS` is a preflight
+    #[arg(long, value_name = "FIELD", value_parser = field)]
+    header: Vec<(HeaderName, HeaderValue)>,
     /// From this address
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
@@ -76,22 +81,34 @@ fn scheme(name: &str) -> Result<Scheme, String> {
     Scheme::from_name(name).ok_or_else(|| "expected basic, token or bearer".to_owned())
 }
 
-/// Prints the answer: 0 where the request would pass or, nobody being named, somebody may; 1 where it would be refused.
-#[expect(clippy::print_stderr, reason = "this is a command")]
-pub fn explain(arguments: &ExplainArguments) -> ExitCode {
-    let snapshot = match config::load(&arguments.file, &Environment::of_process()) {
-        Ok(snapshot) => snapshot,
-        Err(problems) => {
-            eprint!("{problems}");
-            return ExitCode::from(BROKEN);
+fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("expected `Name: value`")?;
+    let name: HeaderName = name.parse().map_err(|_| "this is not the name of a field")?;
+    // what they would say is said otherwise, or is about a body, and there is none
+    let instead = match name.as_str() {
+        "host" => Some("the host is a part of the URL"),
+        "authorization" => Some("a credential is given by `--authorization`"),
+        "content-length" | "transfer-encoding" | "upgrade" | "expect" => {
+            Some("what is asked about has no body, nor another protocol")
         }
+        _ => None,
     };
+    if let Some(instead) = instead {
+        return Err(instead.to_owned());
+    }
+    let value = HeaderValue::from_str(value.trim_matches([' ', '\t']));
+    value.map(|value| (name, value)).map_err(|_| "this cannot be the value of a field".to_owned())
+}
+
+/// Prints the answer: 0 where the request would pass or, nobody being named, somebody may; 1 where it would be refused.
+pub fn explain(arguments: &ExplainArguments) -> ExitCode {
+    let Some(snapshot) = load(&arguments.file) else { return ExitCode::from(BROKEN) };
     let answer = match (&arguments.method, &arguments.url) {
         (Some(method), Some(url)) => one(&snapshot, arguments, method, url),
         (Some(_) | None, _) => all(&snapshot, arguments),
     };
     answer.unwrap_or_else(|error| {
-        eprintln!("portcullis: {error}");
+        complain(&format!("portcullis: {error}\n"));
         error.exit_code()
     })
 }
@@ -101,6 +118,11 @@ fn one(snapshot: &Snapshot, arguments: &ExplainArguments, method: &str, url: &st
     let method: Method = method.parse().map_err(|_| CliError::Usage("a method is a word such as GET".to_owned()))?;
     let mut request = Request::parse(&method, url);
     let authorization = authorization(arguments)?;
+    if let Ok(request) = &mut request {
+        for (name, value) in &arguments.header {
+            request.headers.append(name, value.clone());
+        }
+    }
     if let (Ok(request), Some(value)) = (&mut request, &authorization) {
         request.headers.insert(AUTHORIZATION, value.clone());
     }
@@ -121,9 +143,9 @@ fn one(snapshot: &Snapshot, arguments: &ExplainArguments, method: &str, url: &st
         }
     };
     if arguments.json {
-        print(&mut io::stdout(), &format!("{:#}\n", explanation.json()))?;
+        print(&format!("{:#}\n", explanation.json()))?;
     } else {
-        print(&mut io::stdout(), &explanation.to_string())?;
+        print(&explanation.to_string())?;
     }
     Ok(if explanation.is_refused() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -134,10 +156,15 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
         let usage = "expected a method and a URL, or a `--role` or `--user` whose reach is listed";
         return Err(CliError::Usage(usage.to_owned()));
     };
-    let reached = if claim.disabled { Vec::new() } else { reach(snapshot, &claim.principal, arguments.scheme) };
+    let reached = if claim.disabled {
+        Vec::new()
+    } else {
+        let reached = reach(snapshot, &claim.principal, arguments.scheme);
+        reached.map_err(|error| CliError::Usage(error.to_string()))?
+    };
     if arguments.json {
         let list = reached.iter().map(|(route, _)| as_json(snapshot, route)).collect::<Value>();
-        print(&mut io::stdout(), &format!("{list:#}\n"))?;
+        print(&format!("{list:#}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut lines = String::new();
@@ -159,16 +186,8 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
     if reached.is_empty() {
         lines.push_str("nothing\n");
     }
-    print(&mut io::stdout(), &lines)?;
+    print(&lines)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whoever reads may have seen enough (`| head`): that is no failure.
-fn print(output: &mut impl Write, text: &str) -> Result<(), CliError> {
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Io("printing", error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 fn methods(route: &Route) -> Vec<&str> {
@@ -278,33 +297,5 @@ impl Drop for Prover {
     fn drop(&mut self) {
         // what is not closed in order loses nothing, it only leaves more files behind
         self.runtime.block_on(self.store.close()).ok();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Fails as told.
-    struct Broken(ErrorKind);
-
-    impl Write for Broken {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(self.0.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_reader_that_has_seen_enough_is_no_failure() {
-        for (kind, expected) in [(ErrorKind::BrokenPipe, true), (ErrorKind::StorageFull, false)] {
-            assert_eq!(print(&mut Broken(kind), "rules\n").is_ok(), expected, "{kind}");
-        }
-        let mut printed = Vec::new();
-        print(&mut printed, "rules\n").unwrap();
-        assert_eq!(printed, b"rules\n");
     }
 }

@@ -19,6 +19,7 @@ pub mod secrets;
 pub mod accounts;
 pub mod import;
 mod openapi;
+mod output;
 pub mod tokens;
 pub mod keys;
 
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Environment};
+use crate::config::{self, Environment, Snapshot};
 use accounts::{ClientCommand, UserCommand};
 use import::ImportCommand;
 use keys::KeyCommand;
@@ -109,7 +110,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Diff(arguments) => diff::diff(&arguments),
         Command::Test { file, coverage } => test::test(&file, coverage),
-        Command::Schema => schema(),
+        Command::Schema => done(output::print(&format!("{:#}\n", config::schema::schema()))),
         Command::Echo { listen } => echo::echo(listen),
         Command::User(command) => operate(&config, |operator, console| command.run(operator, console)),
         Command::Client(command) => operate(&config, |operator, console| command.run(operator, console)),
@@ -120,32 +121,24 @@ pub fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is a command")]
-fn schema() -> ExitCode {
-    println!("{:#}", config::schema::schema());
-    ExitCode::SUCCESS
+/// The configuration in a file that a command asks; where it is broken, that is said.
+fn load(file: &Path) -> Option<Snapshot> {
+    let loaded = config::load(file, &Environment::of_process());
+    loaded.map_err(|problems| output::complain(&problems.to_string())).ok()
 }
 
 /// Carries out a command on the store of the configuration at `source`.
-#[expect(clippy::print_stderr, reason = "this is where commands say what went wrong")]
 fn operate(source: &Path, command: impl FnOnce(&Operator, &mut Console) -> Result<(), CliError>) -> ExitCode {
-    let snapshot = match config::load(source, &Environment::of_process()) {
-        Ok(snapshot) => snapshot,
-        Err(problems) => {
-            eprint!("{problems}");
-            return ExitCode::from(BROKEN);
-        }
-    };
+    let Some(snapshot) = load(source) else { return ExitCode::from(BROKEN) };
     done(Operator::open(&snapshot).and_then(|operator| command(&operator, &mut Console::standard())))
 }
 
 /// How a command went.
-#[expect(clippy::print_stderr, reason = "this is where commands say what went wrong")]
 fn done(outcome: Result<(), CliError>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("portcullis: {error}");
+            output::complain(&format!("portcullis: {error}\n"));
             error.exit_code()
         }
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::operator::{CliError, Console};
+use super::output;
 use crate::config::report::Report;
 use crate::config::tree::{self, Node, Plain};
 use crate::config::{Environment, load_text, source};
@@ -31,9 +32,7 @@ pub(super) fn import(path: &Path, console: &mut Console) -> Result<(), CliError>
         .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", path.display())))?;
     let text = String::from_utf8(bytes).map_err(|_| CliError::Usage(format!("{}: not UTF-8", path.display())))?;
     let printed = routes(&document(&text, &path.display().to_string())?)?;
-    write!(console.output, "{printed}")
-        .and_then(|()| console.output.flush())
-        .map_err(|error| CliError::Io("printing", error))
+    output::write(&mut *console.output, &printed)
 }
 
 /// JSON or YAML.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
+use super::output::write;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::snapshot::Snapshot;
 use crate::endpoint;
@@ -151,9 +152,8 @@ impl Console {
 
     /// Prints one line. What is not for a terminal is replaced: a name may come from a table that others write.
     pub(super) fn line(&mut self, text: &str) -> Result<(), CliError> {
-        let shown: String =
-            text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
-        writeln!(self.output, "{shown}")
+        // an error where nobody reads on too: it may be a secret, which is shown once
+        writeln!(self.output, "{}", shown(text))
             .and_then(|()| self.output.flush())
             .map_err(|error| CliError::Io("printing", error))
     }
@@ -166,24 +166,31 @@ impl Console {
                 *width = (*width).max(cell.chars().count());
             }
         }
+        let mut text = String::new();
         let mut print = |cells: [&str; N]| {
             let mut line = String::new();
             for (cell, width) in cells.into_iter().zip(widths) {
                 line.push_str(cell);
                 line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count()) + 2));
             }
-            self.line(line.trim_end())
+            text.push_str(&shown(line.trim_end()));
+            text.push('\n');
         };
-        print(head)?;
-        rows.iter().try_for_each(|row| print(row.each_ref().map(String::as_str)))
+        print(head);
+        for row in rows {
+            print(row.each_ref().map(String::as_str));
+        }
+        write(&mut *self.output, &text)
     }
 
     /// Prints a value as indented JSON.
     pub(super) fn json(&mut self, value: &serde_json::Value) -> Result<(), CliError> {
-        writeln!(self.output, "{value:#}")
-            .and_then(|()| self.output.flush())
-            .map_err(|error| CliError::Io("printing", error))
+        write(&mut *self.output, &format!("{value:#}\n"))
     }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Whole seconds, as times in the store are counted.

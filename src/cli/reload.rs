@@ -118,8 +118,8 @@ impl Running {
         self.audited("reloaded", &details);
         let rows = differences.unwrap_or_default();
         for row in rows.iter().take(ROWS_TOLD_MAX) {
-            let (place, gains, loses, changes) =
-                (row.place(), row.gains.join(", "), row.loses.join(", "), row.changes.join("; "));
+            let (place, gains, loses) = (row.place(), row.people(&row.gains), row.people(&row.loses));
+            let changes = row.changes.join("; ");
             tracing::info!(rule = %place, gains = %gains, loses = %loses, changes = %changes, "rule changed");
             let details = [("rule", &*place), ("gains", &gains), ("loses", &loses), ("changes", &changes)];
             self.audited("rule_changed", &details);

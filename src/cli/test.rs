@@ -1,33 +1,37 @@
 //! `portcullis test FILE`: the rules' own tests, each that fails with what the rules do instead, and why.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::BROKEN;
-use crate::config::{self, Environment};
+use super::output::{complain, print};
+use super::{BROKEN, load};
+use crate::config::Snapshot;
 use crate::decision::expectations;
 
 /// Runs all expectations: 0 where all are met, 1 where one is not, 2 where the file is broken.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command")]
 pub fn test(path: &Path, coverage: bool) -> ExitCode {
-    let snapshot = match config::load(path, &Environment::of_process()) {
-        Ok(snapshot) => snapshot,
-        Err(problems) => {
-            eprint!("{problems}");
-            return ExitCode::from(BROKEN);
-        }
-    };
+    let Some(snapshot) = load(path) else { return ExitCode::from(BROKEN) };
     let failed = expectations::problems(&snapshot, &path.display().to_string());
-    print!("{failed}");
     let (all, failing) = (snapshot.expect.len(), failed.count());
-    println!("{}: {} of {all} expectations met", path.display(), all - failing);
+    let mut text = format!("{failed}{}: {} of {all} expectations met\n", path.display(), all - failing);
     if coverage {
-        let untouched = expectations::untouched(&snapshot);
-        let routes = snapshot.routes.routes().len();
-        println!("{} of {routes} routes are touched by an expectation", routes - untouched.len());
-        for route in untouched {
-            println!("    {} (line {})", route.name, route.line);
-        }
+        text.push_str(&covered(&snapshot));
+    }
+    if let Err(error) = print(&text) {
+        complain(&format!("portcullis: {error}\n"));
+        return ExitCode::from(BROKEN);
     }
     if failing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn covered(snapshot: &Snapshot) -> String {
+    let untouched = expectations::untouched(snapshot);
+    let routes = snapshot.routes.routes().len();
+    let mut text = format!("{} of {routes} routes are touched by an expectation\n", routes - untouched.len());
+    for route in untouched {
+        // writing to a text cannot fail
+        writeln!(text, "    {} (line {})", route.name, route.line).ok();
+    }
+    text
 }

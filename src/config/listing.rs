@@ -54,7 +54,7 @@ impl<'s> Listing<'s> {
         }
         let end = start + line.len();
         let near: Vec<_> = self.hidden.iter().filter(|range| range.start < end && start < range.end).collect();
-        let userinfo = userinfo(line);
+        let of_urls = secrets_of_urls(line);
         let mut shown: Vec<char> = Vec::new();
         let mut caret = None;
         let mut masked = false;
@@ -63,8 +63,8 @@ impl<'s> Listing<'s> {
                 caret = Some(shown.len());
             }
             let byte = start + offset;
-            let hidden = near.iter().any(|range| range.contains(&byte))
-                || userinfo.as_ref().is_some_and(|range| range.contains(&offset));
+            let hidden =
+                near.iter().any(|range| range.contains(&byte)) || of_urls.iter().any(|range| range.contains(&offset));
             if !hidden {
                 shown.push(if letter.is_control() { ' ' } else { letter });
             } else if !masked {
@@ -79,11 +79,17 @@ impl<'s> Listing<'s> {
     }
 }
 
-/// `user:password` of a URL in `line`, to its last `@`.
-fn userinfo(line: &str) -> Option<Range<usize>> {
-    let start = line.find("://")? + "://".len();
-    let end = line.rfind('@')?;
-    (start < end).then_some(start..end)
+/// `user:password` of a URL in `line`, to its last `@`, and what follows `password=` in its query.
+fn secrets_of_urls(line: &str) -> Vec<Range<usize>> {
+    let Some(start) = line.find("://").map(|at| at + "://".len()) else { return Vec::new() };
+    let userinfo = line.rfind('@').map(|end| start..end).filter(|range| !range.is_empty());
+    let lower = line.to_ascii_lowercase();
+    let queries = lower.match_indices("password=").map(|(at, name)| {
+        let from = at + name.len();
+        let rest = line.get(from..).unwrap_or_default();
+        from..from + rest.find(['&', '\'', '"', ' ']).unwrap_or(rest.len())
+    });
+    userinfo.into_iter().chain(queries).collect()
 }
 
 /// Whether a value under this key should not be seen.

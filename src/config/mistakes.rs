@@ -5,16 +5,18 @@ use std::path::Path;
 
 use super::tests::{LEAST, OTHER_WAYS, WHOLE};
 use super::tree::{Node, Value};
-use super::{Environment, check_text, load_text, report, tree};
+use super::{Environment, check, load_text, report, tree};
 
 /// What is printed of a file: its problems, or else what is probably a mistake.
-fn told(text: &str) -> String {
+fn told(text: &[u8]) -> String {
     let directory = tempfile::tempdir().unwrap();
-    let printed = match check_text(text, directory.path(), "gateway.yaml", &Environment::default()) {
+    let file = directory.path().join("gateway.yaml");
+    std::fs::write(&file, text).unwrap();
+    let printed = match check(&file, &Environment::default()) {
         Ok((_, warnings)) => warnings.to_string(),
         Err(problems) => problems.to_string(),
     };
-    printed.replace(&directory.path().display().to_string(), "…")
+    printed.replace(&format!("{}/", directory.path().display()), "")
 }
 
 #[test]
@@ -56,6 +58,21 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             format!("bootstrap: {{ users: [{{ name: a, password: {{ file: password.txt }} }}] }}\n{LEAST}"),
         ),
         ("a secret in clear text", format!("bootstrap: {{ clients: [{{ id: a, secret: canary-canary }}] }}\n{LEAST}")),
+        ("a password in a URL", format!("store: postgres://gate:canary-canary@db/gate\n{LEAST}")),
+        (
+            "a password in a URL's query",
+            format!("store: {{ url: 'mysql://db/gate?user=gate&password=canary' }}\n{LEAST}"),
+        ),
+        (
+            "a password in a URL that nothing escapes",
+            format!("store: {{ url: 'postgres://gate:can/ary-canary@db/gate' }}\n{LEAST}"),
+        ),
+        (
+            "a credential that a route sets",
+            route(
+                "    allow: anyone\n    request_headers: { set: { Authorization: Basic canary, X-Api-Key: '${KEY:-canary}' } }",
+            ),
+        ),
         ("a listener without TLS", format!("listeners: [{{ address: '0.0.0.0:80' }}]\n{LEAST}")),
         (
             "an open path below a closed one",
@@ -71,6 +88,12 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             "methods that fall",
             route("    methods: [POST]\n    allow: [admin]\n  - { path: /orders/**, allow: [user], to: orders }"),
         ),
+        (
+            "methods that fall to a route without the scope",
+            route(
+                "    methods: [DELETE]\n    allow: [user]\n    scopes: [w]\n  - { path: /orders/**, allow: [user], to: orders }",
+            ),
+        ),
         ("an expectation of another status", format!("expect: [{{ request: GET /, as: anyone, is: 201 }}]\n{LEAST}")),
         ("an expectation without a method", format!("expect: [{{ request: /a, as: anyone, is: 200 }}]\n{LEAST}")),
         ("a tab", "routes:\n\t- path: /a\n".to_owned()),
@@ -78,8 +101,14 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("a bracket that is not closed", "routes: [a\nb: c\n".to_owned()),
         ("a quote that is not closed", "routes: \"a\n".to_owned()),
         ("a colon in a text", "store: sqlite: a\n".to_owned()),
+        ("a tab beside spaces", "upstreams:\n  a: { builtin: echo }\n\tb: { builtin: echo }\n".to_owned()),
+        ("an indent too deep", "routes:\n  - path: /a\n      allow: anyone\n    to: a\n".to_owned()),
         ("a duplicate key", format!("{LEAST}upstreams: {{}}\n")),
         ("two documents", format!("{LEAST}---\na: b\n")),
+        (
+            "an anchor that is used",
+            LEAST.replace("demo: { builtin: echo }", "demo: &demo { builtin: echo }, other: *demo"),
+        ),
         ("a merge key", format!("a: &x {{ b: c }}\nd: {{ <<: *x }}\n{LEAST}")),
         ("a tag", "routes: !!seq []\n".to_owned()),
         ("an alias of nothing", "routes: *x\n".to_owned()),
@@ -88,8 +117,10 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("nothing at all", String::new()),
         ("a list", "- a\n".to_owned()),
     ] {
-        writeln!(all, "# {mistake}\n{}", told(&text)).unwrap();
+        writeln!(all, "# {mistake}\n{}", told(text.as_bytes())).unwrap();
     }
+    let latin1 = b"upstreams: { b\xfcro: { builtin: echo } }\nroutes: []\n";
+    writeln!(all, "# a file that is not UTF-8\n{}", told(latin1)).unwrap();
     assert!(!all.contains("canary"), "{all}");
     same_as_kept("mistakes.txt", &all);
 }

@@ -12,6 +12,7 @@ pub mod model;
 pub mod compile;
 pub mod snapshot;
 pub mod schema;
+pub mod reach;
 mod warnings;
 
 use std::path::Path;
@@ -49,7 +50,7 @@ fn read(path: &Path) -> Result<(String, String), Problems> {
         Ok(text) => Ok((name, text)),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
-            Err(not_utf8(&name, error.as_bytes().get(..valid).unwrap_or_default()))
+            Err(not_utf8(&name, error.as_bytes(), valid))
         }
     }
 }
@@ -118,13 +119,15 @@ fn understand<'t>(
     }
 }
 
-fn not_utf8(name: &str, valid: &[u8]) -> Problems {
+fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Problems {
+    let shown = String::from_utf8_lossy(bytes);
+    let valid = bytes.get(..valid).unwrap_or_default();
     let line = memchr::memchr_iter(b'\n', valid).count() + 1;
     let last = valid.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
     let column = String::from_utf8_lossy(last).chars().count() + 1;
     let mut report = Report::default();
     report.add_with_hint(Place { line, column }, "a byte here is not UTF-8", "save the file as UTF-8");
-    report.into_problems(name, &Listing::new("", Vec::new()))
+    report.into_problems(name, &Listing::of_broken(&shown))
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 use serde_json::{Map, Value, json};
 
 use super::model::endpoints::ACTIONS;
+use super::model::expect::STATUSES;
 use super::model::settings::CODES;
 use crate::authenticate::keys::Algorithm;
+use crate::forward::Balance;
 use crate::principal::Scheme;
 
 /// What a reference to the environment looks like; it may stand wherever a scalar does.
@@ -154,7 +156,7 @@ fn listener() -> Value {
                 "self_signed",
                 some(text("A host name or an address."), "Made at first start for these names, kept beside the store."),
             ),
-            ("min_version", words("The lowest TLS version. Default: \"1.2\".", &["1.2", "1.3"])),
+            ("min_version", spelt("The lowest TLS version. Default: \"1.2\".", &json!(["1.2", "1.3", 1.2, 1.3]))),
         ],
     );
     mapping(
@@ -476,13 +478,7 @@ fn upstream() -> Value {
         &[],
         vec![
             ("servers", some(text("A URL: http://, https:// or h2c://, a host and a port."), "The servers.")),
-            (
-                "balance",
-                words(
-                    "How one is chosen. Default: least_requests.",
-                    &["least_requests", "round_robin", "random_two_choices"],
-                ),
-            ),
+            ("balance", words("How one is chosen. Default: least_requests.", &Balance::ALL.map(Balance::name))),
             ("health", health),
             ("keep_alive", count("Idle connections kept per worker and server. Default: 64.", 0, 10_000)),
             ("tls", tls),
@@ -498,7 +494,7 @@ fn route() -> Value {
             description,
             &[],
             vec![
-                ("set", named(scalar("The value."), "Set; replaces all fields of that name.")),
+                ("set", named(text("The value."), "Set; replaces all fields of that name.")),
                 ("remove", list(text("A name."), "Removed.")),
             ],
         )
@@ -596,7 +592,7 @@ fn expectation() -> Value {
                 "as",
                 json!({ "description": "Who asks.", "anyOf": [words("Without credentials.", &["anyone"]), principal] }),
             ),
-            ("is", json!({ "description": "The status; 200: it passes.", "enum": [200, 400, 401, 403, 404, 405] })),
+            ("is", status("The status; 200: it passes.")),
         ],
     )
 }
@@ -656,10 +652,6 @@ fn text(description: &str) -> Value {
     json!({ "description": description, "type": "string" })
 }
 
-fn scalar(description: &str) -> Value {
-    json!({ "description": description, "type": ["string", "number", "boolean"] })
-}
-
 fn address() -> Value {
     text("An address with its port, such as 127.0.0.1:8443 or [::]:8443.")
 }
@@ -668,12 +660,23 @@ fn boolean(description: &str) -> Value {
     json!({ "description": description, "anyOf": [{ "type": "boolean" }, reference()] })
 }
 
+/// A text in which a variable stands: what it becomes is not known here.
 fn reference() -> Value {
-    json!({ "type": "string", "pattern": format!("^{REFERENCE}$") })
+    json!({ "type": "string", "pattern": REFERENCE })
 }
 
 fn words(description: &str, words: &[&str]) -> Value {
-    json!({ "description": description, "anyOf": [{ "enum": words }, reference()] })
+    spelt(description, &json!(words))
+}
+
+/// One of these, or a text that becomes one.
+fn spelt(description: &str, values: &Value) -> Value {
+    json!({ "description": description, "anyOf": [{ "enum": values }, reference()] })
+}
+
+fn status(description: &str) -> Value {
+    let numbers = STATUSES.iter().map(|status| json!(status));
+    spelt(description, &numbers.chain(STATUSES.iter().map(|status| status.to_string().into())).collect())
 }
 
 fn count(description: &str, least: u64, most: u64) -> Value {

@@ -329,7 +329,11 @@ fn a_text_that_is_not_the_yaml_we_take_is_refused_at_its_place() {
             "^ is a bracket, a brace or a quote before this not closed?\n",
         ),
         ("a quote that is not closed", "a: \"b\n", "^ is a bracket, a brace or a quote before this not closed?\n"),
-        ("a colon in a text", "a: b: c\n", "^ a text with `: ` in it stands in quotes\n"),
+        (
+            "a colon in a text",
+            "a: b: c\n",
+            "^ is it indented like the keys beside it? a text with `: ` in it stands in quotes\n",
+        ),
         ("two documents", "a: b\n---\nc: d\n", "a second document begins here"),
         (
             "a duplicate key",

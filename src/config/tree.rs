@@ -193,7 +193,9 @@ const fn hint(kind: &ErrorKind) -> Option<&'static str> {
         | ErrorKind::UnexpectedEofImplicitFlowMapping
         | ErrorKind::InvalidFlowScalarIndent
         | ErrorKind::InvalidQuotedScalarIndent => Some("is a bracket, a brace or a quote before this not closed?"),
-        ErrorKind::MappingValueNotAllowed => Some("a text with `: ` in it stands in quotes"),
+        ErrorKind::MappingValueNotAllowed => {
+            Some("is it indented like the keys beside it? a text with `: ` in it stands in quotes")
+        }
         ErrorKind::ExpectedBlockMappingKey
         | ErrorKind::ExpectedBlockSequenceEntry
         | ErrorKind::InvalidIndentation

@@ -85,6 +85,32 @@ pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), UnitError> {
     Ok((NonZeroU32::new(count).ok_or(UnitError::Zero)?, Duration::from_secs(seconds)))
 }
 
+/// Writes a duration as it is read, in the largest unit that it is a number of.
+pub fn show_duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let unit = units.iter().find(|(_, length)| ms != 0 && ms.is_multiple_of(*length));
+    unit.map_or_else(|| format!("{ms}ms"), |(unit, length)| format!("{}{unit}", ms / length))
+}
+
+/// Writes a number of bytes as it is read.
+pub fn show_size(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = units.iter().find(|(_, length)| bytes != 0 && bytes.is_multiple_of(*length));
+    unit.map_or_else(|| bytes.to_string(), |(unit, length)| format!("{}{unit}", bytes / length))
+}
+
+/// Writes a rate as it is read.
+pub fn show_rate(count: NonZeroU32, per: Duration) -> String {
+    let unit = match per.as_secs() {
+        1 => "s",
+        60 => "m",
+        3600 => "h",
+        _ => "d",
+    };
+    format!("{count}/{unit}")
+}
+
 /// The digits, and what follows them.
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -95,6 +121,23 @@ fn split(text: &str) -> Option<(u64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_what_was_read() {
+        for text in ["0ms", "1ms", "1500ms", "90s", "5s", "1m", "90m", "2h", "36h", "7d"] {
+            assert_eq!(show_duration(duration(text).unwrap()), text);
+        }
+        for (text, shown) in [("60s", "1m"), ("24h", "1d"), ("1000ms", "1s"), ("0s", "0ms")] {
+            assert_eq!(show_duration(duration(text).unwrap()), shown);
+        }
+        for text in ["0", "1", "1000", "1025", "64KiB", "10MiB", "1GiB", "1024GiB"] {
+            assert_eq!(show_size(size(text).unwrap()), text);
+        }
+        for text in ["10/s", "30/m", "1000/h", "500/d"] {
+            let (count, per) = rate(text).unwrap();
+            assert_eq!(show_rate(count, per), text);
+        }
+    }
 
     #[test]
     fn durations_have_one_number_and_one_unit() {

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 
+use http::HeaderName;
+
 use super::decode::{self, Placed};
 use super::model::{ListenerMode, Model};
-use super::report::{Place, Report};
+use super::reach::Reach;
+use super::report::{self, Place, Report};
 use super::snapshot::{ExpectedCaller, Snapshot};
 use super::tree::{Node, Plain, Value};
 use crate::authenticate::RoleSource;
 use crate::principal::Role;
-use crate::route::regions::{Paths, Region, Regions, Rule};
 use crate::route::{Allow, Pattern, Route};
+use crate::wire::fields::may_bear_secret;
 use crate::wire::target::canonical_path;
 
-/// Kinds of paths that are looked at; a file whose patterns tell more apart gets fewer warnings.
-const REGIONS_MAX: usize = 200_000;
 /// The role that the endpoint `introspect` asks for, which no route names.
 const INTROSPECT: &str = "introspect";
 
@@ -40,6 +41,8 @@ impl Places {
 
 /// What the text itself shows: secrets, and names of roles that nothing else knows.
 pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
+    urls(root, report);
+    fields(root, report);
     let accounts = |kind: &str| items(child(child(Some(root), "bootstrap"), kind));
     for (node, key) in accounts("users").map(|user| (user, "password")).chain(
         accounts("clients")
@@ -47,7 +50,7 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
             .map(|one| (one, "secret")),
     ) {
         if let Some(secret) = child(Some(node), key)
-            && matches!(&secret.value, Value::Scalar(scalar) if !scalar.expanded && scalar.kind() == Plain::Text)
+            && in_clear(secret).is_some()
         {
             let message = format!("this {key} stands in the file in clear text");
             report.warn(secret.place, message, "write `${NAME}` and set it in the environment, or `{ file: path }`");
@@ -55,6 +58,60 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     }
     if matches!(snapshot.auth.jwt.roles, RoleSource::Store) {
         roles(root, snapshot, report);
+    }
+}
+
+/// The text of a scalar that stands in the file as it is.
+fn in_clear(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Scalar(scalar) if !scalar.expanded && scalar.kind() == Plain::Text => Some(&scalar.text),
+        Value::Scalar(_) | Value::List(_) | Value::Map(_) => None,
+    }
+}
+
+/// Passwords in URLs, wherever one may stand: `postgres://user:password@host`, `…?password=…`.
+fn urls(node: &Node, report: &mut Report) {
+    match &node.value {
+        Value::Scalar(_) => {
+            if in_clear(node).is_some_and(has_password) {
+                let hint =
+                    "write `${NAME}` in the place of the password, or of the whole, and set it in the environment";
+                report.warn(node.place, "the password in this URL stands in the file in clear text", hint);
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| urls(item, report)),
+        Value::Map(entries) => entries.iter().for_each(|entry| urls(&entry.value, report)),
+    }
+}
+
+fn has_password(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else { return false };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    let password = authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':'));
+    // a `/` or `?` in a password that is not escaped ends what looks like the authority
+    let cut_off = password.is_none() && authority.contains(':') && rest.contains('@');
+    let query = rest.split_once('?').map(|(_, query)| query).unwrap_or_default();
+    let named = query.split('&').filter_map(|pair| pair.split_once('='));
+    cut_off
+        || password.is_some_and(|(_, password)| !password.is_empty())
+        || named.into_iter().any(|(name, value)| name.eq_ignore_ascii_case("password") && !value.is_empty())
+}
+
+/// Credentials that routes put into requests: an upstream's API key.
+fn fields(root: &Node, report: &mut Report) {
+    for route in items(child(Some(root), "routes")) {
+        let Some(Node { value: Value::Map(set), .. }) = child(child(Some(route), "request_headers"), "set") else {
+            continue;
+        };
+        for entry in set {
+            let name = HeaderName::from_bytes(entry.key.as_bytes());
+            let is_credential = name.is_ok_and(|name| may_bear_secret(&name));
+            if is_credential && in_clear(&entry.value).is_some_and(|value| !value.is_empty()) {
+                let message = format!("the value of {} stands in the file in clear text", report::quoted(&entry.key));
+                report.warn(entry.value.place, message, "write `${NAME}` and set it in the environment");
+            }
+        }
     }
 }
 
@@ -124,19 +181,9 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
         report.warn(listener.place, message, "credentials cross the network in clear; give it `tls`");
     }
     open_below_restricted(snapshot, places, report);
-    let mut found = Found { won: vec![false; snapshot.routes.routes().len()], falls: BTreeMap::new() };
     let routes = snapshot.routes.routes();
-    let rules = routes.iter().enumerate().map(|(meaning, route)| Rule {
-        pattern: route.pattern.clone(),
-        hosts: &route.hosts,
-        methods: &route.methods,
-        meaning,
-    });
-    let regions = Regions::new([rules.collect(), Vec::new()]);
-    if regions.visit(Paths::All, REGIONS_MAX, |region| found.look(snapshot, region)).is_err() {
-        return;
-    }
-    for ((route, won), (place, shown)) in routes.iter().zip(&found.won).zip(&places.routes) {
+    let Ok(found) = Reach::of(snapshot) else { return };
+    for ((route, won), (place, shown)) in routes.iter().zip(&found.decides).zip(&places.routes) {
         if !won {
             report.warn(*place, format!("{shown} can never match"), never(snapshot, route));
         }
@@ -152,52 +199,6 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
             to_place.line
         );
         report.warn(*place, message, "leave `methods` out, or give the others a route of their own");
-    }
-}
-
-/// What a walk over all kinds of requests has found.
-struct Found {
-    /// Whether each route decides any request.
-    won: Vec<bool>,
-    /// From a restricted route to a wider one: the methods that fall.
-    falls: BTreeMap<(usize, usize), BTreeSet<String>>,
-}
-
-impl Found {
-    fn look(&mut self, snapshot: &Snapshot, region: &Region<'_, '_>) {
-        if snapshot.endpoints.contains_key(region.path) || canonical_path(region.path, &snapshot.paths).is_err() {
-            return;
-        }
-        let methods = region.methods();
-        for host in region.hosts() {
-            let candidates = snapshot.routes.candidates(host, region.path);
-            let Some(&first) = candidates.first() else { continue };
-            for method in &methods {
-                let Some(winner) = candidates.iter().find(|route| route.allows_method(method)) else { continue };
-                let Some(index) = snapshot.routes.index(winner) else { continue };
-                if let Some(won) = self.won.get_mut(index) {
-                    *won = true;
-                }
-                if first.pattern != winner.pattern
-                    && !first.allows_method(method)
-                    && is_wider(first, winner)
-                    && let Some(from) = snapshot.routes.index(first)
-                {
-                    let is_rest = methods.last().is_some_and(|last| last == method);
-                    let shown = if is_rest { "every other method" } else { method.as_str() };
-                    self.falls.entry((from, index)).or_default().insert(shown.to_owned());
-                }
-            }
-        }
-    }
-}
-
-/// Whether `other` lets somebody pass whom the restricted `route` does not.
-fn is_wider(route: &Route, other: &Route) -> bool {
-    match (&route.allow, &other.allow) {
-        (Allow::Authenticated | Allow::Roles(_), Allow::Anyone) | (Allow::Roles(_), Allow::Authenticated) => true,
-        (Allow::Anyone | Allow::Authenticated, _) => false,
-        (Allow::Roles(roles), Allow::Roles(others)) => others.iter().any(|role| !roles.contains(role)),
     }
 }
 

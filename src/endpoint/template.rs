@@ -14,6 +14,8 @@ use crate::principal::Principal;
 pub struct Reply {
     members: Vec<(Box<str>, Node)>,
     issues: What,
+    /// As it was read; nothing of a default.
+    written: Map<String, Value>,
 }
 
 /// Further claims of issued JWTs: the templates of a reply, without the tokens.
@@ -103,6 +105,7 @@ impl Reply {
     /// # Errors
     /// A placeholder that nobody knows, or braces that do not match.
     pub fn compile(members: Map<String, Value>) -> Result<Self, TemplateError> {
+        let written = members.clone();
         let members = compile_members(members)?;
         let mut issues = What::default();
         each_placeholder(&members, &mut |placeholder| match placeholder {
@@ -115,7 +118,12 @@ impl Reply {
             | Placeholder::Role
             | Placeholder::Roles => {}
         });
-        Ok(Self { members, issues })
+        Ok(Self { members, issues, written })
+    }
+
+    /// The members as they were read.
+    pub fn written(&self) -> Value {
+        self.written.clone().into()
     }
 
     /// The reply of `login`, `client_login` and `refresh` where none is configured.
@@ -129,17 +137,22 @@ impl Reply {
                 whole("expires_in", Placeholder::ExpiresIn),
             ],
             issues: What { access: true, refresh: true, token: false },
+            written: Map::new(),
         }
     }
 
     /// A reply that says `message`.
     pub fn of_message(message: &str) -> Self {
-        Self { members: vec![("message".into(), Node::Constant(message.into()))], issues: What::default() }
+        Self {
+            members: vec![("message".into(), Node::Constant(message.into()))],
+            issues: What::default(),
+            written: Map::new(),
+        }
     }
 
     /// A reply without members.
-    pub const fn of_nothing() -> Self {
-        Self { members: Vec::new(), issues: What { access: false, refresh: false, token: false } }
+    pub fn of_nothing() -> Self {
+        Self { members: Vec::new(), issues: What { access: false, refresh: false, token: false }, written: Map::new() }
     }
 
     /// The tokens that it names.
@@ -417,7 +430,8 @@ mod tests {
         }
         let compiled = Reply::compile(members(&json!({"access_token": "{access}", "refresh_token": "{refresh}",
             "token_type": "Bearer", "expires_in": "{expires_in}"})));
-        assert_eq!(compiled.unwrap(), Reply::of_tokens());
+        let (compiled, default) = (compiled.unwrap(), Reply::of_tokens());
+        assert_eq!((compiled.members, compiled.issues), (default.members, default.issues));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub mod http1;
 mod outgoing;
 mod send;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -100,6 +100,20 @@ pub enum Balance {
     RandomTwoChoices,
 }
 
+impl Balance {
+    /// All, the default first.
+    pub const ALL: [Self; 3] = [Self::LeastRequests, Self::RoundRobin, Self::RandomTwoChoices];
+
+    /// The word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastRequests => "least_requests",
+            Self::RandomTwoChoices => "random_two_choices",
+        }
+    }
+}
+
 /// `health`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
@@ -122,6 +136,26 @@ pub struct UpstreamTls {
     pub config: Arc<rustls::ClientConfig>,
     /// Instead of the URL's host.
     pub server_name: Option<Box<str>>,
+    /// From which files `config` was made: two of the same digests trust and say the same.
+    pub files: TlsFiles,
+}
+
+/// Files of `tls` of an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `ca`; `None`: the system's roots.
+    pub ca: Option<FileDigest>,
+    /// `cert`; its key fits it.
+    pub cert: Option<FileDigest>,
+}
+
+/// A file of certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileDigest {
+    /// As the configuration names it.
+    pub path: Box<str>,
+    /// SHA-256 of the certificates in it.
+    pub sha256: [u8; 32],
 }
 
 /// The section `timeouts`, as far as it is about upstreams.

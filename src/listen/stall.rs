@@ -4,15 +4,14 @@
 //! hyper asks a body for more only where there is window, so that one which is not asked for too long ends its stream.
 //! The connection stays: behind a proxy its other streams are of other callers.
 
-use std::cell::{OnceCell, RefCell};
-use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::task::{AbortHandle, spawn_local};
 
 use super::link::Since;
 
 tokio::task_local! {
-    static CURRENT: Rc<Stream>;
+    static CURRENT: Arc<Stream>;
 }
 
 /// One request and its response.
@@ -20,44 +19,44 @@ tokio::task_local! {
 pub(super) struct Stream {
     /// Since when the body could give more and is not asked.
     pub(super) unasked: Since,
-    task: OnceCell<AbortHandle>,
+    task: OnceLock<AbortHandle>,
 }
 
 impl Stream {
     /// The stream whose task this is; HTTP/1.1 has none.
-    pub(super) fn current() -> Option<Rc<Self>> {
-        CURRENT.try_with(Rc::clone).ok()
+    pub(super) fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
     }
 }
 
 /// The streams of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Streams(RefCell<Vec<Weak<Stream>>>);
+pub(super) struct Streams(Mutex<Vec<Weak<Stream>>>);
 
 impl Streams {
     /// Runs a stream on this worker.
     pub(super) fn run<F: Future + 'static>(&self, future: F) {
-        let stream = Rc::new(Stream::default());
+        let stream = Arc::new(Stream::default());
         self.note(&stream);
-        let scoped = CURRENT.scope(Rc::clone(&stream), async move {
+        let scoped = CURRENT.scope(Arc::clone(&stream), async move {
             future.await;
         });
         // the task has not begun: it runs on this thread
         stream.task.get_or_init(|| spawn_local(scoped).abort_handle());
     }
 
-    fn note(&self, stream: &Rc<Stream>) {
-        let mut streams = self.0.borrow_mut();
+    fn note(&self, stream: &Arc<Stream>) {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // at most twice as many as were ever open at once, without a look at all of them for each
         if streams.len() == streams.capacity() {
             streams.retain(|stream| stream.strong_count() > 0);
         }
-        streams.push(Rc::downgrade(stream));
+        streams.push(Arc::downgrade(stream));
     }
 
     /// Ends those that were not taken for more than `limit` ticks.
     pub(super) fn sweep(&self, now: u32, limit: u32) {
-        let mut streams = self.0.borrow_mut();
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| {
             let Some(stream) = stream.upgrade() else { return false };
             let stalled = stream.unasked.exceeds(now, limit);

@@ -16,7 +16,7 @@ const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-contro
 
 /// What only a gateway that answers preflights may say. `Access-Control-Expose-Headers` is not among them: it opens nothing
 /// to an origin that is not let in, and only the application knows which of its fields are for scripts.
-const OURS: [HeaderName; 6] = [
+pub const OURS: [HeaderName; 6] = [
     ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_METHODS,

@@ -127,6 +127,51 @@ impl Pattern {
             .unwrap_or(Ordering::Equal)
     }
 
+    /// Itself without the names of its placeholders: the same text for patterns that match the same paths.
+    pub fn shape(&self) -> String {
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Literal(text) => format!("/{text}"),
+            Segment::Any(_) => "/{}".to_owned(),
+        });
+        segments.chain(self.below.then(|| "/**".to_owned())).collect()
+    }
+
+    /// The pattern of the paths that all of `patterns` match, which is one where there is such a path. Where one of them
+    /// is that already, it is taken as it is written; the last such one.
+    pub fn common<'p>(patterns: impl Iterator<Item = &'p Self> + Clone) -> Self {
+        let mut common = Self { segments: Box::default(), below: true };
+        for pattern in patterns.clone() {
+            common = common.meet(pattern);
+        }
+        let shape = common.shape();
+        if let Some(written) = patterns.filter(|pattern| pattern.shape() == shape).last() {
+            return written.clone();
+        }
+        common.rename_twins();
+        common
+    }
+
+    fn meet(&self, other: &Self) -> Self {
+        let length = self.segments.len().max(other.segments.len());
+        let segment = |index| match (self.segments.get(index), other.segments.get(index)) {
+            (Some(own @ Segment::Literal(_)), _) | (Some(own), None | Some(Segment::Any(_))) => Some(own.clone()),
+            (Some(Segment::Any(_)) | None, other) => other.cloned(),
+        };
+        Self { segments: (0..length).filter_map(segment).collect(), below: self.below && other.below }
+    }
+
+    /// Gives each placeholder a name of its own.
+    fn rename_twins(&mut self) {
+        let mut seen: Vec<Box<str>> = Vec::new();
+        for segment in &mut self.segments {
+            let Segment::Any(name) = segment else { continue };
+            let numbered = (2_usize..).map(|number| format!("{name}{number}").into());
+            let free = std::iter::once(name.clone()).chain(numbered).find(|name| !seen.contains(name));
+            *name = free.unwrap_or_default();
+            seen.push(name.clone());
+        }
+    }
+
     fn rank(&self, index: usize) -> u8 {
         match self.segments.get(index) {
             Some(Segment::Literal(_)) => 0,
@@ -279,6 +324,25 @@ mod tests {
             ("/{x}/c/**", "/{y}/c/**", Ordering::Equal),
         ] {
             assert_eq!(Pattern::parse(first).unwrap().compare(&Pattern::parse(second).unwrap()), expected, "{first}");
+        }
+    }
+
+    #[test]
+    fn what_several_match_is_a_pattern() {
+        for (patterns, expected) in [
+            (&["/a/**", "/{x}"][..], "/a"),
+            (&["/a/{x}", "/{y}/b"], "/a/b"),
+            (&["/{x}/b/**", "/a/{y}/{z}"], "/a/b/{z}"),
+            (&["/{x}/**", "/a/**"], "/a/**"),
+            (&["/**", "/{x}/{y}"], "/{x}/{y}"),
+            (&["/{x}/{y}", "/{a}/{b}"], "/{a}/{b}"),
+            (&["/{x}/**", "/**", "/a/{x}/"], "/a/{x}/"),
+            (&["/{x}/a/**", "/{y}/{x}/{z}/**", "/{z}/{x}/b/{y}"], "/{x}/a/b/{y}"),
+            (&["/{a}/{b}/x/**", "/{a}/{c}/{d}/**"], "/{a}/{b}/x/**"),
+            (&["/{a}/y/**", "/{b}/{c}/{a}"], "/{a}/y/{a2}"),
+        ] {
+            let parsed: Vec<Pattern> = patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+            assert_eq!(Pattern::common(parsed.iter()).to_string(), expected, "{patterns:?}");
         }
     }
 }

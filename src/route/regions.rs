@@ -24,18 +24,25 @@ pub struct Rule<'r> {
     pub meaning: usize,
 }
 
-/// A set of paths that match the same patterns.
+/// A set of paths that match the same patterns, and hold the same marks.
 #[derive(Debug)]
 pub struct Region<'r, 's> {
     /// One of its paths, canonical.
     pub path: &'s str,
     /// The rules of all sides whose pattern matches.
     pub rules: &'s [&'s Rule<'r>],
+    /// The groups of [`Paths::Marked`] of which its paths hold a mark, one bit each.
+    pub marks: u8,
     /// Names that no rule of any side bears.
     fresh: &'s Fresh,
 }
 
 impl Region<'_, '_> {
+    /// The pattern of its paths, apart from those that match further patterns.
+    pub fn pattern(&self) -> Pattern {
+        Pattern::common(self.rules.iter().map(|rule| &rule.pattern))
+    }
+
     /// The hosts that rules name here, and one that none names, which stands for all others; that one last.
     pub fn hosts(&self) -> Vec<&str> {
         let named: BTreeSet<&str> = self.rules.iter().flat_map(|rule| rule.hosts.iter().map(|host| &**host)).collect();
@@ -61,13 +68,13 @@ impl Region<'_, '_> {
 
 /// Which paths are walked over.
 #[derive(Clone, Copy, Debug)]
-pub enum Paths {
-    /// Ordinary ones; those where all sides have the same rules are left out.
+pub enum Paths<'m> {
+    /// Those where both sides do not have the same rules.
     WhereSidesDiffer,
-    /// Ordinary ones, all of them.
+    /// All.
     All,
-    /// Those in which a segment holds one of these, such as `;` and `%3B`.
-    Holding(&'static [&'static str]),
+    /// All; those that hold a mark of a group, such as `;` and `%3B`, are told from those that do not. At most eight groups.
+    Marked(&'m [&'static [&'static str]]),
 }
 
 /// There are more regions than was asked to look at.
@@ -103,7 +110,8 @@ struct Node<'r> {
 
 struct Walk<'w, 'r, F> {
     regions: &'w Regions<'r>,
-    paths: Paths,
+    prune: bool,
+    groups: &'w [&'static [&'static str]],
     left: usize,
     path: String,
     /// Nodes passed that have rules for all that is below them.
@@ -129,13 +137,18 @@ impl<'r> Regions<'r> {
         regions
     }
 
-    /// Visits regions until it breaks off.
+    /// Visits every region; one of several kinds of paths more than once.
     ///
     /// # Errors
-    /// There are more than `most`.
-    pub fn visit(&self, paths: Paths, most: usize, visit: impl FnMut(&Region<'r, '_>)) -> Result<(), TooMany> {
-        let mut walk = Walk { regions: self, paths, left: most, path: String::new(), above: Vec::new(), visit };
-        match walk.further(&[0], false, matches!(paths, Paths::WhereSidesDiffer | Paths::All)) {
+    /// There are more than `most` visits.
+    pub fn visit(&self, paths: Paths<'_>, most: usize, visit: impl FnMut(&Region<'r, '_>)) -> Result<(), TooMany> {
+        let (prune, groups) = match paths {
+            Paths::WhereSidesDiffer => (true, &[][..]),
+            Paths::All => (false, &[][..]),
+            Paths::Marked(groups) => (false, groups),
+        };
+        let mut walk = Walk { regions: self, prune, groups, left: most, path: String::new(), above: Vec::new(), visit };
+        match walk.further(&[0], false, 0) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(TooMany(most)),
         }
@@ -165,9 +178,10 @@ impl Fresh {
     fn beside(segments: &BTreeSet<String>, hosts: &BTreeSet<String>, methods: &BTreeSet<String>) -> Self {
         let unused = |stem: &str, taken: &BTreeSet<String>| {
             let numbered = (1_usize..).map(|number| format!("{stem}{number}"));
-            // what holds one of the special marks is a literal of its own; none begins like this one
+            // nor does one begin like it: marks are put behind it
+            let is_free = |name: &String| taken.range(name.clone()..).next().is_none_or(|next| !next.starts_with(name));
             let mut candidates = std::iter::once(stem.to_owned()).chain(numbered);
-            candidates.find(|name| !taken.contains(name)).unwrap_or_else(|| stem.to_owned())
+            candidates.find(is_free).unwrap_or_else(|| stem.to_owned())
         };
         Self {
             segment: unused("x", segments),
@@ -179,12 +193,11 @@ impl Fresh {
 
 impl<'r, F: FnMut(&Region<'r, '_>)> Walk<'_, 'r, F> {
     /// The paths that go on behind what was walked so far, at whose end these nodes are. `differs`: the sides have
-    /// different rules above; `wanted`: the path is one to be visited as it is.
-    fn further(&mut self, active: &[usize], differs: bool, wanted: bool) -> ControlFlow<()> {
+    /// different rules above; `marks`: what the path holds.
+    fn further(&mut self, active: &[usize], differs: bool, marks: u8) -> ControlFlow<()> {
         let regions = self.regions;
         let nodes = || active.iter().filter_map(|&index| regions.node(index));
-        let prune = matches!(self.paths, Paths::WhereSidesDiffer);
-        if prune && !differs && nodes().all(|node| node.same) {
+        if self.prune && !differs && nodes().all(|node| node.same) {
             return ControlFlow::Continue(());
         }
         let differs = differs || nodes().any(|node| !node.same_below);
@@ -202,14 +215,15 @@ impl<'r, F: FnMut(&Region<'r, '_>)> Walk<'_, 'r, F> {
             if !text.is_empty() {
                 next.extend(&anys);
             }
-            self.segment(text, &next, differs, wanted || self.is_special(text))?;
+            self.segment(text, &next, differs, marks | self.marks_in(text))?;
         }
         if !anys.is_empty() || !self.above.is_empty() {
-            let fresh = regions.fresh.segment.clone();
-            self.segment(&fresh, &anys, differs, wanted)?;
-            if let (Paths::Holding(marks), false) = (self.paths, wanted) {
-                let mark = marks.first().copied().unwrap_or_default();
-                self.segment(&format!("{fresh}{mark}"), &anys, differs, true)?;
+            let groups = self.groups;
+            for held in 0..1_u8 << groups.len() {
+                let mut text = regions.fresh.segment.clone();
+                let marks_of = groups.iter().enumerate().filter(|(group, _)| held & 1 << group != 0);
+                text.extend(marks_of.filter_map(|(_, marks)| marks.first()).copied());
+                self.segment(&text, &anys, differs, marks | held)?;
             }
         }
         self.above.truncate(above);
@@ -217,22 +231,20 @@ impl<'r, F: FnMut(&Region<'r, '_>)> Walk<'_, 'r, F> {
     }
 
     /// One segment more: the path that ends with it, and those that go on. An empty one is the last.
-    fn segment(&mut self, text: &str, next: &[usize], differs: bool, wanted: bool) -> ControlFlow<()> {
+    fn segment(&mut self, text: &str, next: &[usize], differs: bool, marks: u8) -> ControlFlow<()> {
         let length = self.path.len();
         self.path.push('/');
         self.path.push_str(text);
-        if wanted {
-            self.end(next)?;
-        }
+        self.end(next, marks)?;
         // behind the last pattern only what is above decides, and nothing new can be told apart
         if !text.is_empty() && !next.is_empty() {
-            self.further(next, differs, wanted)?;
+            self.further(next, differs, marks)?;
         }
         self.path.truncate(length);
         ControlFlow::Continue(())
     }
 
-    fn end(&mut self, active: &[usize]) -> ControlFlow<()> {
+    fn end(&mut self, active: &[usize], marks: u8) -> ControlFlow<()> {
         let regions = self.regions;
         let at = active.iter().filter_map(|&index| regions.node(index));
         let here = at.flat_map(|node| node.end.iter().chain(&node.below));
@@ -243,15 +255,14 @@ impl<'r, F: FnMut(&Region<'r, '_>)> Walk<'_, 'r, F> {
         }
         let Some(left) = self.left.checked_sub(1) else { return ControlFlow::Break(()) };
         self.left = left;
-        (self.visit)(&Region { path: &self.path, rules: &rules, fresh: &regions.fresh });
+        (self.visit)(&Region { path: &self.path, rules: &rules, marks, fresh: &regions.fresh });
         ControlFlow::Continue(())
     }
 
-    fn is_special(&self, text: &str) -> bool {
-        match self.paths {
-            Paths::WhereSidesDiffer | Paths::All => false,
-            Paths::Holding(marks) => marks.iter().any(|mark| text.contains(mark)),
-        }
+    fn marks_in(&self, text: &str) -> u8 {
+        let holds = |marks: &&[&str]| marks.iter().any(|mark| text.contains(mark));
+        let groups = self.groups.iter().enumerate().filter(|(_, marks)| holds(marks));
+        groups.fold(0, |held, (group, _)| held | 1 << group)
     }
 }
 
@@ -307,28 +318,33 @@ mod tests {
         patterns.iter().enumerate().map(rule).collect()
     }
 
-    fn paths(patterns: &[&str], paths: Paths) -> Vec<String> {
+    fn paths(patterns: &[&str], paths: Paths<'_>) -> Vec<(String, u8)> {
         let mut found = Vec::new();
         let regions = Regions::new([rules(patterns), Vec::new()]);
-        regions.visit(paths, 1000, |region| found.push(region.path.to_owned())).unwrap();
+        regions.visit(paths, 1000, |region| found.push((region.path.to_owned(), region.marks))).unwrap();
         found
     }
 
     #[test]
     fn every_literal_and_one_segment_that_is_none_are_walked() {
-        assert_eq!(paths(&["/a/b", "/a/{x}"], Paths::All), ["/a/b", "/a/x"]);
-        assert_eq!(paths(&["/a/**"], Paths::All), ["/a", "/a/x"]);
-        assert_eq!(paths(&["/", "/x"], Paths::All), ["/", "/x"]);
-        assert_eq!(paths(&["/**", "/x/{y}"], Paths::All), ["/x", "/x/", "/x/x1", "/x/x1/x1", "/x1"]);
+        let all = |patterns: &[&str]| paths(patterns, Paths::All).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+        assert_eq!(all(&["/a/b", "/a/{x}"]), ["/a/b", "/a/x"]);
+        assert_eq!(all(&["/a/**"]), ["/a", "/a/x"]);
+        assert_eq!(all(&["/", "/x"]), ["/", "/x"]);
+        assert_eq!(all(&["/**", "/x/{y}"]), ["/x", "/x/", "/x/x1", "/x/x1/x1", "/x1"]);
     }
 
     #[test]
     fn paths_that_hold_a_mark_are_walked_by_themselves() {
-        let marks = Paths::Holding(&[";", "%3B"]);
-        assert_eq!(paths(&["/a/{y}", "/b"], marks), ["/a/x;"]);
-        assert_eq!(paths(&["/a;b"], marks), ["/a;b"]);
-        assert!(paths(&["/a/**"], marks).contains(&"/a/x;".to_owned()));
-        assert_eq!(paths(&["/a"], marks), [""; 0]);
+        let groups: &[&[&str]] = &[&[";", "%3B"], &["%2F"]];
+        let marked = |patterns: &[&str]| paths(patterns, Paths::Marked(groups));
+        let expected = [("/a/x", 0), ("/a/x;", 1), ("/a/x%2F", 2), ("/a/x;%2F", 3), ("/b", 0)];
+        assert_eq!(marked(&["/a/{y}", "/b"]), expected.map(|(path, marks)| (path.to_owned(), marks)));
+        assert_eq!(marked(&["/a;b"]), [("/a;b".to_owned(), 1)]);
+        // no literal begins like the segment that stands for all others
+        assert!(marked(&["/x;", "/{y}"]).contains(&("/x1;".to_owned(), 1)));
+        let below = marked(&["/a%2Fb/{y}"]);
+        assert_eq!(below.iter().map(|(_, marks)| marks).collect::<Vec<_>>(), [&2, &3, &2, &3]);
     }
 
     #[test]

@@ -50,6 +50,25 @@ const PROXY_FIELDS: [&str; 11] = [
 /// And all that begin so.
 const PROXY_PREFIX: &str = "x-forwarded-";
 
+/// Whether the value of such a field is a credential, or probably one: it is not shown then.
+pub fn may_bear_secret(name: &HeaderName) -> bool {
+    const WORDS: [&str; 12] = [
+        "apikey",
+        "auth",
+        "authorization",
+        "cookie",
+        "credential",
+        "credentials",
+        "key",
+        "passwd",
+        "password",
+        "secret",
+        "signature",
+        "token",
+    ];
+    name.as_str().split('-').any(|word| WORDS.contains(&word))
+}
+
 /// The names of the identity headers. `None`: not told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityNames {

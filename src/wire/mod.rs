@@ -9,5 +9,3 @@ pub mod accept;
 pub mod body;
 pub mod frames;
 pub mod opaque;
-pub mod upgrade;
-pub mod http1;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -12,7 +13,7 @@ use super::super::model::PairOfFiles;
 use super::super::model::upstreams::{Kind, Servers, Tls, Upstream};
 use super::super::report::{Place, Report};
 use super::Files;
-use crate::forward::{Protocol, ServerGroup, UpstreamKind, UpstreamSettings, UpstreamTls};
+use crate::forward::{FileDigest, Protocol, ServerGroup, TlsFiles, UpstreamKind, UpstreamSettings, UpstreamTls};
 use crate::route::UpstreamId;
 
 /// Upstreams by name; one whose own section is wrong is known too, so that its routes are not reported with it.
@@ -83,8 +84,13 @@ fn client_tls(
 ) -> Option<UpstreamTls> {
     let (ca, server_name, certificate) =
         tls.map_or((None, None, None), |tls| (tls.ca, tls.server_name, tls.certificate));
+    let mut named = TlsFiles::default();
     let roots = match ca {
-        Some(path) => Arc::new(roots_of(&path, files, report)?),
+        Some(path) => {
+            let certificates = certificates(&path, files, report)?;
+            named.ca = Some(digest(&path, &certificates));
+            Arc::new(roots_of(&path, certificates, report)?)
+        }
         None => Arc::clone(system_roots.get_or_insert_with(|| Arc::new(system()))),
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -98,13 +104,15 @@ fn client_tls(
         Some(PairOfFiles { cert, key }) => {
             let chain = certificates(&cert, files, report);
             let private = private_key(&key, files, report);
+            let chain = chain?;
+            named.cert = Some(digest(&cert, &chain));
             builder
-                .with_client_auth_cert(chain?, private?)
+                .with_client_auth_cert(chain, private?)
                 .map_err(|error| report.add(key.place, format!("this key cannot be used: {error}")))
                 .ok()?
         }
     };
-    Some(UpstreamTls { config: Arc::new(config), server_name })
+    Some(UpstreamTls { config: Arc::new(config), server_name, files: named })
 }
 
 /// The system's roots; those built in where an image has none.
@@ -117,9 +125,23 @@ fn system() -> RootCertStore {
     roots
 }
 
-fn roots_of(path: &Placed<Box<str>>, files: &mut Files, report: &mut Report) -> Option<RootCertStore> {
+fn digest(path: &Placed<Box<str>>, certificates: &[CertificateDer<'static>]) -> FileDigest {
+    let mut context = Context::new(&SHA256);
+    for certificate in certificates {
+        context.update(certificate);
+    }
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(context.finish().as_ref());
+    FileDigest { path: path.value.clone(), sha256 }
+}
+
+fn roots_of(
+    path: &Placed<Box<str>>,
+    certificates: Vec<CertificateDer<'static>>,
+    report: &mut Report,
+) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path, files, report)? {
+    for certificate in certificates {
         if let Err(error) = roots.add(certificate) {
             report.add(path.place, format!("this file has a certificate that cannot be used: {error}"));
             return None;

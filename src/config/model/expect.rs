@@ -9,7 +9,7 @@ use super::super::tree::{Node, Value};
 use crate::principal::Scheme;
 
 /// What the rules by themselves can answer; a passed request counts as 200, whatever the upstream will say.
-const STATUSES: [u16; 6] = [200, 400, 401, 403, 404, 405];
+pub const STATUSES: [u16; 6] = [200, 400, 401, 403, 404, 405];
 
 /// Reads one item.
 pub(super) fn read(node: &Node, report: &mut Report) -> Option<Expectation> {

@@ -8,7 +8,7 @@ pub mod upstreams;
 pub mod routes;
 mod cors;
 pub mod endpoints;
-mod expect;
+pub mod expect;
 pub mod store;
 
 use std::net::{IpAddr, SocketAddr};

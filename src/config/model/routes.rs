@@ -12,6 +12,7 @@ use crate::limit::Quota;
 use crate::principal::{SchemeSet, Scope};
 use crate::route::pattern::Segment;
 use crate::route::{Allow, Cors, FieldEdits, Pattern, RateBy, RouteRate, StreamEnds};
+use crate::wire::fields::may_bear_secret;
 
 /// One of `routes`.
 #[derive(Debug)]
@@ -266,8 +267,11 @@ fn field_edits(
     if let Some(node) = section.node("set") {
         for (key, value) in decode::entries(node, report) {
             let name = editable(key.value, key.place, report);
+            let is_expanded = decode::is_expanded(value);
             let value = field_value(value, report);
-            let Some((name, value)) = name.zip(value) else { continue };
+            let Some((name, mut value)) = name.zip(value) else { continue };
+            // what is not shown: `explain` and `diff` write into logs of pipelines
+            value.set_sensitive(is_expanded || may_bear_secret(&name));
             if edits.set.iter().any(|(known, _)| *known == name) {
                 report.add(key.place, format!("`{name}` is set twice"));
             }

@@ -98,11 +98,7 @@ fn balance(node: &Node, report: &mut Report) -> Option<Balance> {
         report.add(node.place, "`balance: hash` is not available yet");
         return None;
     }
-    decode::one_of(&[
-        ("least_requests", Balance::LeastRequests),
-        ("round_robin", Balance::RoundRobin),
-        ("random_two_choices", Balance::RandomTwoChoices),
-    ])(node, report)
+    decode::one_of(&Balance::ALL.map(|balance| (balance.name(), balance)))(node, report)
 }
 
 fn servers(node: &Node, report: &mut Report) -> Option<Vec<ServerAddress>> {

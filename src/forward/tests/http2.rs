@@ -206,7 +206,11 @@ fn over_tls_the_server_chooses_the_protocol() {
             })
             .await;
             let bench = Bench::with(vec![server_of(upstream.address, Protocol::Https)], |group| {
-                group.tls = Some(UpstreamTls { config, server_name: Some("localhost".into()) });
+                group.tls = Some(UpstreamTls {
+                    config,
+                    server_name: Some("localhost".into()),
+                    files: crate::forward::TlsFiles::default(),
+                });
             });
             let (a, b) = tokio::join!(bench.told(get("/")), bench.told(get("/")));
             assert_eq!((&*a, &*b), (told, told), "{name}");
@@ -230,7 +234,11 @@ fn a_server_that_cannot_prove_its_name_gets_nothing() {
             let upstream = Handled::start(Speaks::Tls(acceptor), |_| async { Response::new(Body::full("ok")) }).await;
             let bench = Bench::with(vec![server_of(upstream.address, Protocol::Https)], |group| {
                 let config = if own_root { own } else { other };
-                group.tls = Some(UpstreamTls { config, server_name: server_name.map(Into::into) });
+                group.tls = Some(UpstreamTls {
+                    config,
+                    server_name: server_name.map(Into::into),
+                    files: crate::forward::TlsFiles::default(),
+                });
             });
             assert_eq!(bench.told(get("/")).await, told, "{name}");
         }

@@ -72,7 +72,11 @@ fn a_server_whose_check_fails_gets_no_requests_until_it_is_back() {
             .await;
             let bench = Bench::with(vec![server_of(upstream.address, protocol)], |group| {
                 group.health = Some(check());
-                group.tls = Some(UpstreamTls { config, server_name: Some("localhost".into()) });
+                group.tls = Some(UpstreamTls {
+                    config,
+                    server_name: Some("localhost".into()),
+                    files: crate::forward::TlsFiles::default(),
+                });
             });
             let label = server_of(upstream.address, protocol).label;
             let gauge = |up: i64| format!("portcullis_upstream_healthy{{server=\"{label}\",upstream=\"orders\"}} {up}");

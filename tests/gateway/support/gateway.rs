@@ -66,7 +66,8 @@ impl Setup {
         std::fs::rename(fresh, self.path("gateway.yaml")).unwrap();
     }
 
-    fn command(&self) -> Command {
+    /// The program, to be run in this folder.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.current_dir(self.dir.path()).envs(self.environment.iter().cloned());
         command

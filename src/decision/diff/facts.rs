@@ -1,0 +1,337 @@
+//! What rules do besides letting people through: keys of the file with their values, as somebody would write them.
+//!
+//! Lists that are sets are sorted, and a default is the same whether it is written out or not. A value that may be a
+//! secret is compared but never shown.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::authenticate::{JwtSettings, RoleSource, TypeSource};
+use crate::config::model::endpoints::action_name;
+use crate::config::snapshot::Snapshot;
+use crate::config::units::{show_duration, show_rate, show_size};
+use crate::endpoint::Endpoint;
+use crate::forward::{FileDigest, HealthCheck, ServerGroup, UpstreamKind, UpstreamSettings};
+use crate::rejection::Texts;
+use crate::route::{Cors, FieldEdits, Origins, RateBy, Route, RouteRate};
+use crate::wire::fields::IdentityNames;
+use crate::wire::target::PathPolicy;
+
+/// What a key that is left out and has no default is shown as.
+const NONE: &str = "none";
+
+/// One key with its value.
+#[derive(Clone, Debug)]
+pub(super) struct Fact {
+    /// By which two are compared.
+    id: String,
+    /// The key as the file has it.
+    key: String,
+    shown: String,
+    /// What is compared; another text than what is shown where that is a secret, or means nothing by itself.
+    full: String,
+    /// Whether it is told only where the other side has it too.
+    is_detail: bool,
+}
+
+impl Fact {
+    fn new(key: impl Into<String>, shown: impl Into<String>) -> Self {
+        let (key, shown) = (key.into(), shown.into());
+        Self { id: key.clone(), full: shown.clone(), key, shown, is_detail: false }
+    }
+
+    /// A list whose order means nothing.
+    pub(super) fn list<T: Into<String>>(key: impl Into<String>, items: impl Iterator<Item = T>) -> Self {
+        Self::new(key, set(items))
+    }
+
+    fn optional(key: impl Into<String>, value: Option<impl Into<String>>) -> Self {
+        Self::new(key, value.map_or_else(|| NONE.to_owned(), Into::into))
+    }
+
+    fn word(key: impl Into<String>, value: bool) -> Self {
+        Self::new(key, value.to_string())
+    }
+
+    fn comparing(self, full: impl Into<String>) -> Self {
+        Self { full: full.into(), ..self }
+    }
+
+    fn detail(self) -> Self {
+        Self { is_detail: true, ..self }
+    }
+
+    /// Compared with what stands under `id` on the other side.
+    fn called(self, id: &str) -> Self {
+        Self { id: id.to_owned(), ..self }
+    }
+
+    /// What is compared.
+    pub(super) fn compared(&self) -> (&str, &str) {
+        (&self.id, &self.full)
+    }
+
+    /// Its value.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+}
+
+/// Each difference: `timeout: 5s -> 10s`.
+pub(super) fn changes(old: &[Fact], new: &[Fact]) -> Vec<String> {
+    let find = |facts: &'_ [Fact], id: &str| facts.iter().find(|fact| fact.id == id).cloned();
+    let to = |facts| find(facts, "to").map(|fact: Fact| fact.shown);
+    let another_upstream = to(old) != to(new);
+    let gone = old.iter().filter(|fact| find(new, &fact.id).is_none());
+    let ids = new.iter().chain(gone).map(|fact| &fact.id);
+    ids.filter_map(|id| {
+        let (old, new) = (find(old, id), find(new, id));
+        if let (Some(fact), None) | (None, Some(fact)) = (&old, &new)
+            && fact.is_detail
+        {
+            return None;
+        }
+        let key = match (&old, &new) {
+            (Some(old), Some(new)) if old.key != new.key => id,
+            (Some(fact), None) | (None, Some(fact)) if another_upstream && fact.key.starts_with("upstreams.") => id,
+            (_, Some(fact)) | (Some(fact), None) => &fact.key,
+            (None, None) => id,
+        };
+        let value = |fact: &Option<Fact>| {
+            fact.as_ref().map_or((NONE.to_owned(), NONE.to_owned()), |fact| (fact.full.clone(), fact.shown.clone()))
+        };
+        let ((old_full, old), (new_full, new)) = (value(&old), value(&new));
+        if old_full == new_full {
+            None
+        } else if old == new {
+            Some(format!("{key}: another value (not shown)"))
+        } else {
+            Some(format!("{key}: {old} -> {new}"))
+        }
+    })
+    .collect()
+}
+
+/// What a route does.
+pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<Fact> {
+    let mut facts =
+        own.upstreams.get(route.upstream.0).map(|upstream| of_upstream(upstream, other)).unwrap_or_default();
+    let ends = [(route.ends_streams.expiry, "expiry"), (route.ends_streams.revocation, "revocation")];
+    facts.push(Fact::optional("strip_prefix", route.strip_prefix.as_deref()));
+    facts.extend(edits("request_headers", &route.request_fields));
+    facts.extend(edits("response_headers", &route.response_fields));
+    facts.extend(cors(route.cors.as_deref()));
+    facts.extend([
+        Fact::list("end_streams_on", ends.iter().filter(|(on, _)| *on).map(|(_, name)| *name)),
+        Fact::word("forward_credentials", route.forward_credentials),
+        Fact::optional("rate", route.rate.as_ref().map(rate)),
+        match route.timeout {
+            Some(own) => time("timeout", own),
+            None => time("timeouts.response_header", own.upstream_timeouts.response_header).called("timeout"),
+        },
+        match route.body_bytes_max {
+            Some(own) => bytes("body_bytes", own),
+            None => bytes("limits.body_bytes", own.body_bytes_max).called("body_bytes"),
+        },
+    ]);
+    facts
+}
+
+/// Where a route leads. Its name means nothing by itself: one that has another name on the other side is the same.
+fn of_upstream(upstream: &UpstreamSettings, other: &Snapshot) -> Vec<Fact> {
+    let name = &*upstream.name;
+    let stays = other.upstreams.iter().any(|other| *other.name == *name);
+    let to = Fact::new("to", name).comparing(if stays { name } else { "" });
+    let group = match &upstream.kind {
+        UpstreamKind::Echo => vec![Fact::new("builtin", "echo")],
+        UpstreamKind::Servers(group) => of_group(group),
+    };
+    let of_this = |fact: Fact| Fact { key: format!("upstreams.{name}.{}", fact.key), ..fact };
+    std::iter::once(to).chain(group.into_iter().map(of_this)).collect()
+}
+
+fn of_group(group: &ServerGroup) -> Vec<Fact> {
+    let tls = group.tls.as_ref();
+    vec![
+        Fact::list("servers", group.servers.iter().map(|server| &*server.label)),
+        Fact::new("balance", group.balance.name()).detail(),
+        Fact::optional("health", group.health.as_ref().map(health)).detail(),
+        Fact::new("keep_alive", group.keep_alive.to_string()).detail(),
+        Fact::optional("tls.server_name", tls.and_then(|tls| tls.server_name.as_deref())).detail(),
+        certificates("tls.ca", tls.and_then(|tls| tls.files.ca.as_ref())),
+        certificates("tls.cert", tls.and_then(|tls| tls.files.cert.as_ref())),
+    ]
+}
+
+/// What is in a file decides, not what it is called.
+fn certificates(key: &str, file: Option<&FileDigest>) -> Fact {
+    Fact::optional(key, file.map(|file| &*file.path)).comparing(format!("{:?}", file.map(|file| file.sha256))).detail()
+}
+
+fn health(check: &HealthCheck) -> String {
+    format!(
+        "{{ path: {}, interval: {}, timeout: {}, unhealthy_after: {}, healthy_after: {} }}",
+        check.path,
+        show_duration(check.interval),
+        show_duration(check.timeout),
+        check.unhealthy_after,
+        check.healthy_after
+    )
+}
+
+fn edits(section: &str, edits: &FieldEdits) -> Vec<Fact> {
+    let set = edits.set.iter().map(|(name, value)| field(&format!("{section}.set.{name}"), value));
+    let remove = edits.remove.iter().map(http::HeaderName::as_str);
+    set.chain([Fact::list(format!("{section}.remove"), remove)]).collect()
+}
+
+fn field(key: &str, value: &HeaderValue) -> Fact {
+    let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let shown = if value.is_sensitive() { "********" } else { &text };
+    Fact::new(key, shown).comparing(&*text)
+}
+
+fn cors(cors: Option<&Cors>) -> Vec<Fact> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let origins = cors.map(|cors| match &cors.origins {
+        Origins::Any => "['*']".to_owned(),
+        Origins::Listed(origins) => set(origins.iter().map(text)),
+    });
+    let headers = cors.and_then(|cors| cors.headers.as_ref()).map(text).unwrap_or_default();
+    let headers = headers.split(',').map(|name| name.trim_ascii().to_owned()).filter(|name| !name.is_empty());
+    let max_age = cors.and_then(|cors| cors.max_age.as_ref()).and_then(|age| text(age).parse().ok());
+    vec![
+        Fact::optional("cors.origins", origins),
+        Fact::list("cors.headers", headers),
+        Fact::optional("cors.max_age", max_age.map(|seconds| show_duration(Duration::from_secs(seconds)))),
+        Fact::word("cors.credentials", cors.is_some_and(|cors| cors.credentials)),
+    ]
+}
+
+fn rate(rate: &RouteRate) -> String {
+    let by = match rate.by {
+        RateBy::Principal => "principal",
+        RateBy::Address => "address",
+    };
+    format!("{{ rate: {}, burst: {}, by: {by} }}", show_rate(rate.quota.count, rate.quota.per), rate.quota.burst)
+}
+
+/// What an endpoint does; the first is its action.
+pub(super) fn of_endpoint(endpoint: &Endpoint, of_file: &Texts) -> Vec<Fact> {
+    // a file is made of the others
+    let Endpoint { path: _, action, fields, reply, status, texts, password_grant, file: _ } = endpoint;
+    let mut facts = vec![
+        Fact::new("action", action_name(*action)),
+        Fact::optional("status", status.map(|status| status.as_u16().to_string())),
+        Fact::word("password_grant", *password_grant),
+        Fact::new("reply", reply.as_ref().map_or_else(|| "default".to_owned(), |reply| reply.written().to_string())),
+    ];
+    let mut fields: Vec<_> = fields.iter().collect();
+    fields.sort();
+    facts.extend(fields.into_iter().map(|(name, used)| Fact::new(format!("fields.{name}"), &**used)));
+    // what it has of the file is told of the file
+    if texts.member != of_file.member {
+        facts.push(Fact::new("errors.member", &*texts.member));
+    }
+    let own = texts.messages.iter().filter(|(code, text)| of_file.messages.get(*code) != Some(text));
+    facts.extend(messages(own));
+    facts
+}
+
+fn messages<'t>(messages: impl Iterator<Item = (&'t Box<str>, &'t Box<str>)>) -> Vec<Fact> {
+    let mut messages: Vec<_> = messages.collect();
+    messages.sort();
+    messages.into_iter().map(|(code, text)| Fact::new(format!("errors.messages.{code}"), &**text)).collect()
+}
+
+/// What holds for all requests alike.
+pub(super) fn of_file(snapshot: &Snapshot) -> Vec<Fact> {
+    let mut facts = identity(&snapshot.identity);
+    facts.push(Fact::list("trusted_proxies", snapshot.trusted_proxies.0.iter().map(ToString::to_string)));
+    facts.push(Fact::new("auth.realm", &*snapshot.auth.realm));
+    facts.extend(jwt(&snapshot.auth.jwt));
+    facts.push(Fact::new("errors.member", &*snapshot.texts.member));
+    facts.extend(messages(snapshot.texts.messages.iter()));
+    let (callers, upstreams) = (&snapshot.terms.timeouts, &snapshot.upstream_timeouts);
+    facts.extend([
+        time("timeouts.handshake", callers.handshake),
+        time("timeouts.request_header", callers.request_header),
+        time("timeouts.idle", callers.idle),
+        time("timeouts.connect", upstreams.connect),
+        time("timeouts.drain", callers.drain),
+    ]);
+    facts
+}
+
+fn identity(names: &IdentityNames) -> Vec<Fact> {
+    let name = |key: &str, name: &Option<http::HeaderName>| {
+        Fact::optional(format!("identity_headers.{key}"), name.as_ref().map(http::HeaderName::as_str))
+    };
+    vec![name("user", &names.user), name("roles", &names.roles), name("scheme", &names.scheme)]
+}
+
+fn jwt(jwt: &JwtSettings) -> Vec<Fact> {
+    let JwtSettings { issuer, require_iss, audience, leeway, roles, subject, subject_is_id, .. } = jwt;
+    let JwtSettings { subject_kind, token_type, require_exp, keys, .. } = jwt;
+    let token_type = match token_type {
+        TypeSource::Header => None,
+        TypeSource::Claim { claim, access, refresh } => {
+            Some(format!("{{ claim: {}, access: {access}, refresh: {refresh} }}", claim.0.join(".")))
+        }
+    };
+    let names = keys.as_ref().map(|keys| {
+        let names = keys.names().map(|(id, algorithm)| format!("{id} ({})", algorithm.name()));
+        // the first one signs
+        format!("[{}]", names.collect::<Vec<_>>().join(", "))
+    });
+    vec![
+        Fact::new("auth.jwt.issuer", &**issuer),
+        Fact::word("auth.jwt.require_iss", *require_iss),
+        Fact::list("auth.jwt.audience", audience.iter().map(|audience| &**audience)),
+        time("auth.jwt.leeway", *leeway),
+        Fact::new(
+            "auth.jwt.roles",
+            match roles {
+                RoleSource::Store => "store".to_owned(),
+                RoleSource::Claim(path) => path.0.join("."),
+            },
+        ),
+        Fact::new("auth.jwt.subject", subject.0.join(".")).comparing(format!("{subject:?} {subject_is_id}")),
+        Fact::new("auth.jwt.subject_kind", subject_kind.name()),
+        Fact::optional("auth.jwt.type", token_type),
+        Fact::word("auth.jwt.require_exp", *require_exp),
+        Fact::optional("auth.jwt.keys", names).comparing(secretly(&keys.as_ref().map(|keys| keys.fingerprint()))),
+    ]
+}
+
+/// For comparing alone.
+fn secretly(value: &impl Debug) -> String {
+    format!("{value:?}")
+}
+
+/// What `paths` says of each kind of ambiguity.
+pub(super) fn of_paths(policy: PathPolicy) -> [(&'static str, &'static str); 4] {
+    let word = |kept: bool, word: &'static str| if kept { word } else { "refuse" };
+    [
+        ("paths.encoded_slash", word(policy.keep_encoded_slash, "keep")),
+        ("paths.encoded_query", word(policy.keep_encoded_query, "keep")),
+        ("paths.semicolon", word(policy.keep_semicolon, "keep")),
+        ("paths.empty_segments", word(policy.merge_empty_segments, "merge")),
+    ]
+}
+
+fn time(key: &str, value: Duration) -> Fact {
+    Fact::new(key, show_duration(value))
+}
+
+fn bytes(key: &str, value: u64) -> Fact {
+    Fact::new(key, show_size(value))
+}
+
+/// Sorted, each once, as a list of YAML.
+fn set<T: Into<String>>(items: impl Iterator<Item = T>) -> String {
+    let items: std::collections::BTreeSet<String> = items.map(Into::into).collect();
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(", "))
+}

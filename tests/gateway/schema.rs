@@ -1,0 +1,167 @@
+//! The JSON Schema, held against what is really taken by a validator that others wrote.
+
+use std::path::Path;
+
+use portcullis::config::report::Report;
+use portcullis::config::tree::{self, Node, Value};
+use portcullis::config::{Environment, check_text, decode};
+
+use crate::rules::RULES;
+use crate::support::gateway::project;
+use crate::support::outside::run_python;
+use crate::support::{Setup, USERS};
+
+/// Every kind of scalar that a file can have.
+const KINDS: &str = "
+listeners: [{ address: '127.0.0.1:8443', tls: { self_signed: [localhost], min_version: 1.3 } }]
+workers: 2
+trusted_proxies: [10.0.0.0/8]
+admin: { address: '127.0.0.1:9901' }
+store: sqlite:a.db
+auth: { realm: api, schemes: [basic, bearer], cache: { ttl: 30s, capacity: 1000 }, jwt: { require_exp: true } }
+tokens: { refresh_format: jwt, default_role: user }
+passwords: { min_bytes: 8 }
+identity_headers: remote
+errors: { member: msg, messages: { no_route: gone } }
+paths: { semicolon: keep, empty_segments: merge }
+limits: { unauthenticated: { rate: 20/s, burst: 100 }, header_bytes: 32KiB, headers: 100, connections: auto }
+timeouts: { idle: 75s }
+endpoints: [{ path: /in, action: login, status: 200 }, { path: /token, action: oauth_token, password_grant: false }]
+upstreams:
+  api: { servers: ['http://127.0.0.1:9'], balance: round_robin, keep_alive: 8, health: { healthy_after: 2 } }
+  demo: { builtin: echo }
+routes:
+  - { path: /a/**, methods: [GET], hosts: [localhost], allow: [user], scopes: [w], schemes: [basic], strip_prefix: /a, to: api }
+  - { path: /b, allow: anyone, forward_credentials: false, timeout: 5s, body_bytes: 0, end_streams_on: [expiry], to: demo }
+  - { path: /c, allow: authenticated, cors: { origins: ['*'], max_age: 10m, credentials: false }, to: demo }
+  - { path: /d, allow: anyone, request_headers: { set: { X-A: b }, remove: [X-B] }, rate: { rate: 10/s, by: address }, to: demo }
+expect: [{ request: GET /a/7, as: { roles: [user], scopes: [w], scheme: basic }, is: 200 }, { request: GET /x, as: anyone, is: 404 }]
+log: { access: off, level: warn }
+bootstrap: { users: [{ name: ann, roles: [user] }], clients: [{ id: c, secret: '${SECRET:-secret-of-c}', scopes: [w] }] }
+";
+
+/// Whether the schema takes each of these files.
+fn judged(schema: &str, files: &[String]) -> Vec<bool> {
+    let folder = tempfile::tempdir().unwrap();
+    let documents: Vec<serde_json::Value> = files
+        .iter()
+        .map(|text| {
+            let mut report = Report::default();
+            let root = tree::parse(text, &mut report).unwrap_or_else(|| panic!("no YAML: {text}"));
+            decode::json(&root, &mut report).unwrap_or_else(|| panic!("no JSON: {text}"))
+        })
+        .collect();
+    let (schema_file, documents_file) = (folder.path().join("schema.json"), folder.path().join("files.json"));
+    std::fs::write(&schema_file, schema).unwrap();
+    std::fs::write(&documents_file, serde_json::to_vec(&documents).unwrap()).unwrap();
+    let said = run_python(
+        "
+import json, sys
+from jsonschema import Draft202012Validator
+schema = json.load(open(sys.argv[1]))
+Draft202012Validator.check_schema(schema)
+validator = Draft202012Validator(schema)
+print(' '.join(str(validator.is_valid(document)) for document in json.load(open(sys.argv[2]))))
+",
+        &[schema_file.to_str().unwrap(), documents_file.to_str().unwrap()],
+    );
+    let said: Vec<bool> = said.split_whitespace().map(|word| word == "True").collect();
+    assert_eq!(said.len(), files.len());
+    said
+}
+
+fn schema() -> String {
+    Setup::new(RULES).cli_plain(&["schema"], "").expect(0).stdout
+}
+
+fn shipped() -> String {
+    std::fs::read_to_string(project().join("gateway.yaml")).unwrap()
+}
+
+/// What stands in `examples/`.
+fn examples() -> Vec<String> {
+    let Ok(folder) = std::fs::read_dir(project().join("examples")) else { return Vec::new() };
+    let paths = folder.map(|entry| entry.unwrap().path());
+    let files = paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
+#[test]
+fn the_schema_names_every_section() {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    for section in ["listeners", "routes", "upstreams", "auth", "limits", "tokens", "expect", "bootstrap"] {
+        assert!(schema["properties"].get(section).is_some(), "{section}");
+    }
+}
+
+#[test]
+fn an_independent_validator_takes_the_schema_and_judges_by_it() {
+    let (schema, shipped) = (schema(), shipped());
+    assert!(shipped.starts_with("# yaml-language-server: $schema="), "editors find the schema by the first line");
+    let kept = std::fs::read_to_string(project().join("gateway.schema.json")).unwrap();
+    assert!(kept == schema, "gateway.schema.json is not what `portcullis schema` prints");
+    let bad = |text: &str, other: &str| RULES.replace(text, other);
+    let mut files = vec![
+        (shipped, true),
+        (RULES.to_owned(), true),
+        (KINDS.to_owned(), true),
+        (USERS.to_owned() + "upstreams: { a: { builtin: echo } }\nroutes: []\n", true),
+        (bad("methods", "method"), false),
+        (bad("allow: [admin]", "allow: admin"), false),
+        (bad("    to: api\n", ""), false),
+        (bad("upstreams:", "timeouts: { idle: 30 }\nupstreams:"), false),
+        (bad("upstreams:", "upstream:"), false),
+        (KINDS.replace("is: 404", "is: 402"), false),
+        (KINDS.replace("round_robin", "round"), false),
+        (KINDS.replace("min_version: 1.3", "min_version: 1.1"), false),
+    ];
+    files.extend(examples().into_iter().map(|text| (text, true)));
+    let texts: Vec<String> = files.iter().map(|(text, _)| text.clone()).collect();
+    for ((text, expected), said) in files.iter().zip(judged(&schema, &texts)) {
+        assert_eq!(said, *expected, "{text}");
+    }
+}
+
+/// The places of scalars that are values.
+fn scalars(node: &Node, found: &mut Vec<std::ops::Range<usize>>) {
+    match &node.value {
+        Value::Scalar(_) => found.push(node.bytes.clone()),
+        Value::List(items) => items.iter().for_each(|item| scalars(item, found)),
+        Value::Map(entries) => entries.iter().for_each(|entry| scalars(&entry.value, found)),
+    }
+}
+
+#[test]
+fn whatever_check_takes_from_the_environment_the_schema_takes() {
+    let environment: Environment = std::iter::empty::<(String, String)>().collect();
+    let is_good = |text: &str| check_text(text, Path::new("/nowhere"), "a.yaml", &environment).is_ok();
+    let mut variants = Vec::new();
+    for text in [shipped(), KINDS.to_owned()].into_iter().chain(examples()) {
+        let root = tree::parse(&text, &mut Report::default()).unwrap();
+        // an example may name files that only its reader has
+        let whole = check_text(&text, Path::new("/nowhere"), "a.yaml", &environment);
+        assert!(whole.is_ok() || text != KINDS, "{}", whole.unwrap_err());
+        let mut found = Vec::new();
+        scalars(&root, &mut found);
+        for range in found {
+            let value = text[range.clone()].trim_matches(['\'', '"']);
+            if value.contains(['$', '}', '"', '\\']) || value.is_empty() {
+                continue;
+            }
+            // the whole of it, and a part
+            let (first, rest) = value.split_at(value.chars().next().map_or(0, char::len_utf8));
+            for reference in
+                [format!("\"${{PORTCULLIS_NONE:-{value}}}\""), format!("\"{first}${{PORTCULLIS_NONE:-{rest}}}\"")]
+            {
+                let variant = format!("{}{reference}{}", &text[..range.start], &text[range.end..]);
+                if is_good(&variant) {
+                    variants.push(variant);
+                }
+            }
+        }
+    }
+    assert!(variants.len() > 150, "only {} variants were taken", variants.len());
+    for (variant, said) in variants.iter().zip(judged(&schema(), &variants)) {
+        assert!(said, "check takes it, the schema does not:\n{variant}");
+    }
+}
