@@ -1,7 +1,7 @@
 //! The request as the upstream sees it, and the response as the caller does. Pure functions on heads.
 //!
 //! A request's fields are not changed in the caller's map: they are said anew, one after the other, straight into the bytes
-//! for an HTTP/1.1 server or into a map for whoever needs one ([`Fields`]). So a request that is sent again is said again.
+//! for an HTTP/1.1 server or into a map for whoever needs one (`Fields`). So a request that is sent again is said again.
 //! What the gateway says of a request (who, from where, which id) is said by it alone: neither a caller nor a route's edits
 //! can say it in its place.
 
