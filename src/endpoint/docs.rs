@@ -26,27 +26,8 @@ pub fn files(path: &str, document: &Bytes) -> Vec<(Box<str>, File)> {
     let bundle_name = format!("swagger-ui-bundle.{}.js", bundle.digest());
     let style_name = format!("swagger-ui.{}.css", style.digest());
     let start_name = format!("start.{}.js", start.digest());
-    // relative, so that the page also works behind a proxy that has put it under a prefix
-    let folder = match path.rsplit('/').next().unwrap_or_default() {
-        "" => String::new(),
-        last => format!("{}/", escaped(last)),
-    };
-    let page = format!(
-        r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>API</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="./{folder}{style_name}">
-<script src="./{folder}{bundle_name}"></script>
-<script src="./{folder}{start_name}"></script>
-<body>
-<div id="swagger-ui"></div>
-</html>
-"#
-    );
     let inside = if path.ends_with('/') { path.to_owned() } else { format!("{path}/") };
+    let page = page(path, [&bundle_name, &style_name, &start_name]);
     let page = File::plain("text/html; charset=utf-8", Kept::WhileSame, page.into()).under(POLICY);
     [
         (path.to_owned(), page),
@@ -57,6 +38,30 @@ pub fn files(path: &str, document: &Bytes) -> Vec<(Box<str>, File)> {
     ]
     .map(|(path, file)| (path.into(), file))
     .into()
+}
+
+/// The page at `path` that loads these, which stand below it.
+fn page(path: &str, [bundle, style, start]: [&str; 3]) -> String {
+    // relative, so that the page also works behind a proxy that has put it under a prefix
+    let folder = match path.rsplit('/').next().unwrap_or_default() {
+        "" => String::new(),
+        last => format!("{}/", escaped(last)),
+    };
+    format!(
+        r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="./{folder}{style}">
+<script src="./{folder}{bundle}"></script>
+<script src="./{folder}{start}"></script>
+<body>
+<div id="swagger-ui"></div>
+</html>
+"#
+    )
 }
 
 /// A segment of a path inside an attribute of HTML.
@@ -83,6 +88,19 @@ mod tests {
             let expected = line.trim().split(' ').next().unwrap();
             let written: Vec<_> = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(written.concat(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn parts_stand_below_the_page_and_are_named_from_it() {
+        for (path, below, link) in
+            [("/auth/docs", "/auth/docs/", "./docs/"), ("/help/", "/help/", "./"), ("/d's", "/d's/", "./d&#39;s/")]
+        {
+            let files = files(path, &Bytes::from_static(b"{}"));
+            assert_eq!(&*files[0].0, path);
+            assert!(files[1..].iter().all(|(part, _)| part.starts_with(below) && !part.contains("//")), "{path}");
+            let page = page(path, [&files[2].0, &files[3].0, &files[4].0].map(|part| part.rsplit('/').next().unwrap()));
+            assert_eq!(page.matches(&format!("=\"{link}s")).count(), 3, "{page}");
         }
     }
 

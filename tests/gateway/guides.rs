@@ -140,3 +140,8 @@ fn follow(name: &str) {
 fn put_it_in_front_of_a_flask_api() {
     follow("flask.md");
 }
+
+#[test]
+fn put_it_in_front_of_a_django_api() {
+    follow("django.md");
+}

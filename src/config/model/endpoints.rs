@@ -93,7 +93,8 @@ impl Endpoint {
 /// An exact path in its one spelling, so that it is found by comparing bytes.
 fn path(node: &Node, report: &mut Report) -> Option<Placed<Box<str>>> {
     let path = decode::placed_text(node, report)?;
-    let segments = path.value.strip_prefix('/').map(|rest| rest.split('/'));
+    // a last slash is part of the path, as frameworks write it
+    let segments = path.value.strip_prefix('/').map(|rest| rest.strip_suffix('/').unwrap_or(rest).split('/'));
     let is_exact = segments.is_some_and(|mut segments| {
         segments.all(|segment| !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain))
     });
