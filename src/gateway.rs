@@ -10,9 +10,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::header::{HOST, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
 use crate::authenticate::{Authenticator, Caller, Recent, Visit};
@@ -310,11 +309,8 @@ impl Current {
 }
 
 impl Handler for Worker {
-    async fn handle(&self, peer: &Rc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        let lingers = request.version() == Version::HTTP_2;
-        let (mut head, incoming) = request.into_parts();
-        let body = Body::streamed(incoming);
-        let body = if lingers { body.lingering() } else { body };
+    async fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> Response<Body> {
+        let (mut head, body) = request.into_parts();
         let current = self.current();
         let snapshot = &**current.snapshot;
         let mut exchange = self.open(&current, peer, &head.method, &head.headers);

@@ -24,6 +24,7 @@ static SETTINGS: LazyLock<(JwtSettings, Arc<KeyRing>)> = LazyLock::new(|| {
         token_type: TypeSource::Header,
         require_exp: true,
         require_iss: true,
+        subject_is_id: false,
         subject_kind: SubjectKind::User,
         keys: Some(Arc::clone(&ring)),
     };

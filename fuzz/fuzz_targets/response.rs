@@ -5,8 +5,9 @@
 use bytes::Bytes;
 use http::Method;
 use libfuzzer_sys::fuzz_target;
-use portcullis::forward::http1::chunked::{self, Decoder, Piece};
-use portcullis::forward::http1::decode::{Framing, Head, Step, head};
+use portcullis::forward::http1::decode::{Head, Step, head};
+use portcullis::wire::http1::Framing;
+use portcullis::wire::http1::chunked::{Decoder, Piece, TRAILER_BYTES_MAX, whole_chunks};
 
 /// What came of a body: content, trailers as text, and the bytes behind it; `Err` with what came before the fault, `Ok(None)`
 /// before its end.
@@ -14,7 +15,7 @@ type Outcome = (Vec<u8>, Result<Option<(String, usize)>, ()>);
 
 fn decode(framing: Framing, bytes: &[u8], piece: usize) -> Outcome {
     let mut content = Vec::new();
-    let Some(mut decoder) = Decoder::new(framing) else { return (content, Ok(Some((String::new(), bytes.len())))) };
+    let Some(mut decoder) = Decoder::new(framing, TRAILER_BYTES_MAX) else { return (content, Ok(Some((String::new(), bytes.len())))) };
     let mut behind = bytes.len();
     for part in bytes.chunks(piece) {
         behind -= part.len();
@@ -121,10 +122,10 @@ fuzz_target!(|bytes: &[u8]| {
         (Framing::Close, _) => assert_eq!(content, found.rest),
         (Framing::Chunked, Ok(Some((trailers, behind)))) => {
             assert_eq!(by_the_letter(&found.rest), Some((content.clone(), behind)));
-            let at_once = chunked::whole(&found.rest);
+            let at_once = whole_chunks(&found.rest);
             assert_eq!(at_once, trailers.is_empty().then_some((content, found.rest.len() - behind)));
         }
-        (Framing::Chunked, _) => assert!(chunked::whole(&found.rest).is_none()),
+        (Framing::Chunked, _) => assert!(whole_chunks(&found.rest).is_none()),
         (Framing::Empty, _) => assert!(content.is_empty()),
     }
 });

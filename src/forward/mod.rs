@@ -18,7 +18,7 @@ pub mod http1;
 mod outgoing;
 mod send;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -19,13 +19,14 @@ use tokio::task::spawn_local;
 
 use super::dial::{DialError, Dialed, Dialer, Offer, Received, Stream};
 use super::health::{Fleet, Health};
-use super::http1::{self, RESPONSE_HEAD_BYTES_MAX, Spares, Transport as _};
+use super::http1::{self, RESPONSE_HEAD_BYTES_MAX, Transport as _};
 use super::outgoing::Outgoing;
 use super::retry::{self, Loss};
 use super::rewrite::{Departure, Framing};
 use super::{Protocol, ServerAddress, Timeouts, UpstreamTls};
 use crate::clock::Clock;
 use crate::wire::body::Body;
+use crate::wire::http1::spares::Spares;
 
 /// Requests at once over one HTTP/2 connection before another is opened: what most servers grant at least.
 const STREAMS_MAX: usize = 100;

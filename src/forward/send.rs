@@ -16,7 +16,6 @@ use super::balance::Chooser;
 use super::deadline::{Deadlines, Elapsed};
 use super::dial::DialError;
 use super::health::{Fleet, ServerKey};
-use super::http1::Spares;
 use super::leash::{Form, Leashes, Tether};
 use super::outgoing::{Outgoing, Progress};
 use super::pool::{Broken, Failure, InFlight, Reply, Reuse, Server};
@@ -31,6 +30,7 @@ use crate::rejection::Rejection;
 use crate::route::Route;
 use crate::wire::body::{Body, BodyError};
 use crate::wire::fields::Hop;
+use crate::wire::http1::spares::Spares;
 use crate::wire::target::Target;
 
 /// The upstreams as one worker uses them: its connections, its requests under way, its turns.

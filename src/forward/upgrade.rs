@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request, response};
 use hyper::ext::Protocol as ConnectProtocol;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::OnUpgrade as OnHyperUpgrade;
 use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
 use sha1::{Digest, Sha1};
@@ -18,6 +18,7 @@ use sha1::{Digest, Sha1};
 use super::leash::Leash;
 use super::tunnel;
 use crate::wire::fields::Hop;
+use crate::wire::upgrade::{OnUpgrade, Upgraded};
 
 const WEBSOCKET: &str = "websocket";
 
@@ -26,7 +27,7 @@ const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A caller's wish for a WebSocket.
 pub(super) struct Asked {
-    caller: OnUpgrade,
+    caller: Promised,
     form: Form,
     /// The key that the upstream has to confirm: the caller's, or one of ours.
     key: HeaderValue,
@@ -38,6 +39,21 @@ enum Form {
     Upgrade,
     /// `:method CONNECT`, `:protocol websocket`.
     ExtendedConnect,
+}
+
+/// The caller's end once the response was written, as their protocol has it.
+enum Promised {
+    Http1(OnUpgrade),
+    Http2(OnHyperUpgrade),
+}
+
+impl Promised {
+    async fn upgraded(self) -> Option<Upgraded> {
+        match self {
+            Self::Http1(promised) => promised.upgraded().await,
+            Self::Http2(promised) => promised.await.ok().map(|stream| -> Upgraded { Box::new(TokioIo::new(stream)) }),
+        }
+    }
 }
 
 /// How an upstream took the wish.
@@ -52,8 +68,8 @@ pub(super) enum Outcome {
 
 /// The two ends of what will be a tunnel once the caller has its response.
 pub(super) struct Tunnel {
-    caller: OnUpgrade,
-    upstream: OnUpgrade,
+    caller: Promised,
+    upstream: OnHyperUpgrade,
 }
 
 /// The wish for a WebSocket of a caller's head, taken out of it. Any other upgrade is not passed on: the server may ignore the
@@ -64,7 +80,7 @@ pub(super) fn asked(head: &mut request::Parts, hop: &Hop, has_body: bool) -> Opt
         if !protocol.as_str().eq_ignore_ascii_case(WEBSOCKET) {
             return None;
         }
-        let caller = head.extensions.remove::<OnUpgrade>()?;
+        let caller = Promised::Http2(head.extensions.remove::<OnHyperUpgrade>()?);
         let mut random = [0; 16];
         getrandom::fill(&mut random).ok()?;
         let key = HeaderValue::from_str(&STANDARD.encode(random)).ok()?;
@@ -75,7 +91,8 @@ pub(super) fn asked(head: &mut request::Parts, hop: &Hop, has_body: bool) -> Opt
         return None;
     }
     let key = head.headers.get(SEC_WEBSOCKET_KEY)?.clone();
-    Some(Asked { caller: head.extensions.remove::<OnUpgrade>()?, form: Form::Upgrade, key })
+    let caller = Promised::Http1(head.extensions.remove::<OnUpgrade>()?);
+    Some(Asked { caller, form: Form::Upgrade, key })
 }
 
 impl Asked {
@@ -107,7 +124,7 @@ impl Asked {
         if !over_http2 && !self.confirmed(&head.headers) {
             return Outcome::Broken;
         }
-        let Some(upstream) = head.extensions.remove::<OnUpgrade>() else { return Outcome::Broken };
+        let Some(upstream) = head.extensions.remove::<OnHyperUpgrade>() else { return Outcome::Broken };
         match self.form {
             Form::ExtendedConnect => head.status = StatusCode::OK,
             Form::Upgrade => head.status = StatusCode::SWITCHING_PROTOCOLS,
@@ -180,8 +197,8 @@ impl Tunnel {
         tokio::task::spawn_local(async move {
             let held = held;
             // the caller's end is there once the response was written; the upstream's own bytes wait in its socket
-            if let (Ok(caller), Ok(upstream)) = (self.caller.await, self.upstream.await) {
-                let carried = tunnel::carry(TokioIo::new(caller), TokioIo::new(upstream), leash.as_deref());
+            if let (Some(caller), Ok(upstream)) = (self.caller.upgraded().await, self.upstream.await) {
+                let carried = tunnel::carry(caller, TokioIo::new(upstream), leash.as_deref());
                 if let Err(error) = carried.await {
                     tracing::debug!(error = %error.kind(), "tunnel broke");
                 }

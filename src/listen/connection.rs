@@ -2,44 +2,36 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
-use http::{HeaderValue, Request, Response, Version};
-use http_body::Body as HttpBody;
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::gate::Gate;
-use super::head::Scanner;
-use super::link::{FIRST_BYTE, Guard, Link, Order, Phase, Tracked, UnderWay, Worker};
+use super::head::HeadBounds;
+use super::http1::{self, Http2};
+use super::link::{FIRST_BYTE, Guard, Link, Order, Tracked, Worker};
 use super::listeners::{Offer, Speaks};
+use super::rewound::Rewound;
 use super::tls::Acceptor;
 use super::{Bounds, Handler, Peer, head, redirect};
 use crate::rejection::Rejection;
 use crate::wire::body::Body;
 
 /// What the client connection preface of HTTP/2 begins with (RFC 9113 3.4); hyper looks at the rest.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// hyper keeps room for this many fields on the stack; another number costs an allocation a request.
-const HEADERS_OF_HYPER: usize = 100;
-
-/// A head that our scanner passes must never be too large for hyper's buffer.
-const READ_BUFFER_MIN: usize = 64 * 1024;
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bounds of HTTP/2. Streams: what browsers are used to. Windows: enough for 100 Mbit/s at 80 ms. Resets: a caller who
 /// opens and cancels (CVE-2023-44487), or makes us cancel (CVE-2025-8671), is cut off soon.
@@ -51,10 +43,11 @@ const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 64;
 
 /// What serves the requests of a connection.
-struct Service<H> {
+pub(super) struct Service<H> {
     handler: H,
     peer: Rc<Peer>,
-    link: Arc<Link>,
+    pub(super) link: Rc<Link>,
+    pub(super) worker: Rc<Worker>,
     /// The port of https, on a redirect listener.
     redirect_to: Option<u16>,
     bounds: Bounds,
@@ -62,7 +55,7 @@ struct Service<H> {
 
 /// Serves a connection that was accepted under this offer.
 pub(super) async fn serve<H: Handler>(
-    mut socket: TcpStream,
+    socket: TcpStream,
     offer: Arc<Offer>,
     peer: Rc<Peer>,
     handler: H,
@@ -73,24 +66,22 @@ pub(super) async fn serve<H: Handler>(
     drop(socket.set_nodelay(true));
     let redirect_to = match &offer.speaks {
         Speaks::Tls(acceptor) => {
-            let Some(tls) = handshake(acceptor, socket, &peer, &worker).await else { return };
+            // boxed, since what a handshake needs is more than what an idle connection does
+            let Some(tls) = Box::pin(handshake(acceptor, socket, &peer, &worker)).await else { return };
             let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-            let service = Service::new(handler, peer, &worker, offer, None);
+            let service = Service::new(handler, peer, worker, offer, None);
             return if http2 {
-                service.http2(tls, BytesMut::new(), &worker, guard).await;
+                service.http2(Http2 { socket: tls, ahead: BytesMut::new(), guard }).await;
             } else {
-                service.http1(tls, BytesMut::new(), guard).await;
+                drop(http1::serve(tls, false, &service, guard).await);
             };
         }
         Speaks::Plain => None,
         Speaks::Redirect { https_port } => Some(*https_port),
     };
-    let Some((ahead, http2)) = first_bytes(&mut socket, &peer, &worker).await else { return };
-    let service = Service::new(handler, peer, &worker, offer, redirect_to);
-    if http2 {
-        service.http2(socket, ahead, &worker, guard).await;
-    } else {
-        service.http1(socket, ahead, guard).await;
+    let service = Service::new(handler, peer, worker, offer, redirect_to);
+    if let Some(connection) = http1::serve(socket, true, &service, guard).await {
+        service.http2(connection).await;
     }
 }
 
@@ -143,202 +134,106 @@ fn acceptor_version(tls: &tokio_rustls::server::TlsStream<TcpStream>) -> &'stati
     }
 }
 
-/// The first bytes in clear, and whether they begin HTTP/2; `None` where there are none: who has said nothing is told
-/// nothing.
-async fn first_bytes(socket: &mut TcpStream, peer: &Peer, worker: &Worker) -> Option<(BytesMut, bool)> {
-    let limit = Instant::now() + worker.state.terms().timeouts.request_header;
-    if !matches!(speaks_at_all(socket, limit, peer).await, Ok(true)) {
-        return None;
-    }
-    let mut ahead = BytesMut::new();
-    match timeout_at(limit, speaks_http2(socket, &mut ahead)).await {
-        Ok(Ok(http2)) => Some((ahead, http2)),
-        Ok(Err(_)) => None,
-        Err(_) if ahead.is_empty() => None,
-        Err(_) => Some((ahead, false)),
-    }
-}
-
-/// Whether the caller speaks HTTP/2 with prior knowledge (RFC 9113 3.3). What was read is left in `ahead`.
-async fn speaks_http2(socket: &mut TcpStream, ahead: &mut BytesMut) -> io::Result<bool> {
-    loop {
-        if socket.read_buf(ahead).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let known = ahead.len().min(PREFACE.len());
-        if ahead.get(..known) != PREFACE.get(..known) {
-            return Ok(false);
-        }
-        if known == PREFACE.len() {
-            return Ok(true);
-        }
-    }
-}
-
 impl<H: Handler> Service<H> {
-    fn new(handler: H, peer: Rc<Peer>, worker: &Worker, offer: Arc<Offer>, redirect_to: Option<u16>) -> Rc<Self> {
+    pub(super) fn new(
+        handler: H,
+        peer: Rc<Peer>,
+        worker: Rc<Worker>,
+        offer: Arc<Offer>,
+        redirect_to: Option<u16>,
+    ) -> Rc<Self> {
         let bounds = worker.state.terms().bounds;
-        Rc::new(Self { handler, peer, link: worker.link(offer), redirect_to, bounds })
+        Rc::new(Self { handler, peer, link: worker.link(offer), redirect_to, bounds, worker })
     }
 
-    async fn http1<S>(self: Rc<Self>, socket: S, ahead: BytesMut, guard: Guard)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
-    {
-        let (bounds, link) = (self.bounds, Arc::clone(&self.link));
-        let scanner = Scanner::new(bounds.header_bytes_max, bounds.headers_max);
-        let gate = Gate::new(socket, ahead, Arc::clone(&link), scanner, guard);
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .max_header_size(bounds.header_bytes_max)
-            .max_buf_size(bounds.header_bytes_max.saturating_mul(2).max(READ_BUFFER_MIN));
-        if bounds.headers_max > HEADERS_OF_HYPER {
-            builder.max_headers(bounds.headers_max);
-        }
-        let service = service_fn(|request| Rc::clone(&self).answer(self.link.begin(), request));
-        let connection = builder.serve_connection(TokioIo::new(gate), service).with_upgrades();
-        drive(connection, &self, |connection| {
-            // before its first request is whole, hyper would drop it; that one is told by `Connection: close` instead
-            let may_close = matches!(link.phase(), Phase::Idle | Phase::Busy);
-            if may_close {
-                connection.graceful_shutdown();
-            }
-            may_close
-        })
-        .await;
+    /// What heads are held to.
+    pub(super) fn head_bounds(&self) -> HeadBounds {
+        let Bounds { header_bytes_max, headers_max, .. } = self.bounds;
+        HeadBounds { bytes_max: header_bytes_max, fields_max: headers_max }
     }
 
-    async fn http2<S>(self: Rc<Self>, socket: S, ahead: BytesMut, worker: &Worker, guard: Guard)
+    /// Boxed: what HTTP/2 needs is much more than what an idle connection of HTTP/1.1 does.
+    fn http2<S>(self: Rc<Self>, connection: Http2<S>) -> Pin<Box<dyn Future<Output = ()>>>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let link = Arc::clone(&self.link);
-        link.multiplex();
-        let timeouts = worker.state.terms().timeouts;
-        let mut builder = http2::Builder::new(LocalExecutor(Arc::clone(&link)));
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(u32::try_from(self.bounds.header_bytes_max).unwrap_or(u32::MAX))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-            .max_local_error_reset_streams(LOCAL_RESETS_MAX)
-            .keep_alive_interval(timeouts.idle / 2)
-            .keep_alive_timeout(timeouts.request_header)
-            .enable_connect_protocol();
-        let service = service_fn(|request| Rc::clone(&self).answer(self.link.begin(), request));
-        let connection = builder.serve_connection(TokioIo::new(Rewound { socket, ahead, _guard: guard }), service);
-        drive(connection, &self, |connection| {
-            connection.graceful_shutdown();
-            true
+        Box::pin(async move {
+            let Http2 { socket, ahead, guard } = connection;
+            self.link.multiplex();
+            let timeouts = self.worker.state.terms().timeouts;
+            let mut builder = http2::Builder::new(LocalExecutor(Rc::clone(&self.link)));
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS_MAX)
+                .max_header_list_size(u32::try_from(self.bounds.header_bytes_max).unwrap_or(u32::MAX))
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
+                .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+                .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+                .keep_alive_interval(timeouts.idle / 2)
+                .keep_alive_timeout(timeouts.request_header)
+                .enable_connect_protocol();
+            let service = service_fn(|request: Request<Incoming>| {
+                let service = Rc::clone(&self);
+                let under_way = service.link.begin();
+                async move {
+                    // a stream that is answered while its body comes would be reset at once else
+                    let request = request.map(|body| Body::streamed(body).lingering());
+                    let response = service.answer(request).await;
+                    Ok::<_, Infallible>(response.map(|body| Tracked::new(body, under_way.answered())))
+                }
+            });
+            let io = TokioIo::new(Rewound::new(socket, ahead, guard));
+            let mut connection = pin!(builder.serve_connection(io, service));
+            let mut finishing = false;
+            let ended = poll_fn(|cx| {
+                match self.link.ordered(cx) {
+                    Some(Order::Abort) => return Poll::Ready(Ok(())),
+                    Some(Order::Finish) if !std::mem::replace(&mut finishing, true) => {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Some(Order::Finish) | None => {}
+                }
+                connection.as_mut().poll(cx)
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, "connection broke off");
+            }
         })
-        .await;
     }
 
     /// Answers a request, whatever happens to the handler.
-    async fn answer(
-        self: Rc<Self>,
-        under_way: UnderWay,
-        request: Request<Incoming>,
-    ) -> Result<Response<Tracked>, Infallible> {
-        let version = request.version();
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let answered = AssertUnwindSafe(self.respond(request)).catch_unwind().await;
-        let mut response = answered.unwrap_or_else(|_| {
+        answered.unwrap_or_else(|_| {
             tracing::error!(listener = %self.peer.listener, "a request ended by a panic");
-            self.handler.refuse(&self.peer, Rejection::Internal)
-        });
-        if version < Version::HTTP_2 {
-            if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-                self.link.upgrade();
-            } else if self.link.is_finishing() {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-        }
-        Ok(response.map(|body| Tracked::new(body, under_way.answered())))
+            self.refuse(Rejection::Internal)
+        })
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+    /// The response to what is no request.
+    pub(super) fn refuse(&self, rejection: Rejection) -> Response<Body> {
+        self.handler.refuse(&self.peer, rejection)
+    }
+
+    async fn respond(&self, request: Request<Body>) -> Response<Body> {
         if request.version() == Version::HTTP_2
             && let Err(fault) = head::look_at_http2(request.headers(), self.bounds.headers_max)
         {
-            return self.handler.refuse(&self.peer, fault.into());
+            return self.refuse(fault.into());
         }
         let Some(https_port) = self.redirect_to else { return self.handler.handle(&self.peer, request).await };
         match redirect::location(request.uri(), request.headers(), https_port) {
             Ok(location) => self.handler.redirect(&self.peer, location),
-            Err(rejection) => self.handler.refuse(&self.peer, rejection),
+            Err(rejection) => self.refuse(rejection),
         }
-    }
-
-    /// The whole response to what is refused before hyper has a request.
-    fn refusal(&self, rejection: Rejection) -> Vec<u8> {
-        written(self.handler.refuse(&self.peer, rejection))
-    }
-}
-
-/// A response as the last one of an HTTP/1.1 connection.
-fn written(response: Response<Body>) -> Vec<u8> {
-    let (head, body) = response.into_parts();
-    let content = content(body);
-    let mut text = Vec::with_capacity(512 + content.len());
-    text.extend_from_slice(format!("HTTP/1.1 {}\r\n", head.status).as_bytes());
-    for (name, value) in head.headers.iter().filter(|(name, _)| !matches!(**name, CONNECTION | CONTENT_LENGTH | DATE)) {
-        text.extend_from_slice(name.as_str().as_bytes());
-        text.extend_from_slice(b": ");
-        text.extend_from_slice(value.as_bytes());
-        text.extend_from_slice(b"\r\n");
-    }
-    text.extend_from_slice(format!("connection: close\r\ncontent-length: {}\r\n\r\n", content.len()).as_bytes());
-    text.extend_from_slice(&content);
-    text
-}
-
-/// What is there of a body at once.
-fn content(body: Body) -> Vec<u8> {
-    let mut content = Vec::new();
-    let mut body = pin!(body);
-    let mut cx = Context::from_waker(Waker::noop());
-    while let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) {
-        if let Ok(mut bytes) = frame.into_data() {
-            content.extend_from_slice(&bytes);
-            bytes.advance(bytes.len());
-        }
-    }
-    content
-}
-
-/// Runs a connection, and does what it is ordered to. `finish` says whether it could be asked to end already.
-async fn drive<H, C, E>(connection: C, service: &Service<H>, finish: impl Fn(Pin<&mut C>) -> bool)
-where
-    H: Handler,
-    C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
-{
-    let mut connection = pin!(connection);
-    let mut asked = false;
-    let ended = poll_fn(|cx| {
-        match service.link.ordered(cx) {
-            Some(Order::Abort) => return Poll::Ready(Ok(())),
-            Some(Order::Finish) => asked = asked || finish(connection.as_mut()),
-            None => {}
-        }
-        let polled = connection.as_mut().poll(cx);
-        if polled.is_pending() && service.link.write_refusal(|rejection| service.refusal(rejection)) {
-            return connection.as_mut().poll(cx);
-        }
-        polled
-    });
-    if let Err(error) = ended.await {
-        tracing::debug!(%error, "connection broke off");
     }
 }
 
 /// Runs the streams of HTTP/2 on the worker that has their connection.
 #[derive(Clone, Debug)]
-struct LocalExecutor(Arc<Link>);
+struct LocalExecutor(Rc<Link>);
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
@@ -346,50 +241,5 @@ where
 {
     fn execute(&self, stream: F) {
         self.0.streams().run(stream);
-    }
-}
-
-/// A socket from which something was read already.
-struct Rewound<S> {
-    socket: S,
-    ahead: BytesMut,
-    _guard: Guard,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.ahead.is_empty() {
-            return Pin::new(&mut this.socket).poll_read(cx, buf);
-        }
-        let piece = this.ahead.split_to(this.ahead.len().min(buf.remaining()));
-        buf.put_slice(&piece);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }

@@ -1,17 +1,33 @@
-//! Follows the framing of HTTP/1.1 requests as bytes come in (RFC 9112), ahead of hyper.
+//! The head of an HTTP/1.1 request, from bytes (RFC 9112 2-6). Pure functions; they decide where the request ends.
 //!
-//! hyper hides some of what it accepts: it drops `Content-Length` beside `Transfer-Encoding`, a repeated
-//! `Content-Length` of the same value, and a fragment in the target, and takes a bare LF for a line's end. A server behind
-//! us that reads such a request otherwise is open to request smuggling, so each is refused here. What this accepts has one
-//! reading only, which is also hyper's; all else that is malformed hyper refuses by itself.
+//! What this accepts has one reading only. A server behind us, or a proxy before us, that reads a request otherwise than we
+//! do is open to request smuggling; so a head is refused wherever that could be: two lengths, even equal ones, a length
+//! beside a coding, any coding but `chunked`, folded lines, a line that ends without its carriage return, a fragment.
 
-use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue};
-use memchr::{memchr, memchr2};
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
 use crate::rejection::Rejection;
+use crate::wire::http1::Framing;
+use crate::wire::http1::fields::{self, Unusable, elements, number};
 
-/// Holds the fields of an HTTP/2 request to what [`Scanner`] and hyper hold those of HTTP/1.1 to; h2 has seen to the rest.
+/// Fields of a head that are read without more room being made.
+const FIELDS_USUAL: usize = 100;
+
+/// What [`Uri`] can hold.
+const TARGET_BYTES_MAX: usize = u16::MAX as usize - 1;
+
+/// The largest length: what every other reader can count to as well.
+const LENGTH_MAX: u64 = i64::MAX as u64;
+
+const NO_CR: Fault = Fault::Malformed("a line of the head ends without CR");
+const MALFORMED: Fault = Fault::Malformed("the request is malformed");
+const BOTH_FRAMINGS: Fault = Fault::Malformed("Content-Length beside Transfer-Encoding");
+
+/// Holds the fields of an HTTP/2 request to what [`read`] holds those of HTTP/1.1 to; h2 has seen to the rest.
 ///
 /// # Errors
 /// More fields than `headers_max`, or a value that begins or ends with white space (RFC 9113 8.2.1).
@@ -29,7 +45,7 @@ pub fn look_at_http2(fields: &HeaderMap, headers_max: usize) -> Result<(), Fault
     Ok(())
 }
 
-/// Why a request is refused before hyper has seen its end.
+/// Why a request is refused before there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// 400, and what is wrong.
@@ -50,364 +66,383 @@ impl From<Fault> for Rejection {
     }
 }
 
-/// What a piece of input was found to be. `taken` counts from the piece's start; what follows is not looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scanned {
-    /// All of it belongs to the message, and more is to come.
-    More,
-    /// The message ends after `taken` bytes.
-    End {
-        /// Bytes of the message.
-        taken: usize,
-    },
-    /// The head is refused; the first `taken` bytes are of an earlier line, or harmless.
-    Refused {
-        /// Bytes that may be passed on.
-        taken: usize,
-        /// Why.
-        fault: Fault,
-    },
-    /// The body's framing is broken after `taken` bytes.
-    Broken {
-        /// Bytes that may be passed on.
-        taken: usize,
-    },
+impl From<Unusable> for Fault {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Field => MALFORMED,
+            Unusable::TooMany => Self::TooLarge,
+        }
+    }
 }
 
-/// Where in a message the next byte is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    RequestLine,
-    Field,
-    /// Bytes of the body that are to come.
-    Sized(u64),
-    ChunkSize,
-    /// Bytes of the chunk that are to come.
-    Chunk(u64),
-    ChunkEnd,
-    Trailer,
+/// Bounds on a head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadBounds {
+    /// Bytes, with its request line and the empty line at its end.
+    pub bytes_max: usize,
+    /// Fields.
+    pub fields_max: usize,
 }
 
-/// The longest chunk-size line with its extensions, and the largest trailer section. hyper bounds them likewise.
-const CHUNK_LINE_MAX: usize = 4096;
-const TRAILERS_MAX: usize = 16 * 1024;
-
-/// Follows one connection's requests.
+/// The head of a request.
 #[derive(Debug)]
-pub struct Scanner {
-    place: Place,
-    /// The beginning of a line whose end has not come.
-    line: Vec<u8>,
-    /// Of the head, or of the trailers, so far.
-    section_bytes: usize,
-    fields: usize,
+#[expect(clippy::struct_excessive_bools, reason = "what a caller may wish, each by itself")]
+pub struct Head {
+    /// What it says.
+    pub parts: request::Parts,
+    /// Its bytes.
+    pub length: usize,
+    pub(crate) framing: Framing,
+    /// Whether the caller leaves the connection open.
+    pub(crate) keep_alive: bool,
+    /// Whether the caller waits for 100 before the body (RFC 9110 10.1.1).
+    pub(crate) expects: bool,
+    /// Whether the caller asks for another protocol.
+    pub(crate) upgrades: bool,
+    pub(crate) takes_trailers: bool,
+}
+
+impl Head {
+    /// Bytes of the body, where that is known.
+    pub const fn body_length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Empty => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::Close => None,
+        }
+    }
+}
+
+/// How many of the first bytes are empty lines, which are ignored before a request (RFC 9112 2.2).
+pub fn empty_lines(bytes: &[u8]) -> usize {
+    bytes.chunks_exact(2).take_while(|line| *line == b"\r\n").count() * 2
+}
+
+/// Reads a head from the beginning of `bytes`, where no empty line stands; `None` where its end has not come. What is wrong
+/// in a line is told once that line has come, even if the head has not.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(bytes: &[u8], bounds: HeadBounds) -> Result<Option<Head>, Fault> {
+    match bytes {
+        [] | b"\r" => return Ok(None),
+        // httparse takes these for empty lines
+        [b'\r' | b'\n', ..] => return Err(NO_CR),
+        _ => {}
+    }
+    if let Some(head) = parse(bytes, bounds)? {
+        return if head.length > bounds.bytes_max { Err(Fault::TooLarge) } else { Ok(Some(head)) };
+    }
+    if bytes.len() >= bounds.bytes_max {
+        return Err(Fault::TooLarge);
+    }
+    if let Some(end) = memchr::memrchr(b'\n', bytes) {
+        // as if it ended with the last line that is whole
+        let lines = [bytes.get(..=end).unwrap_or_default(), b"\r\n"].concat();
+        parse(&lines, bounds)?;
+    }
+    Ok(None)
+}
+
+fn parse(bytes: &[u8], bounds: HeadBounds) -> Result<Option<Head>, Fault> {
+    let mut slots = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
+    let usual = slots.get_mut(..bounds.fields_max.min(FIELDS_USUAL)).unwrap_or_default();
+    match parse_into(bytes, usual) {
+        Err(httparse::Error::TooManyHeaders) if bounds.fields_max > FIELDS_USUAL => {
+            let mut slots = vec![MaybeUninit::uninit(); bounds.fields_max];
+            parse_into(bytes, &mut slots).unwrap_or(Err(Fault::TooLarge))
+        }
+        Err(httparse::Error::TooManyHeaders) => Err(Fault::TooLarge),
+        Err(_) => Err(if fields::has_bare_line_feed(bytes) { NO_CR } else { MALFORMED }),
+        Ok(head) => head,
+    }
+}
+
+fn parse_into<'b>(
+    bytes: &'b [u8],
+    slots: &mut [MaybeUninit<httparse::Header<'b>>],
+) -> Result<Result<Option<Head>, Fault>, httparse::Error> {
+    let mut parsed = httparse::Request::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    Ok(match config.parse_request_with_uninit_headers(&mut parsed, bytes, slots)? {
+        httparse::Status::Partial => Ok(None),
+        httparse::Status::Complete(length) => complete(bytes.get(..length).unwrap_or_default(), &parsed).map(Some),
+    })
+}
+
+fn complete(bytes: &[u8], parsed: &httparse::Request<'_, '_>) -> Result<Head, Fault> {
+    if fields::has_bare_line_feed(bytes) {
+        return Err(NO_CR);
+    }
+    let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(MALFORMED)?;
+    // one copy, which the target and the fields share
+    let shared = Bytes::copy_from_slice(bytes);
+    let uri = target(parsed.path.unwrap_or_default(), bytes, &shared)?;
+    let old = parsed.version != Some(1);
+    let mut said = Said::default();
+    let headers = fields::map(parsed.headers, bytes, &shared, |name, value| said.hear(name, value))?;
+    if said.chunked && old {
+        return Err(Fault::Malformed("Transfer-Encoding over HTTP/1.0"));
+    }
+    let (mut parts, ()) = Request::new(()).into_parts();
+    (parts.method, parts.uri, parts.headers) = (method, uri, headers);
+    parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+    Ok(Head {
+        parts,
+        length: bytes.len(),
+        framing: said.framing(),
+        keep_alive: !said.close && (said.keep_alive || !old),
+        expects: said.expects && !old,
+        upgrades: said.upgrades && !old,
+        takes_trailers: said.takes_trailers,
+    })
+}
+
+fn target(path: &str, bytes: &[u8], shared: &Bytes) -> Result<Uri, Fault> {
+    if path.len() > TARGET_BYTES_MAX {
+        return Err(Fault::TooLarge);
+    }
+    // the type would drop it, with whatever stands behind it
+    if memchr::memchr(b'#', path.as_bytes()).is_some() {
+        return Err(Fault::Malformed("the request target has a fragment"));
+    }
+    let at = path.as_ptr().addr() - bytes.as_ptr().addr();
+    Uri::from_maybe_shared(shared.slice(at..at + path.len())).map_err(|_| MALFORMED)
+}
+
+/// What the fields say of the connection and of the end.
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what a caller may wish, each by itself")]
+struct Said {
     length: Option<u64>,
     chunked: bool,
-    header_bytes_max: usize,
-    headers_max: usize,
+    close: bool,
+    keep_alive: bool,
+    expects: bool,
+    upgrades: bool,
+    takes_trailers: bool,
 }
 
-impl Scanner {
-    /// At the start of a connection, with bounds on each head: bytes with its request line, and fields.
-    pub const fn new(header_bytes_max: usize, headers_max: usize) -> Self {
-        Self {
-            place: Place::RequestLine,
-            line: Vec::new(),
-            section_bytes: 0,
-            fields: 0,
-            length: None,
-            chunked: false,
-            header_bytes_max,
-            headers_max,
-        }
-    }
-
-    /// Whether no byte of a message has come; empty lines before one are none.
-    pub const fn at_start(&self) -> bool {
-        matches!(self.place, Place::RequestLine) && self.line.is_empty()
-    }
-
-    /// Whether a head has begun and has not ended.
-    pub const fn in_head(&self) -> bool {
-        matches!(self.place, Place::RequestLine | Place::Field) && !self.at_start()
-    }
-
-    /// Looks at the next piece of input.
-    pub fn scan(&mut self, piece: &[u8]) -> Scanned {
-        let mut at = 0;
-        while let Some(rest) = piece.get(at..).filter(|rest| !rest.is_empty()) {
-            match self.place {
-                Place::Sized(left) | Place::Chunk(left) => {
-                    let passed = left.min(rest.len() as u64);
-                    at += usize::try_from(passed).unwrap_or(rest.len());
-                    if !self.body_passed(left - passed) {
-                        continue;
-                    }
-                    return self.end(at);
-                }
-                Place::RequestLine | Place::Field | Place::ChunkSize | Place::ChunkEnd | Place::Trailer => {
-                    let Some(end) = memchr(b'\n', rest) else { return self.keep(rest, at) };
-                    let (line, taken) = (rest.get(..end).unwrap_or_default(), at);
-                    at += end + 1;
-                    match self.line(line) {
-                        Line::Next => {}
-                        Line::MessageEnds => return self.end(at),
-                        Line::Refused(fault) => return Scanned::Refused { taken, fault },
-                        Line::Broken => return Scanned::Broken { taken },
-                    }
+impl Said {
+    fn hear(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Fault> {
+        match *name {
+            CONTENT_LENGTH => return self.hear_length(value),
+            TRANSFER_ENCODING => return self.hear_coding(value),
+            CONNECTION => {
+                for option in elements(value) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
+            EXPECT => self.expects |= value.eq_ignore_ascii_case(b"100-continue"),
+            TE => self.takes_trailers |= elements(value).any(|option| option.eq_ignore_ascii_case(b"trailers")),
+            UPGRADE => self.upgrades = true,
+            _ => {}
         }
-        Scanned::More
+        Ok(())
     }
 
-    /// Notes what passed of a body or chunk; whether the message is over.
-    const fn body_passed(&mut self, left: u64) -> bool {
-        let chunk = matches!(self.place, Place::Chunk(_));
-        self.place = match (chunk, left) {
-            (true, 0) => Place::ChunkEnd,
-            (true, left) => Place::Chunk(left),
-            (false, left) => Place::Sized(left),
-        };
-        !chunk && left == 0
-    }
-
-    /// Keeps the beginning of a line, within its bound.
-    fn keep(&mut self, rest: &[u8], taken: usize) -> Scanned {
-        let (length, in_head) = (self.line.len() + rest.len(), matches!(self.place, Place::RequestLine | Place::Field));
-        let max = match self.place {
-            Place::RequestLine | Place::Field => self.header_bytes_max.saturating_sub(self.section_bytes),
-            Place::ChunkEnd => 1,
-            Place::ChunkSize => CHUNK_LINE_MAX,
-            Place::Trailer => TRAILERS_MAX.saturating_sub(self.section_bytes),
-            Place::Sized(_) | Place::Chunk(_) => usize::MAX,
-        };
-        if length > max {
-            return if in_head {
-                Scanned::Refused { taken, fault: Fault::TooLarge }
-            } else {
-                Scanned::Broken { taken }
-            };
-        }
-        self.line.extend_from_slice(rest);
-        Scanned::More
-    }
-
-    fn line(&mut self, tail: &[u8]) -> Line {
-        if self.line.is_empty() {
-            return self.whole_line(tail);
-        }
-        let mut line = std::mem::take(&mut self.line);
-        line.extend_from_slice(tail);
-        let found = self.whole_line(&line);
-        line.clear();
-        self.line = line;
-        found
-    }
-
-    /// Looks at a line without its LF.
-    fn whole_line(&mut self, line: &[u8]) -> Line {
-        let Some((b'\r', line)) = line.split_last() else {
-            return match self.place {
-                Place::RequestLine | Place::Field => Line::malformed("a line of the head ends without CR"),
-                Place::Sized(_) | Place::ChunkSize | Place::Chunk(_) | Place::ChunkEnd | Place::Trailer => Line::Broken,
-            };
-        };
-        self.section_bytes = self.section_bytes.saturating_add(line.len() + 2);
-        match self.place {
-            Place::RequestLine | Place::Field if self.section_bytes > self.header_bytes_max => {
-                Line::Refused(Fault::TooLarge)
-            }
-            Place::RequestLine => self.request_line(line),
-            Place::Field if line.is_empty() => self.head_ends(),
-            Place::Field => self.field(line),
-            Place::ChunkSize => self.chunk_size(line),
-            Place::ChunkEnd if line.is_empty() => {
-                self.place = Place::ChunkSize;
-                Line::Next
-            }
-            Place::Trailer if line.is_empty() => Line::MessageEnds,
-            Place::Trailer if self.section_bytes <= TRAILERS_MAX => Line::Next,
-            Place::ChunkEnd | Place::Trailer | Place::Sized(_) | Place::Chunk(_) => Line::Broken,
-        }
-    }
-
-    fn request_line(&mut self, line: &[u8]) -> Line {
-        if line.is_empty() {
-            return Line::Next; // RFC 9112 2.2: an empty line before a request is ignored
-        }
-        if memchr(b'#', line).is_some() {
-            return Line::malformed("the request target has a fragment");
-        }
-        self.place = Place::Field;
-        Line::Next
-    }
-
-    fn field(&mut self, line: &[u8]) -> Line {
-        self.fields += 1;
-        if self.fields > self.headers_max {
-            return Line::Refused(Fault::TooLarge);
-        }
-        // few names matter here, and the first letter tells most others apart
-        let fault = match line.first() {
-            Some(b' ' | b'\t') => Some("a header is folded over lines"),
-            Some(b'c' | b'C') => self.content_length(line),
-            Some(b't' | b'T') => self.transfer_encoding(line),
-            Some(_) | None => None,
-        };
-        fault.map_or(Line::Next, Line::malformed)
-    }
-
-    fn content_length(&mut self, line: &[u8]) -> Option<&'static str> {
-        let digits = value(line, b"content-length")?;
+    fn hear_length(&mut self, value: &[u8]) -> Result<(), Fault> {
         if self.chunked {
-            return Some("Content-Length beside Transfer-Encoding");
+            return Err(BOTH_FRAMINGS);
         }
         // RFC 9110 8.6 lets a repeated equal value pass; nobody has a good reason to send one
         if self.length.is_some() {
-            return Some("Content-Length is repeated");
+            return Err(Fault::Malformed("Content-Length is repeated"));
         }
-        self.length = decimal(digits);
-        self.length.is_none().then_some("Content-Length is not a number")
+        let length = number(value).filter(|&length| length <= LENGTH_MAX);
+        self.length = Some(length.ok_or(Fault::Malformed("Content-Length is not a number"))?);
+        Ok(())
     }
 
-    fn transfer_encoding(&mut self, line: &[u8]) -> Option<&'static str> {
-        let coding = value(line, b"transfer-encoding")?;
+    fn hear_coding(&mut self, value: &[u8]) -> Result<(), Fault> {
         if self.length.is_some() {
-            return Some("Content-Length beside Transfer-Encoding");
+            return Err(BOTH_FRAMINGS);
         }
-        if std::mem::replace(&mut self.chunked, true) {
-            return Some("Transfer-Encoding is repeated");
+        if self.chunked {
+            return Err(Fault::Malformed("Transfer-Encoding is repeated"));
         }
-        // hyper decodes the last coding alone, and would hand a gzip-coded body on as if it were the content
-        (!coding.eq_ignore_ascii_case(b"chunked")).then_some("a transfer coding other than chunked")
+        // with another coding before it, the content would be handed on coded as if it were not
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(Fault::Malformed("a transfer coding other than chunked"));
+        }
+        self.chunked = true;
+        Ok(())
     }
 
-    fn head_ends(&mut self) -> Line {
-        self.section_bytes = 0;
-        self.place = match self.length {
-            _ if self.chunked => Place::ChunkSize,
-            None | Some(0) => return Line::MessageEnds,
-            Some(length) => Place::Sized(length),
-        };
-        Line::Next
+    const fn framing(&self) -> Framing {
+        match self.length {
+            _ if self.chunked => Framing::Chunked,
+            None | Some(0) => Framing::Empty,
+            Some(length) => Framing::Length(length),
+        }
     }
-
-    /// RFC 9112 7.1: hexadecimal digits, then nothing or extensions.
-    fn chunk_size(&mut self, line: &[u8]) -> Line {
-        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-        let (size, rest) = line.split_at(digits);
-        let after = rest.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
-        let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
-        let plain = line.len() <= CHUNK_LINE_MAX && memchr2(b'\r', 0, rest).is_none();
-        self.section_bytes = 0;
-        self.place = match (size, after) {
-            (Some(0), None | Some(b';')) if plain => Place::Trailer,
-            (Some(size), None | Some(b';')) if plain => Place::Chunk(size),
-            (_, None | Some(_)) => return Line::Broken,
-        };
-        Line::Next
-    }
-
-    fn end(&mut self, taken: usize) -> Scanned {
-        self.place = Place::RequestLine;
-        (self.section_bytes, self.fields, self.length, self.chunked) = (0, 0, None, false);
-        Scanned::End { taken }
-    }
-}
-
-/// What a line says of the message.
-enum Line {
-    Next,
-    MessageEnds,
-    Refused(Fault),
-    Broken,
-}
-
-impl Line {
-    const fn malformed(what: &'static str) -> Self {
-        Self::Refused(Fault::Malformed(what))
-    }
-}
-
-/// The value of the field `name`, without the white space around it. White space before the colon is for hyper to refuse.
-fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (found, rest) = line.split_at_checked(name.len())?;
-    let value = rest.strip_prefix(b":")?;
-    found.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits).ok().filter(|_| all_digits)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a request is found to be, fed whole and byte by byte: both must agree.
-    fn scan(request: &str) -> String {
-        let show = |scanned| match scanned {
-            Scanned::More => None,
-            Scanned::End { .. } => Some("ends".to_owned()),
-            Scanned::Refused { fault: Fault::Malformed(what), .. } => Some(what.to_owned()),
-            Scanned::Refused { fault, .. } => Some(format!("{fault:?}")),
-            Scanned::Broken { .. } => Some("broken".to_owned()),
-        };
-        let mut whole = Scanner::new(100, 3);
-        let found = whole.scan(request.as_bytes());
-        if let Scanned::End { taken } = found {
-            assert_eq!(taken, request.len(), "{request:?} ends early");
+    const BOUNDS: HeadBounds = HeadBounds { bytes_max: 100, fields_max: 3 };
+
+    /// Where it ends and how it goes on, or what is wrong with it; `None` where its end has not come.
+    fn show(bytes: &[u8]) -> Option<Result<(usize, String), String>> {
+        match read(bytes, BOUNDS) {
+            Ok(None) => None,
+            Ok(Some(head)) => Some(Ok((head.length, format!("{:?}", head.framing)))),
+            Err(Fault::Malformed(what)) => Some(Err(what.to_owned())),
+            Err(fault) => Some(Err(format!("{fault:?}"))),
         }
-        let mut scanner = Scanner::new(100, 3);
-        let bytewise = request.as_bytes().chunks(1).find_map(|byte| show(scanner.scan(byte)));
-        assert_eq!(bytewise, show(found), "{request:?} in pieces");
-        bytewise.unwrap_or_else(|| "more".into())
+    }
+
+    /// What a request is found to be, whole; and byte by byte, where it is the same, or refused as well.
+    fn found(request: &str) -> String {
+        let bytes = request.as_bytes();
+        let whole = show(bytes);
+        let crumbs = (0..=bytes.len()).find_map(|end| show(&bytes[..end]));
+        match (&whole, &crumbs) {
+            (Some(Err(_)), Some(Err(_))) => {}
+            (whole, crumbs) => assert_eq!(whole, crumbs, "{request:?} byte by byte"),
+        }
+        match whole {
+            None => "more".to_owned(),
+            Some(Ok((length, framing))) => format!("{framing} +{}", bytes.len() - length),
+            Some(Err(what)) => what,
+        }
     }
 
     #[test]
     fn a_request_has_one_reading_or_is_refused() {
         const BOTH: &str = "Content-Length beside Transfer-Encoding";
-        let get = "GET / HTTP/1.1\r\n";
+        const NUMBER: &str = "Content-Length is not a number";
+        const CODING: &str = "a transfer coding other than chunked";
+        const ANY: &str = "the request is malformed";
         for (name, rest, expected) in [
-            ("no fields", "\r\n", "ends"),
-            ("a body by length", "Content-Length: 2\r\n\r\nab", "ends"),
-            ("a body that is not there yet", "Content-Length: 3\r\n\r\nab", "more"),
-            ("a length of zero", "content-length:0\r\n\r\n", "ends"),
-            ("chunks", "TRANSFER-ENCODING: Chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", "ends"),
-            (
-                "chunks with extension and trailer",
-                "Transfer-Encoding: chunked\r\n\r\nA;x=y\r\n0123456789\r\n0\r\nT: 1\r\n\r\n",
-                "ends",
-            ),
+            ("no fields", "\r\n", "Empty +0"),
+            ("a length", "Content-Length: 2\r\n\r\nab", "Length(2) +2"),
+            ("a length of zero", "content-length:0\r\n\r\n", "Empty +0"),
+            ("zeros before it", "content-length: 007\r\n\r\n", "Length(7) +0"),
+            ("the largest length", "Content-Length: 9223372036854775807\r\n\r\n", "Length(9223372036854775807) +0"),
+            ("one more", "Content-Length: 9223372036854775808\r\n\r\n", NUMBER),
+            ("chunks", "TRANSFER-ENCODING: Chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", "Chunked +12"),
             ("length, then chunks", "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", BOTH),
             ("chunks, then length", "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", BOTH),
             ("the same length twice", "Content-Length: 2\r\nContent-Length: 2\r\n\r\n", "Content-Length is repeated"),
-            ("a list of lengths", "Content-Length: 2, 2\r\n\r\n", "Content-Length is not a number"),
-            ("a signed length", "Content-Length: +2\r\n\r\n", "Content-Length is not a number"),
-            ("no length", "Content-Length:\r\n\r\n", "Content-Length is not a number"),
-            ("a length past 64 bits", "Content-Length: 18446744073709551616\r\n\r\n", "Content-Length is not a number"),
+            ("a list of lengths", "Content-Length: 2, 2\r\n\r\n", NUMBER),
+            ("a signed length", "Content-Length: +2\r\n\r\n", NUMBER),
+            ("a negative length", "Content-Length: -2\r\n\r\n", NUMBER),
+            ("a length with a blank", "Content-Length: 2 2\r\n\r\n", NUMBER),
+            ("no length", "Content-Length:\r\n\r\n", NUMBER),
+            ("a length past 64 bits", "Content-Length: 18446744073709551616\r\n\r\n", NUMBER),
+            ("a blank before the colon", "Content-Length : 2\r\n\r\nab", ANY),
             (
                 "chunked twice",
                 "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
                 "Transfer-Encoding is repeated",
             ),
-            ("another coding", "Transfer-Encoding: gzip, chunked\r\n\r\n", "a transfer coding other than chunked"),
-            ("a folded field", "A: b\r\n c\r\n\r\n", "a header is folded over lines"),
+            ("another coding before", "Transfer-Encoding: gzip, chunked\r\n\r\n", CODING),
+            ("another coding behind", "Transfer-Encoding: chunked, gzip\r\n\r\n", CODING),
+            ("no coding", "Transfer-Encoding:\r\n\r\n", CODING),
+            ("a quoted coding", "Transfer-Encoding: \"chunked\"\r\n\r\n", CODING),
+            ("a coding behind a vertical tab", "Transfer-Encoding: \x0bchunked\r\n\r\n", ANY),
+            ("a folded field", "A: b\r\n c\r\n\r\n", ANY),
+            ("a folded first field", " A: b\r\n\r\n", ANY),
+            ("no colon", "abc\r\n\r\n", ANY),
+            ("no name", ": b\r\n\r\n", ANY),
+            ("a name with a blank", "A b: c\r\n\r\n", ANY),
+            ("a NUL in a value", "A: \0\r\n\r\n", ANY),
+            ("a bare CR in a value", "A: b\rc\r\n\r\n", ANY),
             ("a bare LF after a field", "A: b\n\r\n", "a line of the head ends without CR"),
             ("a bare LF for the empty line", "A: b\r\n\n", "a line of the head ends without CR"),
-            ("the most fields", "A: b\r\nA: b\r\nA: b\r\n\r\n", "ends"),
+            ("the most fields", "A: b\r\nA: b\r\nA: b\r\n\r\n", "Empty +0"),
             ("a field more", "A: b\r\nA: b\r\nA: b\r\nA: b\r\n\r\n", "TooLarge"),
-            ("a chunk size that is none", "Transfer-Encoding: chunked\r\n\r\nx\r\n", "broken"),
-            ("a chunk size past 64 bits", "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n", "broken"),
-            ("a signed chunk size", "Transfer-Encoding: chunked\r\n\r\n+2\r\n", "broken"),
-            ("a chunk longer than it says", "Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", "broken"),
-            ("a bare LF after a chunk size", "Transfer-Encoding: chunked\r\n\r\n1\nab\r\n", "broken"),
-            ("a bare CR in an extension", "Transfer-Encoding: chunked\r\n\r\n1;\rx\r\na\r\n", "broken"),
-            ("a bare LF in the trailers", "Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n", "broken"),
+            ("the beginning", "A: b\r\n", "more"),
         ] {
-            assert_eq!(scan(&format!("{get}{rest}")), expected, "{name}");
+            assert_eq!(found(&format!("GET / HTTP/1.1\r\n{rest}")), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_request_line_is_looked_at() {
+        const ANY: &str = "the request is malformed";
+        for (name, request, expected) in [
+            ("nothing", "", "more"),
+            ("half an empty line", "\r", "more"),
+            ("a fragment", "GET /a#b HTTP/1.1\r\n\r\n", "the request target has a fragment"),
+            ("a bare LF", "GET / HTTP/1.1\n\r\n", "a line of the head ends without CR"),
+            ("a bare LF before", "\nGET / HTTP/1.1\r\n\r\n", "a line of the head ends without CR"),
+            ("a bare CR before", "\rGET / HTTP/1.1\r\n\r\n", "a line of the head ends without CR"),
+            ("two blanks", "GET  / HTTP/1.1\r\n\r\n", ANY),
+            ("a blank in the target", "GET /a b HTTP/1.1\r\n\r\n", ANY),
+            ("a tab", "GET\t/ HTTP/1.1\r\n\r\n", ANY),
+            ("a blank behind", "GET / HTTP/1.1 \r\n\r\n", ANY),
+            ("no target", "GET HTTP/1.1\r\n\r\n", ANY),
+            ("no version", "GET /\r\n\r\n", ANY),
+            ("another version", "GET / HTTP/1.2\r\n\r\n", ANY),
+            ("a version in lower case", "GET / http/1.1\r\n\r\n", ANY),
+            ("a byte that no method has", "G(T / HTTP/1.1\r\n\r\n", ANY),
+            ("an old version", "GET / HTTP/1.0\r\n\r\n", "Empty +0"),
+            (
+                "chunks over an old version",
+                "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "Transfer-Encoding over HTTP/1.0",
+            ),
+        ] {
+            assert_eq!(found(request), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_told_from_it() {
+        for (bytes, expected) in [("", 0), ("\r", 0), ("\r\n", 2), ("\r\n\r\nGET", 4), ("GET\r\n", 0), ("\r\n\n", 2)] {
+            assert_eq!(empty_lines(bytes.as_bytes()), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_may_have_its_bytes_and_not_one_more() {
+        for (more, expected) in [(0, "Empty +0"), (1, "TooLarge")] {
+            let filler = "x".repeat(100 - "GET / HTTP/1.1\r\nA: \r\n\r\n".len() + more);
+            assert_eq!(found(&format!("GET / HTTP/1.1\r\nA: {filler}\r\n\r\n")), expected, "{more}");
+        }
+        assert_eq!(found(&"x".repeat(99)), "more");
+        assert_eq!(found(&"x".repeat(100)), "TooLarge");
+    }
+
+    #[test]
+    fn more_fields_than_usual_pass_where_they_may() {
+        for (count, fits) in [(FIELDS_USUAL, true), (FIELDS_USUAL + 1, true), (200, true), (201, false)] {
+            let said = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
+            let read = read(said.as_bytes(), HeadBounds { bytes_max: 10_000, fields_max: 200 });
+            assert_eq!(read.map(|head| head.map(|head| head.parts.headers.len())).ok(), fits.then_some(Some(count)));
+        }
+    }
+
+    #[test]
+    fn what_a_caller_wishes_is_heard() {
+        for (head, expected) in [
+            ("HTTP/1.1\r\n", "keep"),
+            ("HTTP/1.1\r\nConnection: x, Close\r\n", ""),
+            ("HTTP/1.1\r\nConnection: close\r\nConnection: keep-alive\r\n", ""),
+            ("HTTP/1.0\r\n", ""),
+            ("HTTP/1.0\r\nConnection: Keep-Alive\r\n", "keep"),
+            ("HTTP/1.1\r\nExpect: 100-Continue\r\n", "keep expects"),
+            ("HTTP/1.0\r\nExpect: 100-continue\r\n", ""),
+            ("HTTP/1.1\r\nExpect: else\r\n", "keep"),
+            ("HTTP/1.1\r\nUpgrade: websocket\r\n", "keep upgrades"),
+            ("HTTP/1.0\r\nUpgrade: websocket\r\n", ""),
+            ("HTTP/1.1\r\nTE: gzip, trailers\r\n", "keep trailers"),
+        ] {
+            let said = format!("GET / {head}\r\n");
+            let Ok(Some(head)) = read(said.as_bytes(), BOUNDS) else { panic!("{said:?}") };
+            let wishes = [
+                (head.keep_alive, "keep"),
+                (head.expects, "expects"),
+                (head.upgrades, "upgrades"),
+                (head.takes_trailers, "trailers"),
+            ];
+            let wishes: Vec<&str> = wishes.into_iter().filter(|(wished, _)| *wished).map(|(_, name)| name).collect();
+            assert_eq!(wishes.join(" "), expected, "{said:?}");
         }
     }
 
@@ -432,33 +467,5 @@ mod tests {
             let map = HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(padded).unwrap())]);
             assert!(matches!(look_at_http2(&map, 3), Err(Fault::Malformed(_))), "{padded:?}");
         }
-    }
-
-    #[test]
-    fn the_request_line_is_looked_at() {
-        for (name, request, expected) in [
-            ("a fragment", "GET /a#b HTTP/1.1\r\n\r\n", "the request target has a fragment"),
-            ("a bare LF", "GET / HTTP/1.1\n\r\n", "a line of the head ends without CR"),
-            ("empty lines before", "\r\n\r\nGET / HTTP/1.1\r\n\r\n", "ends"),
-        ] {
-            assert_eq!(scan(request), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_head_may_have_its_bytes_and_not_one_more() {
-        for (more, expected) in [(0, "ends"), (1, "TooLarge")] {
-            let filler = "x".repeat(100 - "GET / HTTP/1.1\r\nA: \r\n\r\n".len() + more);
-            assert_eq!(scan(&format!("GET / HTTP/1.1\r\nA: {filler}\r\n\r\n")), expected, "{more}");
-        }
-    }
-
-    #[test]
-    fn the_next_message_is_left_alone() {
-        let mut scanner = Scanner::new(100, 3);
-        let two = b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\naGET / HTTP/1.1\n";
-        assert_eq!(scanner.scan(two), Scanned::End { taken: 39 });
-        assert!(scanner.at_start());
-        assert!(matches!(scanner.scan(&two[39..]), Scanned::Refused { taken: 0, .. }));
     }
 }

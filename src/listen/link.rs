@@ -1,13 +1,14 @@
-//! What is known of one connection while it lives: shared between its task, its socket, its responses and the sweeper.
+//! What is known of one connection while it lives: shared between its task, its responses and the sweeper.
 //!
 //! A timer per request would cost more than the rest of its bookkeeping, so nobody here sets one: a connection notes the
 //! worker's tick when something begins, and one sweeper a worker looks for what is overdue, a few times within the
 //! shortest limit.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ use super::listeners::Offer;
 use super::room::Place;
 use super::stall::{Stream, Streams};
 use super::{ListenState, Timeouts};
-use crate::rejection::Rejection;
+use crate::clock::Clock;
 use crate::wire::body::{Body, BodyError};
+use crate::wire::http1::spares::Spares;
 
 /// What a connection is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +96,18 @@ fn ticks(time: Duration) -> u32 {
 /// The time of a worker's connections, as the sweeper moves it.
 #[derive(Debug, Default)]
 struct Time {
-    now: AtomicU32,
+    now: Cell<u32>,
     /// Between two looks of the sweeper.
-    period: AtomicU32,
+    period: Cell<u32>,
+}
+
+/// A time as HTTP writes it (RFC 9110 5.6.7).
+type Date = [u8; 29];
+
+/// The time of now.
+fn date() -> Date {
+    let text = httpdate::fmt_http_date(Clock::system().wall());
+    text.as_bytes().try_into().unwrap_or(*b"Thu, 01 Jan 1970 00:00:00 GMT")
 }
 
 /// What the connections of one worker share.
@@ -105,7 +116,11 @@ pub(super) struct Worker {
     pub(super) state: Arc<ListenState>,
     /// Connections that are open, upgraded ones included.
     pub(super) open: Arc<Open>,
-    time: Arc<Time>,
+    /// Buffers of connections on which nothing is under way.
+    pub(super) spares: Rc<Spares>,
+    /// For `Date`, as of the sweeper's last look.
+    pub(super) date: Cell<Date>,
+    time: Rc<Time>,
     links: RefCell<Vec<Weak<Link>>>,
     draining: Cell<bool>,
 }
@@ -115,19 +130,21 @@ impl Worker {
         Self {
             state,
             open: Arc::default(),
-            time: Arc::default(),
+            spares: Rc::default(),
+            date: Cell::new(date()),
+            time: Rc::default(),
             links: RefCell::default(),
             draining: Cell::new(false),
         }
     }
 
     /// A connection whose protocol is known, and under which offer it came.
-    pub(super) fn link(&self, offer: Arc<Offer>) -> Arc<Link> {
-        let link = Arc::new(Link::new(Arc::clone(&self.time), offer));
+    pub(super) fn link(&self, offer: Arc<Offer>) -> Rc<Link> {
+        let link = Rc::new(Link::new(Rc::clone(&self.time), offer));
         if self.draining.get() {
             link.order(Order::Finish);
         }
-        self.links.borrow_mut().push(Arc::downgrade(&link));
+        self.links.borrow_mut().push(Rc::downgrade(&link));
         link
     }
 
@@ -139,8 +156,9 @@ impl Worker {
     /// Moves time by one period and ends what is overdue.
     pub(super) fn sweep(&self) {
         let limits = Limits::of(&self.state.terms().timeouts);
-        self.time.period.store(limits.period, Relaxed);
-        self.time.now.store(self.time.now.load(Relaxed).wrapping_add(limits.period), Relaxed);
+        self.time.period.set(limits.period);
+        self.time.now.set(self.time.now.get().wrapping_add(limits.period));
+        self.date.set(date());
         self.links.borrow_mut().retain(|link| link.strong_count() > 0);
         self.each(|link| link.sweep(limits));
     }
@@ -209,118 +227,95 @@ impl Drop for Guard {
     }
 }
 
-/// One connection. Its cells are atomic only since an upgraded socket must be `Send`; they are written by one thread.
+/// One connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    time: Arc<Time>,
+    time: Rc<Time>,
     offer: Arc<Offer>,
     /// Whether it can be asked to end without a request being lost that is on its way: HTTP/2 tells how far it got.
-    multiplexed: AtomicBool,
-    phase: AtomicU32,
-    since: AtomicU32,
+    multiplexed: Cell<bool>,
+    phase: Cell<Phase>,
+    since: Cell<u32>,
     /// Since when the socket takes no more of a response.
     blocked: Since,
     /// Since when it has been asked to finish.
     finishing: Since,
-    aborted: AtomicBool,
-    task: OnceLock<Waker>,
+    aborted: Cell<bool>,
+    task: OnceCell<Waker>,
     /// Requests handed to the handler, ever.
-    calls: AtomicU64,
+    calls: Cell<u64>,
     /// Requests under way.
-    under_way: AtomicU32,
+    under_way: Cell<u32>,
     /// Requests that the caller took back at once.
-    taken_back: AtomicU32,
-    head_overdue: AtomicBool,
-    upgraded: AtomicBool,
-    refusal_wanted: AtomicBool,
-    refusal: Mutex<Refusal>,
+    taken_back: Cell<u32>,
+    head_overdue: Cell<bool>,
     /// Of HTTP/2.
     streams: Streams,
 }
 
-/// A refusal in the making: the socket says which, the connection's task, which has the handler, how.
-#[derive(Debug)]
-enum Refusal {
-    None,
-    Wanted(Rejection),
-    Written(Vec<u8>),
-}
-
 /// The tick at which something began, if it has.
 #[derive(Debug, Default)]
-pub(super) struct Since {
-    begun: AtomicBool,
-    at: AtomicU32,
-}
+pub(super) struct Since(Cell<Option<u32>>);
 
 impl Since {
-    fn begin(&self, now: u32) {
-        if !self.begun.load(Relaxed) {
-            self.at.store(now, Relaxed);
-            self.begun.store(true, Relaxed);
+    pub(super) fn begin(&self, now: u32) {
+        if self.0.get().is_none() {
+            self.0.set(Some(now));
         }
     }
 
-    fn end(&self) {
-        self.begun.store(false, Relaxed);
+    pub(super) fn end(&self) {
+        self.0.set(None);
     }
 
     fn has_begun(&self) -> bool {
-        self.begun.load(Relaxed)
+        self.0.get().is_some()
     }
 
     pub(super) fn exceeds(&self, now: u32, limit: u32) -> bool {
-        self.has_begun() && now.wrapping_sub(self.at.load(Relaxed)) > limit
+        self.0.get().is_some_and(|at| now.wrapping_sub(at) > limit)
     }
 }
 
-impl Phase {
-    const ALL: [Self; 4] = [Self::Opened, Self::Head, Self::Idle, Self::Busy];
-}
-
 impl Link {
-    fn new(time: Arc<Time>, offer: Arc<Offer>) -> Self {
-        let since = AtomicU32::new(time.now.load(Relaxed));
+    fn new(time: Rc<Time>, offer: Arc<Offer>) -> Self {
+        let since = Cell::new(time.now.get());
         Self {
             time,
             offer,
-            multiplexed: AtomicBool::new(false),
-            phase: AtomicU32::new(Phase::Opened as u32),
+            multiplexed: Cell::new(false),
+            phase: Cell::new(Phase::Opened),
             since,
             blocked: Since::default(),
             finishing: Since::default(),
-            aborted: AtomicBool::new(false),
-            task: OnceLock::new(),
-            calls: AtomicU64::new(0),
-            under_way: AtomicU32::new(0),
-            taken_back: AtomicU32::new(0),
-            head_overdue: AtomicBool::new(false),
-            upgraded: AtomicBool::new(false),
-            refusal_wanted: AtomicBool::new(false),
-            refusal: Mutex::new(Refusal::None),
+            aborted: Cell::new(false),
+            task: OnceCell::new(),
+            calls: Cell::new(0),
+            under_way: Cell::new(0),
+            taken_back: Cell::new(0),
+            head_overdue: Cell::new(false),
             streams: Streams::default(),
         }
     }
 
     fn now(&self) -> u32 {
-        self.time.now.load(Relaxed)
+        self.time.now.get()
     }
 
     pub(super) fn enter(&self, phase: Phase) {
         if self.phase() != phase {
-            self.phase.store(phase as u32, Relaxed);
-            self.since.store(self.now(), Relaxed);
+            self.phase.set(phase);
+            self.since.set(self.now());
         }
     }
 
-    pub(super) fn phase(&self) -> Phase {
-        let stored = self.phase.load(Relaxed);
-        Phase::ALL.into_iter().find(|phase| *phase as u32 == stored).unwrap_or(Phase::Opened)
+    pub(super) const fn phase(&self) -> Phase {
+        self.phase.get()
     }
 
     /// Whether the head under way is too slow.
-    pub(super) fn head_is_overdue(&self) -> bool {
-        self.head_overdue.load(Relaxed)
+    pub(super) const fn head_is_overdue(&self) -> bool {
+        self.head_overdue.get()
     }
 
     /// Notes whether the socket takes what is written.
@@ -328,26 +323,14 @@ impl Link {
         if blocked { self.blocked.begin(self.now()) } else { self.blocked.end() }
     }
 
-    pub(super) fn calls(&self) -> u64 {
-        self.calls.load(Relaxed)
-    }
-
     /// Whether a request is under way: from the call of the handler to the end of the response's body.
-    pub(super) fn is_busy(&self) -> bool {
-        self.under_way.load(Relaxed) > 0
-    }
-
-    pub(super) fn is_upgraded(&self) -> bool {
-        self.upgraded.load(Relaxed)
-    }
-
-    pub(super) fn upgrade(&self) {
-        self.upgraded.store(true, Relaxed);
+    const fn is_busy(&self) -> bool {
+        self.under_way.get() > 0
     }
 
     /// Notes that this is HTTP/2.
     pub(super) fn multiplex(&self) {
-        self.multiplexed.store(true, Relaxed);
+        self.multiplexed.set(true);
         self.enter(Phase::Idle);
     }
 
@@ -357,23 +340,28 @@ impl Link {
         self.finishing.has_begun() || self.offer.is_withdrawn()
     }
 
+    /// Whether it is asked to end once nothing is under way.
+    pub(super) fn must_end(&self) -> bool {
+        self.finishing.has_begun()
+    }
+
     /// Notes a request that is handed to the handler, until the returned value is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
-        self.calls.store(self.calls().wrapping_add(1), Relaxed);
-        self.under_way.store(self.under_way.load(Relaxed) + 1, Relaxed);
+    pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
+        self.calls.set(self.calls.get().wrapping_add(1));
+        self.under_way.set(self.under_way.get() + 1);
         self.enter(Phase::Busy);
-        UnderWay { link: Arc::clone(self), since: self.now(), answered: false }
+        UnderWay { link: Rc::clone(self), since: self.now(), answered: false }
     }
 
     /// Notes a request that was taken back before it was answered, between two or three looks of the sweeper. A caller may change their mind;
     /// one who mostly does so is after our work and the upstream's (CVE-2023-44487, paced so that h2 does not see it).
     fn take_back(&self, since: u32) {
-        if self.now().wrapping_sub(since) > self.time.period.load(Relaxed) {
+        if self.now().wrapping_sub(since) > self.time.period.get() {
             return;
         }
-        let taken_back = self.taken_back.load(Relaxed) + 1;
-        self.taken_back.store(taken_back, Relaxed);
-        if taken_back > TAKEN_BACK_MAX && u64::from(taken_back) * 2 > self.calls() {
+        let taken_back = self.taken_back.get() + 1;
+        self.taken_back.set(taken_back);
+        if taken_back > TAKEN_BACK_MAX && u64::from(taken_back) * 2 > self.calls.get() {
             self.order(Order::Abort);
         }
     }
@@ -381,7 +369,7 @@ impl Link {
     /// Asks the connection's task for something; a stronger order stays.
     pub(super) fn order(&self, order: Order) {
         if order == Order::Abort {
-            self.aborted.store(true, Relaxed);
+            self.aborted.set(true);
         }
         self.finishing.begin(self.now());
         self.wake();
@@ -390,13 +378,14 @@ impl Link {
     /// What is asked of the task that polls; it is woken for the next order. A task's waker stays the same.
     pub(super) fn ordered(&self, cx: &Context<'_>) -> Option<Order> {
         self.task.get_or_init(|| cx.waker().clone());
-        if self.aborted.load(Relaxed) {
+        if self.aborted.get() {
             return Some(Order::Abort);
         }
         self.finishing.has_begun().then_some(Order::Finish)
     }
 
-    fn wake(&self) {
+    /// Has the connection's task look again.
+    pub(super) fn wake(&self) {
         if let Some(waker) = self.task.get() {
             waker.wake_by_ref();
         }
@@ -406,53 +395,23 @@ impl Link {
         &self.streams
     }
 
-    /// Asks the connection's task to write a refusal.
-    pub(super) fn want_refusal(&self, rejection: Rejection) {
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Refusal::Wanted(rejection);
-        self.refusal_wanted.store(true, Relaxed);
-    }
-
-    /// Writes the refusal that is wanted, if one is.
-    pub(super) fn write_refusal(&self, write: impl FnOnce(Rejection) -> Vec<u8>) -> bool {
-        if !self.refusal_wanted.load(Relaxed) {
-            return false;
-        }
-        self.refusal_wanted.store(false, Relaxed);
-        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        let Refusal::Wanted(rejection) = std::mem::replace(&mut *refusal, Refusal::None) else { return false };
-        *refusal = Refusal::Written(write(rejection));
-        true
-    }
-
-    /// The refusal, once it is written.
-    pub(super) fn take_refusal(&self) -> Option<Vec<u8>> {
-        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *refusal, Refusal::None) {
-            Refusal::Written(text) => Some(text),
-            other @ (Refusal::None | Refusal::Wanted(_)) => {
-                *refusal = other;
-                None
-            }
-        }
-    }
-
     fn sweep(&self, limits: Limits) {
         let now = self.now();
-        let waited = now.wrapping_sub(self.since.load(Relaxed));
-        if self.offer.is_withdrawn() && self.multiplexed.load(Relaxed) {
+        let waited = now.wrapping_sub(self.since.get());
+        if self.offer.is_withdrawn() && self.multiplexed.get() {
             self.order(Order::Finish);
         }
         match self.phase() {
             Phase::Head if waited > limits.request_header => {
-                self.head_overdue.store(true, Relaxed);
+                self.head_overdue.set(true);
                 self.wake();
             }
             Phase::Opened if waited > limits.request_header => self.order(Order::Abort),
             Phase::Opened if self.finishing.has_begun() && waited > limits.first_byte => self.order(Order::Abort),
-            Phase::Idle if waited > limits.idle && !self.is_upgraded() => self.order(Order::Finish),
+            Phase::Idle if waited > limits.idle => self.order(Order::Finish),
             Phase::Opened | Phase::Head | Phase::Idle | Phase::Busy => {}
         }
-        let unanswered = self.finishing.exceeds(now, limits.farewell) && !self.is_busy() && !self.is_upgraded();
+        let unanswered = self.finishing.exceeds(now, limits.farewell) && !self.is_busy();
         if unanswered || self.blocked.exceeds(now, limits.idle) {
             self.order(Order::Abort);
         }
@@ -463,7 +422,7 @@ impl Link {
 /// A request under way.
 #[derive(Debug)]
 pub(super) struct UnderWay {
-    link: Arc<Link>,
+    link: Rc<Link>,
     since: u32,
     answered: bool,
 }
@@ -482,19 +441,19 @@ impl Drop for UnderWay {
         if !*answered {
             link.take_back(*since);
         }
-        link.under_way.store(link.under_way.load(Relaxed) - 1, Relaxed);
+        link.under_way.set(link.under_way.get() - 1);
         if !link.is_busy() {
             link.enter(Phase::Idle);
         }
     }
 }
 
-/// The body of a response, which ends the request when it ends.
+/// The body of a response over HTTP/2, which ends the request when it ends.
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: Body,
     under_way: UnderWay,
-    stream: Option<Arc<Stream>>,
+    stream: Option<Rc<Stream>>,
 }
 
 impl Tracked {

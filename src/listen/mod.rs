@@ -9,11 +9,14 @@ pub mod connection;
 pub mod socket;
 mod accept;
 mod certificates;
-mod gate;
+mod http1;
 pub mod head;
 mod link;
 mod listeners;
 mod redirect;
+#[cfg(test)]
+mod reference;
+mod rewound;
 mod room;
 mod self_signed;
 mod stall;
@@ -26,7 +29,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use crate::record::metrics::Metrics;
@@ -97,8 +99,9 @@ pub struct Peer {
 
 /// What answers requests. Lives on one worker, so it need not be `Send`.
 pub trait Handler: Clone + 'static {
-    /// Answers a request. A panic in it ends this request with [`Rejection::Internal`], and nothing else.
-    fn handle(&self, peer: &Rc<Peer>, request: Request<Incoming>) -> impl Future<Output = Response<Body>>;
+    /// Answers a request, which bears an [`OnUpgrade`](crate::wire::upgrade::OnUpgrade) where it asks for one over HTTP/1.1,
+    /// and hyper's over HTTP/2. A panic in it ends this request with [`Rejection::Internal`], and nothing else.
+    fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> impl Future<Output = Response<Body>>;
 
     /// The response to what is refused before there is a request. Its body must be there at once: it is not streamed.
     fn refuse(&self, peer: &Rc<Peer>, rejection: Rejection) -> Response<Body>;

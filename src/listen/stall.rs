@@ -4,14 +4,15 @@
 //! hyper asks a body for more only where there is window, so that one which is not asked for too long ends its stream.
 //! The connection stays: behind a proxy its other streams are of other callers.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::cell::{OnceCell, RefCell};
+use std::rc::{Rc, Weak};
 
 use tokio::task::{AbortHandle, spawn_local};
 
 use super::link::Since;
 
 tokio::task_local! {
-    static CURRENT: Arc<Stream>;
+    static CURRENT: Rc<Stream>;
 }
 
 /// One request and its response.
@@ -19,44 +20,44 @@ tokio::task_local! {
 pub(super) struct Stream {
     /// Since when the body could give more and is not asked.
     pub(super) unasked: Since,
-    task: OnceLock<AbortHandle>,
+    task: OnceCell<AbortHandle>,
 }
 
 impl Stream {
     /// The stream whose task this is; HTTP/1.1 has none.
-    pub(super) fn current() -> Option<Arc<Self>> {
-        CURRENT.try_with(Arc::clone).ok()
+    pub(super) fn current() -> Option<Rc<Self>> {
+        CURRENT.try_with(Rc::clone).ok()
     }
 }
 
 /// The streams of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Streams(Mutex<Vec<Weak<Stream>>>);
+pub(super) struct Streams(RefCell<Vec<Weak<Stream>>>);
 
 impl Streams {
     /// Runs a stream on this worker.
     pub(super) fn run<F: Future + 'static>(&self, future: F) {
-        let stream = Arc::new(Stream::default());
+        let stream = Rc::new(Stream::default());
         self.note(&stream);
-        let scoped = CURRENT.scope(Arc::clone(&stream), async move {
+        let scoped = CURRENT.scope(Rc::clone(&stream), async move {
             future.await;
         });
         // the task has not begun: it runs on this thread
         stream.task.get_or_init(|| spawn_local(scoped).abort_handle());
     }
 
-    fn note(&self, stream: &Arc<Stream>) {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn note(&self, stream: &Rc<Stream>) {
+        let mut streams = self.0.borrow_mut();
         // at most twice as many as were ever open at once, without a look at all of them for each
         if streams.len() == streams.capacity() {
             streams.retain(|stream| stream.strong_count() > 0);
         }
-        streams.push(Arc::downgrade(stream));
+        streams.push(Rc::downgrade(stream));
     }
 
     /// Ends those that were not taken for more than `limit` ticks.
     pub(super) fn sweep(&self, now: u32, limit: u32) {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self.0.borrow_mut();
         streams.retain(|stream| {
             let Some(stream) = stream.upgrade() else { return false };
             let stalled = stream.unasked.exceeds(now, limit);

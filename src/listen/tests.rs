@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -24,6 +23,7 @@ use super::tls::{CertificateFiles, CertificateSource, MinVersion};
 use super::*;
 use crate::principal::SchemeSet;
 use crate::rejection::{Audience, Format, Texts};
+use crate::wire::upgrade::OnUpgrade;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,7 +51,7 @@ struct Told {
 }
 
 impl Handler for Told {
-    async fn handle(&self, _: &Rc<Peer>, mut request: Request<Incoming>) -> Response<Body> {
+    async fn handle(&self, _: &Rc<Peer>, mut request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         self.seen.borrow_mut().push(format!("{} {path}", request.method()));
         match path.as_str() {
@@ -61,9 +61,9 @@ impl Handler for Told {
             "/quiet" => return Response::new(Body::boxed(Quiet)),
             "/unread" => return Response::new(Body::full("unread")),
             "/upgrade" => {
-                let upgraded = hyper::upgrade::on(&mut request);
+                let promised = request.extensions_mut().remove::<OnUpgrade>().unwrap();
                 spawn_local(async move {
-                    let mut socket = TokioIo::new(upgraded.await.unwrap());
+                    let mut socket = promised.upgraded().await.unwrap();
                     let mut said = [0; 5];
                     socket.read_exact(&mut said).await.unwrap();
                     socket.write_all(&said).await.unwrap();

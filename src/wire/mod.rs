@@ -9,3 +9,5 @@ pub mod accept;
 pub mod body;
 pub mod frames;
 pub mod opaque;
+pub mod upgrade;
+pub mod http1;

@@ -7,19 +7,19 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{Method, response};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::super::outgoing::Outgoing;
-use super::super::rewrite::Framing as RequestFraming;
-use super::chunked::{self, Decoder};
-use super::decode::{self, Framing, Head, Step};
+use super::super::rewrite::Framing;
+use super::decode::{self, Head, Step};
 use super::incoming::Incoming;
-use super::sending::Sending;
-use super::spares::{Buffer, Spares};
 use super::{Error, Malformed, RESPONSE_HEAD_BYTES_MAX, Transport};
 use crate::wire::body::Body;
+use crate::wire::http1::chunked::{Decoder, TRAILER_BYTES_MAX, whole};
+use crate::wire::http1::intake::Intake;
+use crate::wire::http1::sending::{Outward, Sending, Unsent};
+use crate::wire::http1::spares::{Buffer, Spares};
 
 /// Interim responses before a response, at most.
 const INTERIM_MAX: u32 = 16;
@@ -46,12 +46,12 @@ pub(in crate::forward) async fn exchange<S: Transport>(
     mut stream: S,
     method: &Method,
     lead: Vec<u8>,
-    framing: &RequestFraming,
+    framing: &Framing,
     body: &mut Outgoing,
     spares: &Spares,
     home: impl FnOnce(S) + Unpin + 'static,
 ) -> Result<Answer, Failed> {
-    let mut sending = Some(Sending::new(lead, framing, body));
+    let mut sending = Some(begun(lead, framing, body));
     let mut receiving = Receiving::default();
     let received = poll_fn(|cx| {
         if let Some(out) = &mut sending {
@@ -62,14 +62,14 @@ pub(in crate::forward) async fn exchange<S: Transport>(
                         spares.was_written(out.into_lead());
                     }
                 }
-                Poll::Ready(Err(Error::Io(error))) => {
+                Poll::Ready(Err(Unsent::Io(error))) => {
                     if sending.take().is_some_and(|out| out.is_untouched()) {
                         return Poll::Ready(Err(Failed::Unsent));
                     }
                     // what the server had to say before it stopped reading may have come
                     receiving.unread = Some(Error::Io(error));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(receiving.failed(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(receiving.failed(error.into()))),
             }
         }
         receiving.poll(cx, &mut stream, method, spares).map_err(|error| receiving.failed(error))
@@ -83,27 +83,23 @@ pub(in crate::forward) async fn exchange<S: Transport>(
         }
         return Ok(Answer { head, body: Body::full(content), whole: true });
     }
-    let Some(decoder) = Decoder::new(framing) else { return Ok(Answer { head, body: Body::empty(), whole: true }) };
+    let Some(decoder) = Decoder::new(framing, TRAILER_BYTES_MAX) else {
+        return Ok(Answer { head, body: Body::empty(), whole: true });
+    };
     let home = (keep_alive && receiving.unread.is_none()).then_some(home);
-    let body = Body::boxed(Incoming::new(stream, home, sending, decoder, rest));
+    let body = Body::boxed(Incoming::new(stream, home, sending, Intake::new(decoder, rest)));
     Ok(Answer { head, body, whole: false })
 }
 
-/// A body that has wholly come with its head, taken off `rest`.
-fn whole(framing: Framing, rest: &mut Bytes) -> Option<Bytes> {
-    match framing {
-        Framing::Empty => Some(Bytes::new()),
-        Framing::Length(length) => {
-            let length = usize::try_from(length).ok().filter(|&length| length <= rest.len())?;
-            Some(rest.split_to(length))
-        }
-        Framing::Chunked => {
-            let (content, used) = chunked::whole(rest)?;
-            *rest = rest.slice(used..);
-            Some(content.into())
-        }
-        Framing::Close => None,
-    }
+/// A request whose head, in `lead`, says that its body is framed so. Takes a body that there is, and gives
+/// [`Outgoing::empty`] for it.
+fn begun(lead: Vec<u8>, framing: &Framing, body: &mut Outgoing) -> Sending<Outgoing> {
+    let framing = match framing {
+        Framing::Empty => return Sending::new(lead, Outward::None, None),
+        Framing::Length(length) => Outward::Length(*length),
+        Framing::Chunked(announced) => Outward::Chunked(announced.clone()),
+    };
+    Sending::new(lead, framing, Some(std::mem::replace(body, Outgoing::empty())))
 }
 
 /// What has come of a response's head.

@@ -7,19 +7,18 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, response};
+use http::{HeaderName, Method, Response, StatusCode, Version, response};
 use hyper::ext::ReasonPhrase;
 
 use super::Malformed;
+use crate::wire::http1::Framing;
+use crate::wire::http1::fields::{self, elements, number};
 
 /// Fields of a head that are read without more room being made.
 const FIELDS_USUAL: usize = 100;
 
 /// Fields of a head, at most.
 const FIELDS_MAX: usize = 1000;
-
-/// Room for the fields that a rewrite adds.
-const FIELDS_ADDED: usize = 4;
 
 /// What bytes come to.
 pub enum Step {
@@ -41,19 +40,6 @@ pub struct Head {
     pub keep_alive: bool,
     /// What came behind it.
     pub rest: Bytes,
-}
-
-/// Where a response ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// With its head.
-    Empty,
-    /// After so many bytes, at least one.
-    Length(u64),
-    /// With the last chunk.
-    Chunked,
-    /// With the connection.
-    Close,
 }
 
 /// What the fields say of the connection and of the end.
@@ -104,7 +90,9 @@ fn complete(
     parsed: &httparse::Response<'_, '_>,
     method: &Method,
 ) -> Result<Step, Malformed> {
-    no_bare_line_feed(bytes.get(..length).unwrap_or_default())?;
+    if fields::has_bare_line_feed(bytes.get(..length).unwrap_or_default()) {
+        return Err(Malformed::BareLineFeed);
+    }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Malformed::Upgrade);
@@ -115,18 +103,7 @@ fn complete(
     // one copy, which the fields and a body that came along share
     let shared = Bytes::copy_from_slice(bytes);
     let mut said = Said::default();
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + FIELDS_ADDED);
-    for field in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Head)?;
-        said.hear(&name, field.value)?;
-        let value = if field.value.is_empty() {
-            HeaderValue::from_static("")
-        } else {
-            let at = field.value.as_ptr().addr() - bytes.as_ptr().addr();
-            HeaderValue::from_maybe_shared(shared.slice(at..at + field.value.len())).map_err(|_| Malformed::Head)?
-        };
-        headers.try_append(name, value).map_err(|_| Malformed::TooLarge)?;
-    }
+    let headers = fields::map(parsed.headers, bytes, &shared, |name, value| said.hear(name, value))?;
     let old = parsed.version == Some(0);
     if said.chunked && said.length.is_some() {
         return Err(Malformed::BothFramings);
@@ -149,21 +126,12 @@ fn complete(
     Ok(Step::Head(Head { parts, framing, keep_alive, rest: shared.slice(length..) }))
 }
 
-fn no_bare_line_feed(head: &[u8]) -> Result<(), Malformed> {
-    for at in memchr::memchr_iter(b'\n', head) {
-        if at.checked_sub(1).and_then(|before| head.get(before)) != Some(&b'\r') {
-            return Err(Malformed::BareLineFeed);
-        }
-    }
-    Ok(())
-}
-
 impl Said {
     fn hear(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Malformed> {
         if *name == CONTENT_LENGTH {
             // a list of one number said again is what some servers make of two fields (RFC 9110 8.6)
-            for said in value.split(|&byte| byte == b',') {
-                let length = number(said.trim_ascii()).ok_or(Malformed::Length)?;
+            for said in elements(value) {
+                let length = number(said).ok_or(Malformed::Length)?;
                 if self.length.replace(length).is_some_and(|other| other != length) {
                     return Err(Malformed::Length);
                 }
@@ -174,7 +142,7 @@ impl Said {
             }
             self.chunked = true;
         } else if *name == CONNECTION {
-            for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            for option in elements(value) {
                 self.close |= option.eq_ignore_ascii_case(b"close");
                 self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
@@ -193,17 +161,6 @@ impl Said {
             None => Framing::Close,
         }
     }
-}
-
-/// `1*DIGIT` that fits.
-fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 #[cfg(test)]

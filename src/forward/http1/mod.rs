@@ -2,15 +2,11 @@
 //!
 //! `exchange` writes a request and reads its response within the future that awaits it: no task, no channel, one write
 //! and one read for a small request. What a server says is read strictly: a response that two readers could take apart
-//! differently is none. `encode`, [`decode`] and [`chunked`] are pure; sockets are in `sending`, `connection` and `incoming`.
+//! differently is none. [`decode`] is pure; sockets are in `connection` and `incoming`.
 
-pub mod chunked;
 mod connection;
 pub mod decode;
-mod encode;
 mod incoming;
-mod sending;
-mod spares;
 #[cfg(test)]
 mod tests;
 
@@ -19,9 +15,12 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::wire::body::BodyError;
+use crate::wire::http1;
+use crate::wire::http1::fields::Unusable;
+use crate::wire::http1::intake::Broken;
+use crate::wire::http1::sending::Unsent;
 
 pub(super) use connection::{Failed, exchange};
-pub(super) use spares::Spares;
 
 /// The largest head of a response.
 pub(super) const RESPONSE_HEAD_BYTES_MAX: usize = 256 * 1024;
@@ -45,6 +44,9 @@ pub(super) enum Error {
     /// The server said what is no response.
     #[error("malformed response")]
     Malformed(#[from] Malformed),
+    /// The response's body is none.
+    #[error("malformed response body")]
+    Content(#[source] http1::Malformed),
     /// The request's own body.
     #[error("request body failed")]
     Body(#[source] BodyError),
@@ -80,10 +82,33 @@ pub enum Malformed {
     /// No end of interim responses.
     #[error("too many interim responses")]
     Interim,
-    /// A chunk's line.
-    #[error("malformed chunk")]
-    Chunk,
-    /// The fields behind the last chunk.
-    #[error("malformed trailers")]
-    Trailers,
+}
+
+impl From<Unusable> for Malformed {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Field => Self::Head,
+            Unusable::TooMany => Self::TooLarge,
+        }
+    }
+}
+
+impl From<Unsent> for Error {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Io(error) => Self::Io(error),
+            Unsent::Body(error) => Self::Body(error),
+            Unsent::Length => Self::Length,
+        }
+    }
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Io(error) => Self::Io(error),
+            Broken::Closed => Self::Closed,
+            Broken::Malformed(malformed) => Self::Content(malformed),
+        }
+    }
 }

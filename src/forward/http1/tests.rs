@@ -22,6 +22,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::wire::body::Body;
 use crate::wire::fields::IdentityNames;
+use crate::wire::http1::spares::Spares;
 
 impl Transport for DuplexStream {
     fn is_quiet(&mut self) -> bool {

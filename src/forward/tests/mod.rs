@@ -35,7 +35,7 @@ use crate::wire::body::Body;
 use crate::wire::target::{PathPolicy, Target};
 
 /// Runs on a worker's kind of runtime.
-pub(super) fn local<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn local<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())

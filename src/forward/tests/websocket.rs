@@ -34,9 +34,12 @@ async fn echoing(speaks: Speaks) -> Handled {
 async fn front(bench: Bench, speaks: Speaks) -> (Handled, Rc<Bench>) {
     let bench = Rc::new(bench);
     let gateway = Rc::clone(&bench);
-    let front = Handled::start(speaks, move |request| {
+    let front = Handled::start(speaks, move |mut request| {
         let bench = Rc::clone(&gateway);
         async move {
+            if request.version() < http::Version::HTTP_2 {
+                promise_ours(request.extensions_mut());
+            }
             match bench.send(request.map(Body::streamed)).await {
                 Ok(response) => response,
                 Err(rejection) => {
@@ -49,6 +52,18 @@ async fn front(bench: Bench, speaks: Speaks) -> (Handled, Rc<Bench>) {
     })
     .await;
     (front, bench)
+}
+
+/// The server here is hyper's; a caller over HTTP/1.1 bears a promise of our own.
+fn promise_ours(extensions: &mut http::Extensions) {
+    let Some(theirs) = extensions.remove::<hyper::upgrade::OnUpgrade>() else { return };
+    let (keeper, promised) = crate::wire::upgrade::promise();
+    extensions.insert(promised);
+    spawn_local(async move {
+        if let Ok(upgraded) = theirs.await {
+            drop(keeper.send(Box::new(TokioIo::new(upgraded))));
+        }
+    });
 }
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\

@@ -1,16 +1,18 @@
-//! The bytes of a request's body: its chunks, its trailers. What is written was validated by the types it comes in.
+//! A message's bytes: its fields, its chunks, its trailers. What is written was validated by the types it comes in.
 
+use http::header::TRAILER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Ends a chunk.
-pub(super) const CRLF: &[u8] = b"\r\n";
+pub(crate) const CRLF: &[u8] = b"\r\n";
 
 /// Ends a chunk and the body.
-pub(super) const CRLF_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+pub(crate) const CRLF_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-fn fields(to: &mut Vec<u8>, headers: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
+/// The lines of the fields that are wanted.
+pub(crate) fn fields(to: &mut Vec<u8>, headers: &HeaderMap, mut wanted: impl FnMut(&HeaderName) -> bool) {
     for (name, value) in headers {
         if wanted(name) {
             to.extend_from_slice(name.as_str().as_bytes());
@@ -21,8 +23,22 @@ fn fields(to: &mut Vec<u8>, headers: &HeaderMap, wanted: impl Fn(&HeaderName) ->
     }
 }
 
+/// A number.
+pub(crate) fn decimal(to: &mut Vec<u8>, number: u64) {
+    const DIGITS_MAX: usize = 20;
+    let (mut digits, mut at, mut left) = ([0; DIGITS_MAX], DIGITS_MAX, number);
+    for (index, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b"0123456789".get(usize::try_from(left % 10).unwrap_or_default()).copied().unwrap_or(b'0');
+        (at, left) = (index, left / 10);
+        if left == 0 {
+            break;
+        }
+    }
+    to.extend_from_slice(digits.get(at..).unwrap_or_default());
+}
+
 /// The line before a chunk of so many bytes, at least one.
-pub(super) fn chunk_size(to: &mut Vec<u8>, bytes: usize) {
+pub(crate) fn chunk_size(to: &mut Vec<u8>, bytes: usize) {
     let digits = (usize::BITS - bytes.leading_zeros()).div_ceil(4);
     for digit in (0..digits).rev() {
         let nibble = (bytes >> (digit * 4)) & 0xf;
@@ -31,8 +47,8 @@ pub(super) fn chunk_size(to: &mut Vec<u8>, bytes: usize) {
     to.extend_from_slice(CRLF);
 }
 
-/// The end of a chunked body. Only trailers that were announced are said, as a server expects no others.
-pub(super) fn last_chunk(to: &mut Vec<u8>, trailers: Option<&HeaderMap>, announced: &[HeaderValue]) {
+/// The end of a chunked body. Only trailers that were announced are said, as a reader expects no others.
+pub(crate) fn last_chunk(to: &mut Vec<u8>, trailers: Option<&HeaderMap>, announced: &[HeaderValue]) {
     let Some(trailers) = trailers else {
         to.extend_from_slice(LAST_CHUNK);
         return;
@@ -40,6 +56,11 @@ pub(super) fn last_chunk(to: &mut Vec<u8>, trailers: Option<&HeaderMap>, announc
     to.extend_from_slice(b"0\r\n");
     fields(to, trailers, |name| is_announced(announced, name));
     to.extend_from_slice(CRLF);
+}
+
+/// The values of `Trailer`.
+pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderValue> {
+    headers.get_all(TRAILER).iter().cloned().collect()
 }
 
 fn is_announced(announced: &[HeaderValue], name: &HeaderName) -> bool {
@@ -57,6 +78,15 @@ mod tests {
             let mut written = Vec::new();
             chunk_size(&mut written, size);
             assert_eq!(String::from_utf8(written).unwrap(), format!("{size:x}\r\n"));
+        }
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        for number in [0, 1, 9, 10, 99, 100, 1_048_576, u64::MAX] {
+            let mut written = Vec::new();
+            decimal(&mut written, number);
+            assert_eq!(String::from_utf8(written).unwrap(), number.to_string());
         }
     }
 

@@ -3,42 +3,42 @@
 
 use std::cell::RefCell;
 
-/// What one read may bring of a response's head and of a small body behind it.
+/// What one read may bring of a head and of a small body behind it.
 const READ_BYTES: usize = 16 * 1024;
 
-/// What a request's head usually needs.
+/// What a head usually needs.
 const WRITE_BYTES: usize = 2 * 1024;
 
 /// Buffers of each kind that are kept.
 const KEPT_MAX: usize = 16;
 
-/// A buffer of requests that has become larger is not kept.
+/// A buffer to write that has become larger is not kept.
 const KEPT_WRITE_BYTES_MAX: usize = 64 * 1024;
 
 /// The spare buffers of one worker.
-#[derive(Default)]
-pub(in crate::forward) struct Spares {
+#[derive(Debug, Default)]
+pub(crate) struct Spares {
     to_read: RefCell<Vec<Buffer>>,
     to_write: RefCell<Vec<Vec<u8>>>,
 }
 
 /// Bytes that were read.
-pub(super) struct Buffer {
+#[derive(Debug)]
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
     filled: usize,
 }
 
 impl Spares {
-    pub(super) fn to_read(&self) -> Buffer {
+    pub(crate) fn to_read(&self) -> Buffer {
         self.to_read.borrow_mut().pop().unwrap_or_else(|| Buffer { bytes: vec![0; READ_BYTES], filled: 0 })
     }
 
-    /// An empty buffer for a request's head.
-    pub(in crate::forward) fn to_write(&self) -> Vec<u8> {
+    pub(crate) fn to_write(&self) -> Vec<u8> {
         self.to_write.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(WRITE_BYTES))
     }
 
-    pub(super) fn was_read(&self, mut buffer: Buffer) {
+    pub(crate) fn was_read(&self, mut buffer: Buffer) {
         let mut kept = self.to_read.borrow_mut();
         if kept.len() < KEPT_MAX && buffer.bytes.len() == READ_BYTES {
             buffer.filled = 0;
@@ -48,11 +48,11 @@ impl Spares {
 
     /// Buffers of each kind that are here.
     #[cfg(test)]
-    pub(super) fn kept(&self) -> (usize, usize) {
+    pub(crate) fn kept(&self) -> (usize, usize) {
         (self.to_read.borrow().len(), self.to_write.borrow().len())
     }
 
-    pub(super) fn was_written(&self, mut buffer: Vec<u8>) {
+    pub(crate) fn was_written(&self, mut buffer: Vec<u8>) {
         let mut kept = self.to_write.borrow_mut();
         if kept.len() < KEPT_MAX && buffer.capacity() <= KEPT_WRITE_BYTES_MAX {
             buffer.clear();
@@ -62,24 +62,37 @@ impl Spares {
 }
 
 impl Buffer {
-    pub(super) fn filled(&self) -> &[u8] {
+    pub(crate) fn filled(&self) -> &[u8] {
         self.bytes.get(..self.filled).unwrap_or_default()
     }
 
     /// Where the next bytes go; empty where it is as large as it may be.
-    pub(super) fn room(&mut self, bytes_max: usize) -> &mut [u8] {
+    pub(crate) fn room(&mut self, bytes_max: usize) -> &mut [u8] {
         if self.filled == self.bytes.len() && self.filled < bytes_max {
             self.bytes.resize((self.filled * 2).min(bytes_max), 0);
         }
         self.bytes.get_mut(self.filled..).unwrap_or_default()
     }
 
-    pub(super) fn fill(&mut self, bytes: usize) {
+    pub(crate) fn fill(&mut self, bytes: usize) {
         self.filled = (self.filled + bytes).min(self.bytes.len());
     }
 
+    /// Adds bytes that came otherwise.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.truncate(self.filled);
+        self.bytes.extend_from_slice(bytes);
+        self.filled = self.bytes.len();
+        self.bytes.resize(self.filled.max(READ_BYTES), 0);
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.filled = 0;
+    }
+
     /// Forgets so many of the first bytes.
-    pub(super) fn skip(&mut self, bytes: usize) {
+    pub(crate) fn skip(&mut self, bytes: usize) {
         let bytes = bytes.min(self.filled);
         self.bytes.copy_within(bytes..self.filled, 0);
         self.filled -= bytes;

@@ -1,20 +1,20 @@
-//! The chunked coding, from bytes (RFC 9112 7.1), and with it every other form of a response's body. Pure functions.
+//! The chunked coding, from bytes (RFC 9112 7.1), and with it every other form of a body. Pure functions.
 //!
 //! Sizes fit into 64 bits, every line ends in CRLF, extensions are skipped within a bound, trailers are read within one.
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Malformed;
-use super::decode::Framing;
+use super::{Framing, Malformed};
 
 /// Hexadecimal digits of a size, leading zeros among them.
 const DIGITS_MAX: u8 = 16;
 
-/// Bytes of all extensions and of the blanks before them.
-const EXTENSION_BYTES_MAX: u32 = 16 * 1024;
+/// Bytes of all extensions and of the blanks before them: with the digits, 4 KiB a line.
+const EXTENSION_BYTES_MAX: u32 = 4 * 1024 - DIGITS_MAX as u32;
 
-const TRAILER_BYTES_MAX: usize = 16 * 1024;
+/// The fields behind the last chunk, at most.
+pub const TRAILER_BYTES_MAX: usize = 16 * 1024;
 const TRAILERS_MAX: usize = 100;
 
 /// A chunked body as it is read.
@@ -24,6 +24,7 @@ pub struct Chunks {
     extension_bytes: u32,
     /// What came behind the last chunk, with the line that ends it.
     trailers: Vec<u8>,
+    trailer_bytes_max: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ enum State {
 
 /// What comes next in some bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+enum Unit {
     /// Nothing; all of them are taken.
     More,
     /// `length` bytes of content at `at`.
@@ -51,11 +52,13 @@ pub(super) enum Unit {
 }
 
 impl Chunks {
-    pub(super) const fn new() -> Self {
-        Self { state: State::Size { value: 0, digits: 0 }, extension_bytes: 0, trailers: Vec::new() }
+    /// Trailers may have [`TRAILER_BYTES_MAX`], or less.
+    const fn new(trailer_bytes_max: usize) -> Self {
+        let state = State::Size { value: 0, digits: 0 };
+        Self { state, extension_bytes: 0, trailers: Vec::new(), trailer_bytes_max }
     }
 
-    pub(super) fn next(&mut self, input: &[u8]) -> Result<Unit, Malformed> {
+    fn next(&mut self, input: &[u8]) -> Result<Unit, Malformed> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
             if let State::Data(left) = self.state {
@@ -116,7 +119,7 @@ impl Chunks {
     }
 
     fn take_trailer(&mut self, byte: u8) -> Result<State, Malformed> {
-        if self.trailers.len() == TRAILER_BYTES_MAX || (byte == b'\n' && self.trailers.last() != Some(&b'\r')) {
+        if self.trailers.len() >= self.trailer_bytes_max || (byte == b'\n' && self.trailers.last() != Some(&b'\r')) {
             return Err(Malformed::Trailers);
         }
         self.trailers.push(byte);
@@ -143,9 +146,26 @@ impl Chunks {
     }
 }
 
+/// A body that has wholly come with its head, taken off `rest`; `None` where it has not, or has trailers.
+pub(crate) fn whole(framing: Framing, rest: &mut Bytes) -> Option<Bytes> {
+    match framing {
+        Framing::Empty => Some(Bytes::new()),
+        Framing::Length(length) => {
+            let length = usize::try_from(length).ok().filter(|&length| length <= rest.len())?;
+            Some(rest.split_to(length))
+        }
+        Framing::Chunked => {
+            let (content, used) = whole_chunks(rest)?;
+            *rest = rest.slice(used..);
+            Some(content.into())
+        }
+        Framing::Close => None,
+    }
+}
+
 /// The content of a chunked body that is wholly here and has no trailers, and the bytes it takes.
-pub fn whole(input: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let (mut chunks, mut content, mut used) = (Chunks::new(), Vec::new(), 0);
+pub fn whole_chunks(input: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut chunks, mut content, mut used) = (Chunks::new(TRAILER_BYTES_MAX), Vec::new(), 0);
     loop {
         let rest = input.get(used..)?;
         match chunks.next(rest).ok()? {
@@ -159,7 +179,7 @@ pub fn whole(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// What is left of a response's body.
+/// What is left of a body.
 #[derive(Debug)]
 pub enum Decoder {
     /// So many bytes.
@@ -185,11 +205,11 @@ pub enum Piece {
 
 impl Decoder {
     /// `None` where there is no body.
-    pub const fn new(framing: Framing) -> Option<Self> {
+    pub const fn new(framing: Framing, trailer_bytes_max: usize) -> Option<Self> {
         match framing {
             Framing::Empty => None,
             Framing::Length(length) => Some(Self::Length(length)),
-            Framing::Chunked => Some(Self::Chunked(Chunks::new())),
+            Framing::Chunked => Some(Self::Chunked(Chunks::new(trailer_bytes_max))),
             Framing::Close => Some(Self::Close),
         }
     }
@@ -226,17 +246,17 @@ impl Decoder {
     }
 
     /// Whether all of it has come, though nobody was told so.
-    pub(super) const fn has_ended(&self) -> bool {
+    pub(crate) const fn has_ended(&self) -> bool {
         matches!(self, Self::Length(0))
     }
 
     /// Whether the end of the connection is the end of the body.
-    pub(super) const fn ends_with_connection(&self) -> bool {
+    pub(crate) const fn ends_with_connection(&self) -> bool {
         matches!(self, Self::Close)
     }
 
     /// Bytes that are left, where that is known.
-    pub(super) const fn left(&self) -> Option<u64> {
+    pub(crate) const fn left(&self) -> Option<u64> {
         match self {
             Self::Length(left) => Some(*left),
             Self::Chunked(_) | Self::Close => None,
@@ -250,7 +270,7 @@ mod tests {
 
     /// Everything that was said, one piece after the other: content, trailers, what is left, or the fault.
     fn read(pieces: &[&[u8]]) -> String {
-        let mut decoder = Decoder::new(Framing::Chunked).unwrap();
+        let mut decoder = Decoder::new(Framing::Chunked, TRAILER_BYTES_MAX).unwrap();
         let mut content = String::new();
         for (index, piece) in pieces.iter().enumerate() {
             let mut at_hand = Bytes::copy_from_slice(piece);
@@ -306,8 +326,8 @@ mod tests {
             ("a bare line feed for the end", "0\r\n\n".into(), " Trailers"),
             ("a bare carriage return in a trailer", "0\r\nX-A: b\rc\r\n\r\n".into(), " Trailers"),
             ("a response for a trailer", "0\r\nHTTP/1.1 200 OK\r\n\r\n".into(), " Trailers"),
-            ("extensions up to the bound", format!("2;{}\r\nok\r\n0\r\n\r\n", long("x", 16 * 1024 - 1)), "ok 0 +0"),
-            ("and beyond", format!("2;{}\r\nok\r\n0\r\n\r\n", long("x", 16 * 1024)), " Chunk"),
+            ("extensions up to the bound", format!("2;{}\r\nok\r\n0\r\n\r\n", long("x", 4080 - 1)), "ok 0 +0"),
+            ("and beyond", format!("2;{}\r\nok\r\n0\r\n\r\n", long("x", 4080)), " Chunk"),
             ("trailers beyond the bound", format!("0\r\nX-A: {}\r\n\r\n", long("x", 16 * 1024)), " Trailers"),
             ("many trailers", format!("0\r\n{}\r\n", long("X-A: b\r\n", 100)), " 100 +0"),
             ("too many trailers", format!("0\r\n{}\r\n", long("X-A: b\r\n", 101)), " Trailers"),
@@ -335,13 +355,13 @@ mod tests {
             ("", None),
         ] {
             let expected = expected.map(|(content, used): (&str, usize)| (content.as_bytes().to_vec(), used));
-            assert_eq!(whole(said.as_bytes()), expected, "{said:?}");
+            assert_eq!(whole_chunks(said.as_bytes()), expected, "{said:?}");
         }
     }
 
     #[test]
     fn a_length_is_kept_to() {
-        let mut decoder = Decoder::new(Framing::Length(3)).unwrap();
+        let mut decoder = Decoder::new(Framing::Length(3), TRAILER_BYTES_MAX).unwrap();
         let mut at_hand = Bytes::from_static(b"ab");
         assert_eq!(decoder.next(&mut at_hand), Ok(Piece::Data("ab".into())));
         assert_eq!(decoder.next(&mut at_hand), Ok(Piece::More));
