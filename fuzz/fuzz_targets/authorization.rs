@@ -19,7 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(Some(Credential::Token(token) | Credential::Bearer(token))) => {
             assert!(!token.expose().is_empty() && !token.expose().contains(char::is_whitespace));
         }
-        Ok(None) => assert!(headers.is_empty()),
+        // one that is empty is as good as none
+        Ok(None) => assert!(headers.len() < 2 && headers.values().all(HeaderValue::is_empty)),
         Err(_) => {}
     }
 });

@@ -22,6 +22,7 @@ static SETTINGS: LazyLock<(JwtSettings, Arc<KeyRing>)> = LazyLock::new(|| {
         roles: RoleSource::Claim(ClaimPath(vec!["realm".into(), "roles".into()])),
         subject: ClaimPath(vec!["sub".into()]),
         token_type: TypeSource::Header,
+        subject_is_id: false,
         require_exp: true,
         require_iss: true,
         subject_is_id: false,

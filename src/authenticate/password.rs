@@ -25,6 +25,9 @@ use crate::secret::Secret;
 /// Jobs that wait for a thread; further ones are refused.
 pub const WAITING_MAX: usize = 64;
 
+/// How much the threads of the pool give way to others, of at most 19.
+const NICENESS: i32 = 10;
+
 /// The pool takes no more jobs now, or lost this one; the caller is asked to come back (contract 5: 503).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the password queue is full")]
@@ -222,7 +225,18 @@ impl Job {
     }
 }
 
+/// Below all that serves: a flood of log-ins has the cores that requests leave, and no request waits for a core until a
+/// password is verified. On Linux a thread has a priority of its own.
+fn step_back() {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::setpriority_process(None, NICENESS)
+    {
+        tracing::debug!(%error, "passwords are verified at the priority of requests");
+    }
+}
+
 fn work(shared: &Shared) {
+    step_back();
     while let Some(job) = shared.next() {
         if !job.is_given_up() {
             // a panic drops the sender, which its caller sees; the thread lives on
@@ -292,6 +306,25 @@ mod tests {
         let names = (0..20).map(|number| Subject::user(format!("nobody-{number}")));
         let fast = names.filter(|name| took(&mut || wait(pool.verify_nobody(name, secret("guess")))) * 2 < unknown);
         assert!(cheap * 2 < unknown && (1..20).contains(&fast.count()));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_pool_gives_way_to_requests() {
+        let pool = PasswordPool::start(1).unwrap();
+        assert_eq!(wait(pool.verify_nobody(&somebody(), secret("x"))), Ok(false), "it has begun");
+        let niceness = |stat: &str| -> i32 {
+            // after the name, which may hold anything, niceness is the seventeenth (proc(5))
+            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap()
+        };
+        let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+        let own = niceness(&read("/proc/thread-self/stat".into()));
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        // those of other tests beside this one may be about to end or to begin
+        let read_now = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        let mut pools = tasks.filter(|task| read_now(task.join("comm")).starts_with("password-"));
+        let gives_way = |stat: &str| !stat.is_empty() && niceness(stat) >= NICENESS.max(own);
+        assert!(pools.any(|task| gives_way(&read_now(task.join("stat")))), "a thread of the pool");
     }
 
     #[test]

@@ -437,6 +437,22 @@ mod tests {
     }
 
     #[test]
+    fn a_million_addresses_and_accounts_take_no_more_than_is_granted() {
+        let limits = limits(&settings(1, 1, 1, 1), &[]);
+        for number in 0..1_000_000_u32 {
+            let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(number));
+            limits.address(address).unwrap();
+            drop(limits.unauthenticated(address).unwrap());
+            if number % 4 == 0 {
+                drop(limits.attempt(&Subject::user(number.to_string()), address).unwrap());
+            }
+        }
+        assert!(limits.keys() <= 4 * KEYS_MAX, "{}", limits.keys());
+        assert!(limits.keys() > 2 * KEYS_MAX, "{}: they are kept while there is room", limits.keys());
+        assert!(size_of::<Key>() <= 16, "and each is small, whatever name it stands for");
+    }
+
+    #[test]
     fn what_is_full_again_is_forgotten() {
         let clock = Clock::system();
         let limits = Limits::new(clock.clone());

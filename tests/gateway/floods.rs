@@ -1,6 +1,7 @@
 //! Floods of HTTP/2 frames: memory stays bounded, the connection that floods ends, and others are served
 //! (CVE-2019-9511 to 9518, CVE-2023-44487, CVE-2024-27316, CVE-2025-8671).
 
+use std::io::ErrorKind::{NotConnected, WouldBlock};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -9,10 +10,24 @@ use crate::support::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, hello,
     request,
 };
-use crate::support::{DEADLINE, Gateway, Upstream, eventually, get, routes};
+use crate::support::{DEADLINE, Gateway, Setup, Upstream, eventually, get, routes};
 
-/// What one connection may cost, whatever it sends: its windows, its buffers, its streams, and what the allocator keeps.
-const GROWTH_MAX: u64 = 48 * 1024 * 1024;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// `limits.header_bytes`, where a test does not set it.
+const HEADER_BYTES: u64 = 32 * KIB;
+
+/// What a connection of HTTP/1.1 takes at most, and one of HTTP/2 (ARCHITECTURE.md, "Memory").
+const HTTP1_MAX: u64 = 2 * HEADER_BYTES + 128 * KIB;
+const HTTP2_MAX: u64 = MIB + 128 * (HEADER_BYTES + 256 * KIB);
+
+/// What a process takes with no connection, and what its allocator keeps.
+const PROCESS_MAX: u64 = 64 * MIB;
+const WORKER_MAX: u64 = 8 * MIB;
+
+/// What one connection may cost, whatever it sends.
+const GROWTH_MAX: u64 = HTTP2_MAX + WORKER_MAX;
 
 /// Bytes that a process holds in memory.
 fn resident(gateway: &Gateway) -> u64 {
@@ -231,4 +246,62 @@ fn streams_that_are_reset_once_they_are_under_way() {
     });
     assert!(ended, "after {index} streams");
     assert!(upstream.connections() < 250, "{} connections to the upstream", upstream.connections());
+}
+
+/// Connections that are opened to a process that can hold some two thousand.
+const CALLERS: usize = 10_000;
+const DESCRIPTORS: u64 = 4096;
+
+/// Half of what is left of the descriptors once the process has its own.
+const CONNECTIONS: u64 = (DESCRIPTORS - 256) / 2;
+
+/// Begins to connect, without waiting for the other side.
+fn begin(gateway: &Gateway) -> socket2::Socket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    drop(socket.connect(&gateway.address().into()));
+    socket
+}
+
+#[test]
+fn more_connections_than_descriptors() {
+    let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    rlimit::Resource::NOFILE.set(hard, hard).unwrap();
+    assert!(hard > CALLERS as u64 + 1000, "this test needs `ulimit -n` above {CALLERS}");
+    let upstream = Upstream::hello();
+    // half a head, nearly as large as it may be: what is held for it is held for long
+    let head = format!("GET /open/x HTTP/1.1\r\nHost: a\r\nX-Fill: {}", "a".repeat(30_000));
+    for (name, sent) in [("silent", ""), ("half a head", &*head)] {
+        let yaml = "workers: 1\nlog: { access: off }\ntimeouts: { request_header: 1s, idle: 2s }\n";
+        let gateway = Setup::new(&format!("{yaml}{}", routes(&upstream))).descriptors(DESCRIPTORS).start();
+        gateway.send(&get("/open/first")).expect(200);
+        let mut flood: Vec<_> = (0..CALLERS).map(|_| begin(&gateway)).collect();
+        let mut peak = 0;
+        let mut answered = 0;
+        for round in 0..8 {
+            for socket in &mut flood {
+                // who was let in says something, who was shut out comes again
+                let written = socket.write(sent.as_bytes());
+                if written.is_err_and(|error| !matches!(error.kind(), WouldBlock | NotConnected)) {
+                    *socket = begin(&gateway);
+                }
+            }
+            assert_eq!(gateway.send(&get("/open/other")).status, 200, "{name}: others are served, in round {round}");
+            answered += 1;
+            peak = peak.max(resident(&gateway));
+        }
+        let bound = PROCESS_MAX + WORKER_MAX + CONNECTIONS * HTTP1_MAX;
+        assert!(peak < bound, "{name}: {} of {} MiB", peak / MIB, bound / MIB);
+        assert_eq!(answered, 8);
+        drop(flood);
+        // by itself, and soon
+        gateway.send(&get("/open/last")).expect(200);
+        eventually(&format!("{name}: all is as before"), || {
+            let listener = gateway.address().to_string();
+            match gateway.metric("portcullis_connections", &[("listener", &listener)]) {
+                open if open < 2.5 => Ok(()),
+                open => Err(open),
+            }
+        });
+    }
 }

@@ -29,23 +29,31 @@ const DEFAULTS: [(&str, &str); 5] = [
 pub struct Setup {
     dir: Arc<TempDir>,
     environment: Vec<(String, String)>,
+    /// How many descriptors a process may have, where that is limited.
+    descriptors: Option<u64>,
 }
 
 impl Setup {
     /// With `yaml` and the sections that it leaves out.
     pub fn new(yaml: &str) -> Self {
-        let setup = Self { dir: Arc::new(TempDir::new().unwrap()), environment: Vec::new() };
+        let setup = Self { dir: Arc::new(TempDir::new().unwrap()), environment: Vec::new(), descriptors: None };
         setup.configure(yaml);
         setup
     }
 
     /// A further one on the same folder, and so the same store.
     pub fn beside(&self) -> Self {
-        Self { dir: self.dir.clone(), environment: self.environment.clone() }
+        Self { dir: self.dir.clone(), environment: self.environment.clone(), descriptors: self.descriptors }
     }
 
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Limits the descriptors of what is run.
+    pub fn descriptors(mut self, limit: u64) -> Self {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -68,7 +76,11 @@ impl Setup {
 
     /// The program, to be run in this folder.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        let program = env!("CARGO_BIN_EXE_portcullis");
+        let mut command = Command::new(if self.descriptors.is_some() { "sh" } else { program });
+        if let Some(limit) = self.descriptors {
+            command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), program]);
+        }
         command.current_dir(self.dir.path()).envs(self.environment.iter().cloned());
         command
     }
