@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 /// How a credential was presented: the auth-scheme of RFC 9110 11.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {
@@ -76,21 +78,38 @@ impl FromIterator<Scheme> for SchemeSet {
     }
 }
 
-/// What kind of principal a name belongs to. A user and a client of the same name are two principals.
+/// An issuer of tokens other than us, for whoever compares names: 128 bits of SHA-256 of its `iss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IssuerId([u8; 16]);
+
+impl IssuerId {
+    /// Of an `iss`, byte for byte.
+    pub fn of(iss: &str) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(digest(&SHA256, iss.as_bytes()).as_ref().split_at(16).0);
+        Self(id)
+    }
+}
+
+/// What kind of principal a name belongs to. A user and a client of the same name are two principals, and so are two
+/// whom two issuers call the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SubjectKind {
     /// A person, with a password.
     User,
     /// An OAuth client, with a secret (RFC 6749 2).
     Client,
+    /// Whoever another issuer says it is. Nobody of the store, whatever the name.
+    Foreign(IssuerId),
 }
 
 impl SubjectKind {
-    /// The word in the store and in tokens.
+    /// The word in the store, in tokens and in the audit log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Client => "client",
+            Self::Foreign(_) => "foreign",
         }
     }
 }
@@ -108,6 +127,11 @@ impl Subject {
     /// The user of this name.
     pub fn user(name: impl Into<Arc<str>>) -> Self {
         Self { kind: SubjectKind::User, name: name.into() }
+    }
+
+    /// Whom an issuer calls so.
+    pub fn foreign(issuer: IssuerId, name: impl Into<Arc<str>>) -> Self {
+        Self { kind: SubjectKind::Foreign(issuer), name: name.into() }
     }
 
     /// The client of this id.
@@ -242,7 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn a_user_and_a_client_of_one_name_differ() {
-        assert_ne!(Subject::user("a"), Subject::client("a"));
+    fn one_name_of_two_kinds_or_two_issuers_is_two_principals() {
+        let [one, other] = ["https://one.example", "https://one.example/"].map(IssuerId::of);
+        let all = [Subject::user("a"), Subject::client("a"), Subject::foreign(one, "a"), Subject::foreign(other, "a")];
+        for (at, subject) in all.iter().enumerate() {
+            assert_eq!(all.iter().position(|found| found == subject), Some(at), "{subject:?}");
+        }
     }
 }

@@ -152,6 +152,8 @@ pub enum Rejection {
     NoHealthyUpstream,
     /// The store does not answer and nothing cached serves.
     StoreUnavailable,
+    /// The keys of another issuer could not be fetched yet, and nothing cached serves.
+    KeysUnavailable,
     /// The queue of the password pool is full.
     PasswordQueueFull,
     /// The request took too long to arrive (RFC 9110 15.5.9).
@@ -278,6 +280,7 @@ impl Rejection {
             Self::UpstreamTimeout => row(S::GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timed out", Challenges::None),
             Self::NoHealthyUpstream => row(S::SERVICE_UNAVAILABLE, "no_healthy_upstream", "No healthy upstream", Challenges::None),
             Self::StoreUnavailable => row(S::SERVICE_UNAVAILABLE, "store_unavailable", "Credential store unavailable", Challenges::None),
+            Self::KeysUnavailable => row(S::SERVICE_UNAVAILABLE, "store_unavailable", "Keys of the issuer unavailable", Challenges::None),
             Self::PasswordQueueFull => row(S::SERVICE_UNAVAILABLE, "busy", "Too many logins at once", Challenges::None),
             Self::RequestTimeout => row(S::REQUEST_TIMEOUT, "request_timeout", "Request took too long to arrive", Challenges::None),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", Challenges::None),
@@ -311,6 +314,7 @@ impl Rejection {
             Self::InvalidToken(_, fault) | Self::RefreshFailed(fault) => fault.name(),
             Self::RateLimited(exhausted) => exhausted.limit,
             Self::BadRequest(what) => what,
+            Self::KeysUnavailable => "issuer_unavailable",
             Self::MissingCredentials
             | Self::UnsupportedScheme
             | Self::InsufficientPermissions(_)
@@ -375,7 +379,7 @@ impl Rejection {
             headers.insert(ALLOW, allow.clone());
         } else if let Self::RateLimited(exhausted) = self {
             rate_limit_fields(headers, exhausted);
-        } else if matches!(self, Self::StoreUnavailable | Self::PasswordQueueFull) {
+        } else if matches!(self, Self::StoreUnavailable | Self::KeysUnavailable | Self::PasswordQueueFull) {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(RETRY_LATER)));
         }
     }

@@ -14,6 +14,8 @@ need curl curl
 need python3 python3
 need chromium chromium
 need chromedriver chromium-driver
+need node nodejs
+need npm npm
 # Debian has venv and the pip in it as a package of their own
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if ! curl --version 2>/dev/null | grep -q HTTP2; then missing+=(curl); fi
@@ -42,6 +44,14 @@ if ! cmp -s tests/guides.txt "$wheels/downloaded.txt"; then
     cp tests/guides.txt "$wheels/downloaded.txt"
 fi
 export PORTCULLIS_TEST_WHEELS="$PWD/$wheels"
+
+idp=target/test-idp
+if ! cmp -s tests/oidc/package-lock.json "$idp/installed.json"; then
+    mkdir -p "$idp"
+    cp tests/oidc/package.json tests/oidc/package-lock.json "$idp"
+    npm ci --prefix "$idp" --silent --no-audit --no-fund --ignore-scripts
+    cp tests/oidc/package-lock.json "$idp/installed.json"
+fi
 
 # beside real servers, for the tests of the store
 exec tests/databases.sh cargo test --locked "$@"

@@ -1,7 +1,7 @@
 //! Bearer: a JWT in compact form (RFC 7515 7.1, RFC 7519), strictly.
 //!
 //! A token is read in one order: form, header, signature, claims, and then what the store knows of its subject and ids.
-//! Nothing of its claims is looked at before the signature holds. JWE, JSON serialization and keys that a token brings
+//! Nothing of its claims is believed before the signature holds; `iss` chooses whose keys are tried. JWE, JSON serialization and keys that a token brings
 //! along are refused or ignored, never followed (RFC 8725 3).
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::cache::{Depends, Verdict};
 use super::claims::{Claims, strict_object};
+use super::issuers::{self, Issuer};
 use super::keys::{Algorithm, KeyRing};
 use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource};
 use crate::clock::UnixSeconds;
@@ -61,16 +62,16 @@ fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a st
 
 /// A token taken apart; nothing of it is believed yet.
 #[derive(Debug)]
-struct Compact<'a> {
-    header: Header,
+pub(super) struct Compact<'a> {
+    pub(super) header: Header,
     /// Header and payload as they came: what is signed.
-    input: &'a str,
-    payload: Vec<u8>,
-    signature: Vec<u8>,
+    pub(super) input: &'a str,
+    pub(super) payload: Vec<u8>,
+    pub(super) signature: Vec<u8>,
 }
 
 impl<'a> Compact<'a> {
-    fn parse(token: &'a str) -> Result<Self, TokenFault> {
+    pub(super) fn parse(token: &'a str) -> Result<Self, TokenFault> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenFault::Malformed);
         }
@@ -114,7 +115,17 @@ pub fn read(
 }
 
 /// Who presents this token.
-pub(super) async fn look_up(parts: &LookUp, settings: &JwtSettings, token: &str) -> Result<Verdict, Failure> {
+pub(super) async fn look_up(
+    parts: &LookUp,
+    settings: &JwtSettings,
+    issuers: &[Issuer],
+    token: &str,
+) -> Result<Verdict, Failure> {
+    if let Ok(compact) = Compact::parse(token)
+        && let Some(issuer) = issuers::named(issuers, &compact)
+    {
+        return issuers::look_up(parts, issuer, &compact).await;
+    }
     let generation = parts.changes.generation();
     let depends = Depends::on(&parts.changes, &Change::Keys);
     let ring = parts.keys.ring(settings);
@@ -125,7 +136,9 @@ pub(super) async fn look_up(parts: &LookUp, settings: &JwtSettings, token: &str)
     let claims = match resolved(parts, settings, claims).await {
         Ok(claims) => claims,
         Err(Failure::Refused(fault)) => return Ok(Verdict::refused(fault, generation, depends)),
-        Err(failure @ (Failure::Unavailable | Failure::Busy | Failure::Internal)) => return Err(failure),
+        Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
+            return Err(failure);
+        }
     };
     let mut depends = depends.and(&parts.changes, &Change::Subject(claims.subject.clone()));
     for id in claims.ids() {
@@ -138,7 +151,7 @@ pub(super) async fn look_up(parts: &LookUp, settings: &JwtSettings, token: &str)
             Ok(Verdict::accepted(identity, generation, depends).until(end))
         }
         Err(Failure::Refused(fault)) => Ok(Verdict::refused(fault, generation, depends)),
-        Err(failure @ (Failure::Unavailable | Failure::Busy | Failure::Internal)) => Err(failure),
+        Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => Err(failure),
     }
 }
 

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{CacheSettings, Failure, Fault, Identity};
 use crate::clock::{Clock, UnixSeconds};
-use crate::principal::{Role, Scheme};
+use crate::principal::{IssuerId, Role, Scheme};
 use crate::rejection::TokenFault;
 use crate::store::Change;
 use crate::store::changes::{Changes, DependencyKey};
@@ -58,7 +58,16 @@ pub(super) struct Depends {
 
 impl Depends {
     pub(super) fn on(changes: &Changes, change: &Change) -> Self {
-        Self { keys: [changes.key(change); 4], used: 1, anything: false }
+        Self::on_key(changes.key(change))
+    }
+
+    /// On what another issuer signs with.
+    pub(super) fn on_issuer(changes: &Changes, issuer: IssuerId) -> Self {
+        Self::on_key(changes.issuer_key(issuer))
+    }
+
+    const fn on_key(key: DependencyKey) -> Self {
+        Self { keys: [key; 4], used: 1, anything: false }
     }
 
     /// And on everything else: any change at all makes the verdict void.
@@ -442,7 +451,7 @@ impl Cache {
         let verdict = match result {
             Ok(verdict) => verdict,
             Err(Failure::Unavailable) => return self.store_is_down(),
-            Err(Failure::Busy | Failure::Internal | Failure::Refused(_)) => return,
+            Err(Failure::NoKeys | Failure::Busy | Failure::Internal | Failure::Refused(_)) => return,
         };
         let (shelves, now) = (self.shelves.load(), self.clock.now());
         let CacheSettings { ttl, negative_ttl, .. } = shelves.settings;

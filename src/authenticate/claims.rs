@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value};
 use super::bearer::{Header, JwtKind};
 use super::{ClaimPath, JwtSettings, TypeSource};
 use crate::clock::UnixSeconds;
-use crate::principal::{Role, Scope, Subject};
+use crate::principal::{Role, Scope, Subject, SubjectKind};
 use crate::rejection::TokenFault;
 
 /// Claims that hold for the settings and the time they were read at.
@@ -54,16 +54,19 @@ impl Claims {
         check_audience(&all, &settings.audience)?;
         let times = Times::read(&all)?;
         times.check(settings, now)?;
+        // with another issuer these claims, and `sub_type`, may mean anything
+        let is_foreign = matches!(settings.subject_kind, SubjectKind::Foreign(_));
         let session_version = match all.get("sv") {
-            None => None,
-            Some(value) => Some(value.as_i64().ok_or(TokenFault::Malformed)?),
+            Some(value) if !is_foreign => Some(value.as_i64().ok_or(TokenFault::Malformed)?),
+            Some(_) | None => None,
         };
+        let session = if is_foreign { None } else { text(&all, "sid")? };
         Ok(Self {
             subject: subject(&all, settings)?,
             issued_at: times.issued_at,
             expires_at: times.expires_at,
             id: text(&all, "jti")?.map(Into::into),
-            session: text(&all, "sid")?.map(Into::into),
+            session: session.map(Into::into),
             session_version,
             scopes: scopes(&all)?,
             all,
@@ -90,6 +93,18 @@ impl Claims {
     }
 }
 
+/// How plain tokens say in their claims that they are to open nothing: those of `SimpleJWT` and flask-jwt-extended, of
+/// Keycloak, and of Cognito.
+const NO_ACCESS: [(&str, &str); 7] = [
+    ("type", "refresh"),
+    ("token_type", "refresh"),
+    ("typ", "ID"),
+    ("typ", "Refresh"),
+    ("typ", "Offline"),
+    ("typ", "Logout"),
+    ("token_use", "id"),
+];
+
 /// A refresh token is no access token, nor is one of any other type (RFC 8725 3.11, RFC 9068 2.1).
 fn check_type(
     header: &Header,
@@ -106,9 +121,9 @@ fn check_type(
     };
     let fits = match source {
         TypeSource::Header => match kind {
-            // a plain token that calls itself a refresh token, as those of SimpleJWT and flask-jwt-extended do
             JwtKind::Access => {
-                ours || plain && !["type", "token_type"].iter().any(|name| claims.get(*name) == Some(&"refresh".into()))
+                ours || plain
+                    && !NO_ACCESS.iter().any(|(name, kind)| claims.get(*name).is_some_and(|found| found == kind))
             }
             JwtKind::Refresh => ours,
         },
@@ -121,6 +136,14 @@ fn check_type(
         }
     };
     if fits { Ok(()) } else { Err(TokenFault::WrongType) }
+}
+
+/// The `iss` of a payload that nobody vouches for yet: to know whose keys to try, and for nothing else.
+pub(super) fn issuer_of(payload: &[u8]) -> Option<String> {
+    match strict_object(payload)?.remove("iss") {
+        Some(Value::String(issuer)) => Some(issuer),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) | None => None,
+    }
 }
 
 fn check_issuer(claims: &Map<String, Value>, settings: &JwtSettings) -> Result<(), TokenFault> {
@@ -206,6 +229,9 @@ fn subject(claims: &Map<String, Value>, settings: &JwtSettings) -> Result<Subjec
             return Err(TokenFault::Malformed);
         }
     };
+    if matches!(settings.subject_kind, SubjectKind::Foreign(_)) {
+        return Ok(Subject { kind: settings.subject_kind, name });
+    }
     match text(claims, "sub_type")? {
         Some("user") => Ok(Subject::user(name)),
         Some("client") => Ok(Subject::client(name)),

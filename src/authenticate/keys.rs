@@ -241,6 +241,14 @@ impl Key {
         Self::with_public(id.into(), algorithm, None, &der)
     }
 
+    /// A public key as `SubjectPublicKeyInfo` in DER.
+    ///
+    /// # Errors
+    /// It is none, or not of the algorithm's type, curve and size.
+    pub(super) fn public_der(id: impl Into<Box<str>>, algorithm: Algorithm, spki: &[u8]) -> Result<Self, KeyError> {
+        Self::with_public(id.into(), algorithm, None, spki)
+    }
+
     /// The `kid`.
     pub fn id(&self) -> &str {
         &self.id
@@ -249,6 +257,11 @@ impl Key {
     /// The only algorithm it is used with.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// Of all that decides what it verifies.
+    pub(super) const fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
     }
 
     fn from_private_der(id: Box<str>, algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyError> {
@@ -340,7 +353,7 @@ impl Key {
 
     /// In constant time for HMAC. An ECDSA signature has a second valid form (r, n-s): the same claims in another text,
     /// which are looked up and revoked by the same ids, so nothing is gained by it.
-    fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
+    pub(super) fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
         match &self.verifier {
             Verifier::Hmac(key) => hmac::verify(key, input, signature).is_ok(),
             Verifier::Public(key) => key.verify_sig(input, signature).is_ok(),

@@ -9,6 +9,7 @@ pub mod token;
 pub mod bearer;
 pub mod claims;
 pub mod keys;
+pub mod issuers;
 pub mod password;
 pub mod cache;
 mod recent;
@@ -29,6 +30,7 @@ use self::bearer::JwtKind;
 pub use self::cache::Tie;
 use self::cache::{Cache, Found, Keying, Verdict};
 use self::claims::Claims;
+use self::issuers::{Issuer, Issuers};
 use self::keys::Keys;
 use self::password::{PasswordPool, QueueFull};
 pub use self::recent::Recent;
@@ -92,6 +94,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// How JWTs are read and written.
     pub jwt: Arc<JwtSettings>,
+    /// Whose JWTs are taken beside ours.
+    pub issuers: Arc<[Issuer]>,
 }
 
 /// The section `auth.cache`.
@@ -142,15 +146,11 @@ impl JwtSettings {
     }
 
     /// Of everything above: what `Debug` shows, which is all but the keys themselves, and the keys.
-    fn digest(&self) -> [u8; 32] {
-        let mut digest = Context::new(&SHA256);
+    fn digest(&self, digest: &mut Context) {
         digest.update(format!("{self:?}").as_bytes());
         if let Some(keys) = &self.keys {
             digest.update(&keys.fingerprint());
         }
-        let mut out = [0; 32];
-        out.copy_from_slice(digest.finish().as_ref());
-        out
     }
 }
 
@@ -195,6 +195,8 @@ pub struct LookUp {
     pub passwords: Arc<PasswordPool>,
     /// Our own keys.
     pub keys: Arc<Keys>,
+    /// Those of other issuers.
+    pub issuers: Arc<Issuers>,
     /// What makes remembered principals void.
     pub changes: Arc<Changes>,
     /// What time it is.
@@ -215,9 +217,18 @@ pub struct Authenticator {
 struct Keyings {
     realm: Box<str>,
     jwt: Arc<JwtSettings>,
+    issuers: Arc<[Issuer]>,
     basic: Keying,
     token: Keying,
     bearer: Keying,
+}
+
+impl Keyings {
+    fn are_of(&self, settings: &Settings) -> bool {
+        Arc::ptr_eq(&self.jwt, &settings.jwt)
+            && Arc::ptr_eq(&self.issuers, &settings.issuers)
+            && self.realm == settings.realm
+    }
 }
 
 /// What is known of a request before its credential is looked at.
@@ -248,9 +259,11 @@ impl Authenticator {
         Ok(Self { parts: Arc::new(parts), cache: Arc::new(cache), limits, keyings: ArcSwapOption::empty() })
     }
 
-    /// Takes the settings of a new snapshot; principals stay remembered where they are the same.
-    pub fn configure(&self, settings: &CacheSettings) {
-        self.cache.configure(settings);
+    /// Takes the settings of a new snapshot, before it serves; principals stay remembered, and keys of issuers kept, where
+    /// they are the same. Keys are fetched on `background`.
+    pub fn configure(&self, settings: &Settings, background: &Handle) {
+        self.cache.configure(&settings.cache);
+        self.parts.issuers.apply(&settings.issuers, background);
     }
 
     /// Entries of the cache, for the gauge.
@@ -395,13 +408,16 @@ impl Authenticator {
         }
         metrics.cache(CacheResult::Miss);
         match (deposit, &looked_up) {
-            (Some(deposit), Ok(_) | Err(Failure::Unavailable | Failure::Busy | Failure::Internal)) => {
+            (
+                Some(deposit),
+                Ok(_) | Err(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal),
+            ) => {
                 deposit.give_back();
             }
             (Some(deposit), Err(Failure::Refused(_))) => drop(deposit),
             // of the account nothing: the same guess again is no further one, and what was good before is none
             (None, Err(Failure::Refused(_))) => drop(self.limits.unauthenticated(address)?),
-            (None, Ok(_) | Err(Failure::Unavailable | Failure::Busy | Failure::Internal)) => {}
+            (None, Ok(_) | Err(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {}
         }
         Ok(looked_up?)
     }
@@ -433,8 +449,8 @@ impl Authenticator {
         credential: Credential,
         impatient: bool,
     ) -> Result<Arc<Identity>, Failure> {
-        let (parts, jwt) = (Arc::clone(&self.parts), Arc::clone(&settings.jwt));
-        let landing = self.cache.look_up(key, || async move { verdict(&parts, &jwt, credential).await });
+        let (parts, jwt, issuers) = (Arc::clone(&self.parts), Arc::clone(&settings.jwt), Arc::clone(&settings.issuers));
+        let landing = self.cache.look_up(key, || async move { verdict(&parts, &jwt, &issuers, credential).await });
         if !impatient {
             return landing.await;
         }
@@ -448,7 +464,7 @@ impl Authenticator {
         let seen = self.keyings.load();
         let made;
         let keyings = match &*seen {
-            Some(seen) if Arc::ptr_eq(&seen.jwt, &settings.jwt) && seen.realm == settings.realm => seen,
+            Some(seen) if seen.are_of(settings) => seen,
             Some(_) | None => {
                 made = self.make_keyings(settings);
                 &made
@@ -464,12 +480,16 @@ impl Authenticator {
 
     /// Once for each snapshot; by content, so that a reload that changes something else keeps what is remembered.
     fn make_keyings(&self, settings: &Settings) -> Arc<Keyings> {
+        let mut context = Context::new(&SHA256);
+        settings.jwt.digest(&mut context);
+        settings.issuers.iter().for_each(|issuer| issuer.digest(&mut context));
         let keyings = Arc::new(Keyings {
             realm: settings.realm.clone(),
             jwt: Arc::clone(&settings.jwt),
+            issuers: Arc::clone(&settings.issuers),
             basic: self.cache.keys(Scheme::Basic, settings.realm.as_bytes()),
             token: self.cache.keys(Scheme::Token, settings.realm.as_bytes()),
-            bearer: self.cache.keys(Scheme::Bearer, &settings.jwt.digest()),
+            bearer: self.cache.keys(Scheme::Bearer, context.finish().as_ref()),
         });
         self.keyings.store(Some(Arc::clone(&keyings)));
         keyings
@@ -492,6 +512,23 @@ impl Authenticator {
         bearer::read(token, settings, &self.parts.keys.ring(settings), kind, self.parts.clock.unix())
     }
 
+    /// The claims of a JWT of another issuer that is good as far as it can tell itself, with what it is revoked by; `None`
+    /// for a token of nobody whom we believe.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] where it is no good, or [`Failure::NoKeys`].
+    pub async fn read_foreign(
+        &self,
+        settings: &Settings,
+        token: &str,
+    ) -> Result<Option<(Claims, Option<Arc<str>>)>, Failure> {
+        let Ok(compact) = bearer::Compact::parse(token) else { return Ok(None) };
+        let Some(issuer) = issuers::named(&settings.issuers, &compact) else { return Ok(None) };
+        let claims = issuers::read(&self.parts, issuer, &compact).await?;
+        let id = claims.id.as_ref().map(|jti| issuer.revocation_id(jti));
+        Ok(Some((claims, id)))
+    }
+
     /// The principal of such claims by what the store knows now of its subject and ids; not remembered.
     ///
     /// # Errors
@@ -502,11 +539,16 @@ impl Authenticator {
     }
 }
 
-async fn verdict(parts: &LookUp, jwt: &JwtSettings, credential: Credential) -> Result<Verdict, Failure> {
+async fn verdict(
+    parts: &LookUp,
+    jwt: &JwtSettings,
+    issuers: &[Issuer],
+    credential: Credential,
+) -> Result<Verdict, Failure> {
     match credential {
         Credential::Basic { user, password } => basic::look_up(parts, user, password).await,
         Credential::Token(token) => token::look_up(parts, token.expose()).await,
-        Credential::Bearer(token) => bearer::look_up(parts, jwt, token.expose()).await,
+        Credential::Bearer(token) => bearer::look_up(parts, jwt, issuers, token.expose()).await,
     }
 }
 
@@ -563,7 +605,7 @@ fn outcome(proved: &Result<Arc<Identity>, Denial>) -> Option<AuthOutcome> {
     match proved {
         Ok(_) => Some(AuthOutcome::Accepted),
         Err(Denial::Failure(Failure::Refused(_))) => Some(AuthOutcome::Refused),
-        Err(Denial::Failure(Failure::Unavailable | Failure::Busy | Failure::Internal)) => {
+        Err(Denial::Failure(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
             Some(AuthOutcome::Unavailable)
         }
         Err(Denial::Exhausted(_)) => None,
@@ -586,6 +628,8 @@ pub enum Failure {
     Refused(Fault),
     /// The store does not answer.
     Unavailable,
+    /// The keys of the token's issuer could not be fetched yet.
+    NoKeys,
     /// Too many passwords or look-ups wait already.
     Busy,
     /// A bug of ours.
@@ -635,6 +679,7 @@ impl From<Failure> for Rejection {
         match failure {
             Failure::Refused(fault) => fault.into(),
             Failure::Unavailable => Self::StoreUnavailable,
+            Failure::NoKeys => Self::KeysUnavailable,
             Failure::Busy => Self::PasswordQueueFull,
             Failure::Internal => Self::Internal,
         }

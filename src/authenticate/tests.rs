@@ -69,23 +69,24 @@ fn settings() -> Settings {
             stale_if_store_down: Duration::from_mins(5),
         },
         jwt: Arc::new(jwt_settings()),
+        issuers: Arc::default(),
     }
 }
 
-struct Row {
+pub(super) struct Row {
     id: &'static str,
     hash: String,
     roles: Vec<Role>,
-    disabled: bool,
+    pub(super) disabled: bool,
     session_version: i64,
     sessions_ended_at: UnixSeconds,
 }
 
 #[derive(Default)]
-struct Tables {
+pub(super) struct Tables {
     accounts: HashMap<Subject, Row>,
     tokens: HashMap<TokenDigest, (Subject, Option<UnixSeconds>)>,
-    revoked: HashSet<Arc<str>>,
+    pub(super) revoked: HashSet<Arc<str>>,
     removed: HashMap<Subject, Tombstone>,
     keys: Vec<StoredKey>,
 }
@@ -107,10 +108,10 @@ impl Tables {
 }
 
 /// A store in memory that counts what it is asked, can be down, hang, or hold its answers until told.
-struct FakeStore {
+pub(super) struct FakeStore {
     tables: Mutex<Tables>,
     asked: AtomicUsize,
-    down: AtomicBool,
+    pub(super) down: AtomicBool,
     hangs: AtomicBool,
     held: AtomicBool,
     gate: Semaphore,
@@ -177,6 +178,10 @@ impl Store for FakeStore {
             revoked: ids.iter().any(|id| tables.revoked.contains(id)),
             removed: tables.removed.get(&subject).copied(),
         })
+    }
+
+    fn jwt_revoked(&self, ids: Vec<Arc<str>>) -> Answer<'_, bool> {
+        self.answer(move |tables| ids.iter().any(|id| tables.revoked.contains(id)))
     }
 
     fn keys(&self, now: UnixSeconds) -> Answer<'_, Vec<StoredKey>> {
@@ -283,20 +288,20 @@ fn copy(key: &StoredKey) -> StoredKey {
 }
 
 /// One worker before a store in which `ann` has the role `user`.
-struct Stage {
-    store: Arc<FakeStore>,
-    changes: Arc<Changes>,
+pub(super) struct Stage {
+    pub(super) store: Arc<FakeStore>,
+    pub(super) changes: Arc<Changes>,
     limits: Arc<Limits>,
-    clock: Clock,
-    settings: Settings,
-    authenticator: Authenticator,
-    metrics: Metrics,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    pub(super) authenticator: Authenticator,
+    pub(super) metrics: Arc<Metrics>,
     worker: WorkerMetrics,
     recent: Recent,
 }
 
 impl Stage {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (store, changes, clock) = (Arc::new(FakeStore::new()), Arc::new(Changes::default()), Clock::system());
         let row = Row {
             id: "7",
@@ -308,10 +313,12 @@ impl Stage {
         };
         store.change(|tables| drop(tables.accounts.insert(Subject::user("ann"), row)));
         let keys = Keys::load(Arc::clone(&store) as Arc<dyn Store>, clock.clone()).await.unwrap();
+        let metrics = Arc::new(Metrics::new());
         let parts = LookUp {
             store: Arc::clone(&store) as Arc<dyn Store>,
             passwords: Arc::new(PasswordPool::start(1).unwrap()),
             keys: Arc::new(keys),
+            issuers: Arc::new(Issuers::new(Arc::clone(&changes), clock.clone(), Arc::clone(&metrics))),
             changes: Arc::clone(&changes),
             clock: clock.clone(),
         };
@@ -319,12 +326,17 @@ impl Stage {
         let settings = settings();
         let authenticator = Authenticator::new(parts, Arc::clone(&limits), &settings.cache, Handle::current()).unwrap();
         store.asked.store(0, Ordering::SeqCst);
-        let metrics = Metrics::new();
         let worker = metrics.worker();
         Self { store, changes, limits, clock, settings, authenticator, metrics, worker, recent: Recent::default() }
     }
 
-    async fn ask(&self, authorization: &str) -> Result<Arc<Identity>, Rejection> {
+    /// With keys of other issuers that are fetched at another pace.
+    pub(super) fn with_issuers(&mut self, issuers: Arc<Issuers>) {
+        let parts = Arc::get_mut(&mut self.authenticator.parts).unwrap();
+        parts.issuers = issuers;
+    }
+
+    pub(super) async fn ask(&self, authorization: &str) -> Result<Arc<Identity>, Rejection> {
         self.ask_with(&self.settings, authorization).await
     }
 
@@ -340,7 +352,7 @@ impl Stage {
     }
 
     /// `ok`, or the reason in the log.
-    async fn outcome(&self, authorization: &str) -> &'static str {
+    pub(super) async fn outcome(&self, authorization: &str) -> &'static str {
         self.ask(authorization).await.map_or_else(|rejection| rejection.reason(), |_| "ok")
     }
 
@@ -348,12 +360,12 @@ impl Stage {
         self.store.asked.swap(0, Ordering::SeqCst)
     }
 
-    fn change(&self, change: &Change, with: impl FnOnce(&mut Tables)) {
+    pub(super) fn change(&self, change: &Change, with: impl FnOnce(&mut Tables)) {
         self.store.change(with);
         self.changes.note(change);
     }
 
-    fn bearer(&self, more: Value) -> String {
+    pub(super) fn bearer(&self, more: Value) -> String {
         let now = self.clock.unix();
         let mut all = claims(json!({ "iss": "portcullis", "sub": "ann", "iat": now, "exp": now + 900, "sv": 1 }));
         all.extend(claims(more));
@@ -381,7 +393,7 @@ fn ann() -> Change {
     Change::Subject(Subject::user("ann"))
 }
 
-fn row(tables: &mut Tables) -> &mut Row {
+pub(super) fn row(tables: &mut Tables) -> &mut Row {
     tables.accounts.get_mut(&Subject::user("ann")).unwrap()
 }
 
@@ -764,7 +776,7 @@ async fn a_failure_is_never_remembered() {
 async fn a_flood_of_refusals_pushes_no_principal_out() {
     let mut stage = Stage::new().await;
     stage.settings.cache.capacity = 100;
-    stage.authenticator.configure(&stage.settings.cache);
+    stage.authenticator.configure(&stage.settings, &Handle::current());
     let token = stage.token(None);
     assert_eq!(stage.outcome(&token).await, "ok");
     for number in 0..1000 {

@@ -192,7 +192,7 @@ fn found(done: bool, subject: &Subject) -> Result<(), CliError> {
 fn policy(operator: &Operator, kind: SubjectKind) -> Policy {
     let (min, max) = (operator.tokens.password_bytes_min, operator.tokens.password_bytes_max);
     match kind {
-        SubjectKind::User => Policy { min, max },
+        SubjectKind::User | SubjectKind::Foreign(_) => Policy { min, max },
         SubjectKind::Client => Policy { min: 1, max },
     }
 }
@@ -280,7 +280,7 @@ fn list(operator: &Operator, console: &mut Console, kind: SubjectKind, json: boo
         })
         .collect();
     let name = match kind {
-        SubjectKind::User => "NAME",
+        SubjectKind::User | SubjectKind::Foreign(_) => "NAME",
         SubjectKind::Client => "ID",
     };
     console.table([name, "ROLES", "STATE", "CREATED"], &rows)
@@ -312,7 +312,7 @@ fn as_json(account: &Account) -> Value {
     let roles: Vec<_> = account.roles.iter().map(Role::as_str).collect();
     let (disabled, created_at) = (account.disabled, account.created_at);
     match account.subject.kind {
-        SubjectKind::User => json!({
+        SubjectKind::User | SubjectKind::Foreign(_) => json!({
             "name": *account.subject.name, "id": *account.id, "roles": roles, "disabled": disabled,
             "created_at": created_at, "sessions_ended_at": (account.sessions_ended_at > 0).then_some(account.sessions_ended_at),
         }),

@@ -22,7 +22,7 @@ impl Generated {
     #[expect(clippy::print_stderr, reason = "nobody else will ever know it")]
     pub(super) fn show(&self) {
         let what = match self.subject.kind {
-            SubjectKind::User => "password of user",
+            SubjectKind::User | SubjectKind::Foreign(_) => "password of user",
             SubjectKind::Client => "secret of client",
         };
         eprintln!("portcullis: {what} {} (shown this once): {}", self.subject.name, self.secret.expose());

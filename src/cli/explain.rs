@@ -1,6 +1,7 @@
 //! `portcullis explain FILE METHOD URL`: what a request would get, and why. Asks the function that serves requests.
 //!
-//! A credential that is given is proved against the store, as a request's would be; nothing else is asked over a network.
+//! A credential that is given is proved against the store, as a request's would be, and a token of another issuer by the
+//! keys at its URL; nothing else is asked over a network.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use super::operator::{CliError, Operator};
 use super::output::{complain, print};
 use super::{BROKEN, load};
+use crate::authenticate::issuers::Issuers;
 use crate::authenticate::keys::Keys;
 use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{Authenticator, Caller, LookUp, Visit};
@@ -266,17 +268,20 @@ impl Prover {
             .map_err(|error| CliError::Usage(format!("signing keys: {error}")))?;
         let limits = Limits::new(clock.clone());
         limits.apply(&snapshot.limits, snapshot.routes.routes());
+        let (changes, metrics) = (Arc::<Changes>::default(), Arc::new(Metrics::new()));
         let look_up = LookUp {
             store: shared,
             passwords: Arc::new(PasswordPool::start(1).map_err(starting)?),
             keys: Arc::new(keys),
-            changes: Arc::new(Changes::default()),
+            issuers: Arc::new(Issuers::new(Arc::clone(&changes), clock.clone(), Arc::clone(&metrics))),
+            changes,
             clock: clock.clone(),
         };
         let authenticator =
             Authenticator::new(look_up, Arc::new(limits), &snapshot.auth.cache, runtime.handle().clone())
                 .map_err(|_| CliError::Usage("no randomness".to_owned()))?;
-        Ok(Self { runtime, store, authenticator, metrics: Metrics::new().worker(), clock })
+        authenticator.configure(&snapshot.auth, runtime.handle());
+        Ok(Self { runtime, store, authenticator, metrics: metrics.worker(), clock })
     }
 
     fn prove(

@@ -50,6 +50,8 @@ pub struct Operator {
     /// The sections `tokens` and `passwords`.
     pub(super) tokens: endpoint::Settings,
     pub(super) leeway: Duration,
+    /// The `iss` of others whose tokens are taken.
+    pub(super) issuers: Vec<Box<str>>,
     /// Whether the configuration brings its own signing keys.
     pub(super) keys_of_file: bool,
     runtime: Runtime,
@@ -74,6 +76,7 @@ impl Operator {
             clock,
             tokens: snapshot.tokens.clone(),
             leeway: snapshot.auth.jwt.leeway,
+            issuers: snapshot.auth.issuers.iter().map(|issuer| issuer.claims.issuer.clone()).collect(),
             keys_of_file: snapshot.auth.jwt.keys.is_some(),
             runtime,
         })
@@ -118,7 +121,15 @@ impl Operator {
             password_bytes_min: 8,
             password_bytes_max: 1_024,
         };
-        Self { store, clock, tokens, leeway: Duration::from_secs(30), keys_of_file: false, runtime }
+        Self {
+            store,
+            clock,
+            tokens,
+            leeway: Duration::from_secs(30),
+            issuers: Vec::new(),
+            keys_of_file: false,
+            runtime,
+        }
     }
 }
 

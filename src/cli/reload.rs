@@ -147,7 +147,7 @@ impl Running {
         let overtaken = self.at_start.overtaken(&snapshot, &state.metrics);
         state.limits.apply(&snapshot.limits, snapshot.routes.routes());
         state.fleet.apply(&snapshot.upstreams, &self.background);
-        state.authenticator.configure(&snapshot.auth.cache);
+        state.authenticator.configure(&snapshot.auth, &self.background);
         self.audit.switch(snapshot.log.audit);
         self.listening.configure(snapshot.terms);
         self.gateway.swap(snapshot);

@@ -15,6 +15,7 @@ use super::admin_listener::{Admin, AdminBound, AdminError, AdminListener};
 use super::bootstrap::{self, BootstrapError, Generated};
 use super::changes::hear_changes;
 use super::reload::AtStart;
+use crate::authenticate::issuers::Issuers;
 use crate::authenticate::keys::{Keys, KeysError};
 use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{Authenticator, LookUp};
@@ -222,11 +223,13 @@ fn state(
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         passwords: Arc::clone(&parts.passwords),
         keys: Arc::clone(&parts.keys),
+        issuers: Arc::new(Issuers::new(Arc::clone(&parts.changes), clock.clone(), Arc::clone(metrics))),
         changes: Arc::clone(&parts.changes),
         clock: clock.clone(),
     };
     let authenticator =
         Arc::new(Authenticator::new(look_up, Arc::clone(&limits), &snapshot.auth.cache, background.clone())?);
+    authenticator.configure(&snapshot.auth, background);
     let endpoints = Service {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         passwords: Arc::clone(&parts.passwords),

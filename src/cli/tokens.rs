@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::accounts::existing;
 use super::operator::{CliError, Console, Operator, seconds, when};
 use super::secrets::from_stdin;
+use crate::authenticate::issuers::revocation_id;
 use crate::config::units;
 use crate::principal::{Subject, SubjectKind};
 use crate::secret::Secret;
@@ -145,22 +146,34 @@ fn revoke(operator: &Operator, text: &str) -> Result<bool, CliError> {
     {
         return Ok(true);
     }
-    let Some((jti, expires_at)) = jwt_id(text) else { return Ok(false) };
+    let Some(Jwt { jti, issuer, expires_at }) = Jwt::read(text) else { return Ok(false) };
+    let foreign = issuer.filter(|issuer| operator.issuers.iter().any(|known| **known == **issuer));
+    let id = foreign.map_or_else(|| Arc::clone(&jti), |issuer| revocation_id(&issuer, &jti));
     // kept past the tolerance that verification grants
     let until = expires_at.map_or(i64::MAX, |at| at.saturating_add(seconds(operator.leeway)).saturating_add(1));
-    operator.wait(operator.store().revoke_jwt(jti, until))?;
+    operator.wait(operator.store().revoke_jwt(id, until))?;
     Ok(true)
 }
 
-/// The `jti` and `exp` of a JWT. Its signature is not looked at: one that does not verify has no use to revoke.
-fn jwt_id(text: &str) -> Option<(Arc<str>, Option<i64>)> {
-    let mut parts = text.split('.');
-    let (payload, _signature) = (parts.nth(1)?, parts.next()?);
-    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-    let jti = claims.get("jti")?.as_str()?;
-    #[expect(clippy::cast_possible_truncation, reason = "a NumericDate may have a fraction; the cast saturates")]
-    let expires_at = claims.get("exp").and_then(Value::as_f64).map(|at| at.ceil() as i64);
-    (parts.next().is_none() && !jti.is_empty()).then(|| (jti.into(), expires_at))
+/// What a JWT is revoked by.
+struct Jwt {
+    jti: Arc<str>,
+    issuer: Option<Box<str>>,
+    expires_at: Option<i64>,
+}
+
+impl Jwt {
+    /// Its signature is not looked at: one that does not verify has no use to revoke.
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let (payload, _signature) = (parts.nth(1)?, parts.next()?);
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+        let jti = claims.get("jti")?.as_str()?;
+        #[expect(clippy::cast_possible_truncation, reason = "a NumericDate may have a fraction; the cast saturates")]
+        let expires_at = claims.get("exp").and_then(Value::as_f64).map(|at| at.ceil() as i64);
+        let issuer = claims.get("iss").and_then(Value::as_str).map(Into::into);
+        (parts.next().is_none() && !jti.is_empty()).then(|| Self { jti: jti.into(), issuer, expires_at })
+    }
 }
 
 #[cfg(test)]

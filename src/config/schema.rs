@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::model::endpoints::ACTIONS;
 use super::model::expect::STATUSES;
+use super::model::issuers::public_algorithms;
 use super::model::settings::CODES;
 use crate::authenticate::keys::Algorithm;
 use crate::forward::Balance;
@@ -300,6 +301,56 @@ fn auth() -> Value {
             ("schemes", schemes("The schemes offered when a route names none. Default: all.")),
             ("cache", cache),
             ("jwt", jwt),
+            ("issuers", list(issuer(), "Whose tokens are taken beside ours. Default: nobody's.")),
+        ],
+    )
+}
+
+fn issuer() -> Value {
+    mapping(
+        "an issuer",
+        "Somebody whose tokens are taken beside ours.",
+        &["issuer", "jwks"],
+        vec![
+            ("issuer", text("The `iss` of its tokens, byte for byte.")),
+            (
+                "jwks",
+                text(
+                    "The JWK Set with its keys: an https:// URL (http:// on this machine only), or the path of a file.",
+                ),
+            ),
+            ("tls", client_tls("Towards the server of that URL.")),
+            (
+                "audience",
+                some(
+                    text("An audience."),
+                    "`aud`, one of which is required. Default: none, and tokens that name any are refused.",
+                ),
+            ),
+            (
+                "algorithms",
+                some(
+                    words("How it signs.", &public_algorithms().iter().map(|one| one.name()).collect::<Vec<_>>()),
+                    "Default: all that verify with a public key.",
+                ),
+            ),
+            ("roles", text("The claim path of the roles, such as `realm_access.roles`. Default: roles.")),
+            ("user", text("The claim path of the user's name, such as `preferred_username`. Default: sub.")),
+            ("user_prefix", text("What upstreams and logs see before that name, to tell users of two issuers apart.")),
+        ],
+    )
+}
+
+fn client_tls(description: &str) -> Value {
+    mapping(
+        "tls",
+        description,
+        &[],
+        vec![
+            ("ca", text("The path of the roots, in PEM. Default: the system's.")),
+            ("server_name", text("The name to expect. Default: the URL's host.")),
+            ("cert", text("The path of a client certificate, in PEM.")),
+            ("key", text("The path of its key, in PEM.")),
         ],
     )
 }
@@ -461,17 +512,6 @@ fn upstream() -> Value {
             ("healthy_after", count("Successes in a row that bring it back. Default: 2.", 1, 1000)),
         ],
     );
-    let tls = mapping(
-        "tls",
-        "Towards https:// servers.",
-        &[],
-        vec![
-            ("ca", text("The path of the roots, in PEM. Default: the system's.")),
-            ("server_name", text("The name to expect. Default: the URL's host.")),
-            ("cert", text("The path of a client certificate, in PEM.")),
-            ("key", text("The path of its key, in PEM.")),
-        ],
-    );
     mapping(
         "an upstream",
         "Servers, or what is built in.",
@@ -481,7 +521,7 @@ fn upstream() -> Value {
             ("balance", words("How one is chosen. Default: least_requests.", &Balance::ALL.map(Balance::name))),
             ("health", health),
             ("keep_alive", count("Idle connections kept per worker and server. Default: 64.", 0, 10_000)),
-            ("tls", tls),
+            ("tls", client_tls("Towards https:// servers.")),
             ("builtin", words("Answer with what was received, as JSON.", &["echo"])),
         ],
     )

@@ -96,6 +96,7 @@ fn every_section_knows_its_keys() {
         ("admin: { addr: 127.0.0.1:1 }", "1:10", "unknown key `addr` in `admin`"),
         ("auth: { relm: a }", "1:9", "unknown key `relm` in `auth`"),
         ("auth: { cache: { tll: 1s } }", "1:18", "unknown key `tll` in `cache`"),
+        ("auth: { issuers: [{ isuer: a, jwks: https://a/k }] }", "1:21", "unknown key `isuer` in an issuer"),
         ("auth: { jwt: { isuer: a } }", "1:16", "unknown key `isuer` in `jwt`"),
         ("auth: { jwt: { keys: [{ id: a, algoritm: HS256, secret: b }] } }", "1:32", "unknown key `algoritm` in a key"),
         ("auth: { jwt: { type: { claims: a } } }", "1:24", "unknown key `claims` in `type`"),
@@ -134,7 +135,6 @@ fn every_section_knows_its_keys() {
 #[test]
 fn what_is_not_built_yet_is_known_and_refused() {
     for (section, message) in [
-        ("auth: { issuers: [] }", "`issuers` is not available yet"),
         ("limits: { shared: redis://x }", "`shared` is not available yet"),
         ("listeners: [{ address: 127.0.0.1:1, proxy_protocol: true }]", "`proxy_protocol` is not available yet"),
         ("listeners: [{ address: 127.0.0.1:1, tls: { acme: {} } }]", "`acme` is not available yet"),
@@ -150,6 +150,48 @@ fn what_is_not_built_yet_is_known_and_refused() {
     }
     let printed = problems("upstreams: { a: { servers: [http://a], balance: { hash: address } } }\nroutes: []");
     assert!(printed.contains("`balance: hash` is not available yet"), "{printed}");
+}
+
+#[test]
+fn an_issuer_that_cannot_be_one_is_told_what_was_expected() {
+    let mut wrong = Vec::new();
+    for (section, message) in [
+        ("auth: { issuers: [{ jwks: https://a/k }] }", "1:19: `issuer` is missing"),
+        ("auth: { issuers: [{ issuer: a }] }", "1:19: `jwks` is missing"),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: http://a/k }] }",
+            "1:38: keys are fetched over `https://`; `http://` is for this machine only",
+        ),
+        ("auth: { issuers: [{ issuer: a, jwks: keys.json }] }", "1:38: this file cannot be read: "),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: https://a/k, algorithms: [RS256, HS256] }] }",
+            "1:71: what an issuer publishes verifies and is no secret",
+        ),
+        ("auth: { issuers: [{ issuer: a, jwks: https://a/k, algorithms: [none] }] }", "1:64: unknown word `none`"),
+        ("auth: { issuers: [{ issuer: a, jwks: https://a/k, algorithms: [] }] }", "1:63: this list is empty"),
+        (
+            "auth: { issuers: [{ issuer: portcullis, jwks: https://a/k }] }",
+            "1:29: this is what our own tokens name as their issuer",
+        ),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: https://a/k }, { issuer: a, jwks: https://b/k }] }",
+            "1:63: this issuer is given above already",
+        ),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: http://127.0.0.1/k, tls: { ca: a.pem } }] }",
+            "1:63: `tls` is for `https://`",
+        ),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: https://a/k, user_prefix: \"a\\n\" }] }",
+            "1:64: a prefix has no control characters",
+        ),
+    ] {
+        let printed = problems_of(section);
+        if !printed.contains(&format!("gateway.yaml:{message}")) {
+            wrong.push(format!("{section}\nexpected {message}\n{printed}"));
+        }
+    }
+    none_wrong(&wrong);
 }
 
 #[test]
@@ -612,6 +654,15 @@ auth:
     keys:
       - { id: k1, algorithm: HS256, secret: ${JWT_SECRET_KEY} }
       - { id: k0, algorithm: ES256, private_key: keys/es256.pem }
+  issuers:
+    - issuer: https://idp.example.com/realms/main
+      jwks: https://idp.example.com/realms/main/protocol/openid-connect/certs
+      tls: { ca: certs/api.pem, server_name: idp.example.com, cert: certs/api.pem, key: certs/api.key }
+      audience: [orders-api]
+      algorithms: [RS256, ES256]
+      roles: realm_access.roles
+      user: preferred_username
+      user_prefix: "main:"
 tokens:
   access_ttl: 15m
   refresh_ttl: 7d

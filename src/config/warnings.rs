@@ -56,7 +56,9 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
             report.warn(secret.place, message, "write `${NAME}` and set it in the environment, or `{ file: path }`");
         }
     }
-    if matches!(snapshot.auth.jwt.roles, RoleSource::Store) {
+    same_names(root, snapshot, report);
+    // whose roles are in their tokens may have any
+    if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
         roles(root, snapshot, report);
     }
 }
@@ -111,6 +113,18 @@ fn fields(root: &Node, report: &mut Report) {
                 let message = format!("the value of {} stands in the file in clear text", report::quoted(&entry.key));
                 report.warn(entry.value.place, message, "write `${NAME}` and set it in the environment");
             }
+        }
+    }
+}
+
+/// Issuers whose users an upstream could take for those of another, or for ours: it is told a name and nothing else.
+fn same_names(root: &Node, snapshot: &Snapshot, report: &mut Report) {
+    let nodes = items(child(child(Some(root), "auth"), "issuers"));
+    let mut seen = HashSet::new();
+    for (issuer, node) in snapshot.auth.issuers.iter().zip(nodes) {
+        if !seen.insert(&*issuer.user_prefix) {
+            let message = "users of this issuer and of another above are told upstream by the same names";
+            report.warn(node.place, message, "give it a `user_prefix` of its own");
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Any token of ours to what it is, for those that are told to end or to describe it.
+//! Any token that we take to what it is, for those that are told to end or to describe it.
+
+use std::sync::Arc;
 
 use super::Call;
 use super::credentials::unavailable;
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
-use crate::authenticate::token;
+use crate::authenticate::{Failure, token};
 use crate::rejection::{Rejection, TokenFault};
 use crate::secret::Secret;
 use crate::store::{OpaqueToken, RefreshStanding, RefreshToken, TokenDigest};
@@ -18,6 +20,8 @@ pub(super) enum Found {
     Refresh { token: RefreshToken, live: bool },
     /// A JWT that is good as far as it can tell itself; a refresh token only where the store does not know it.
     Jwt(Claims, JwtKind),
+    /// A JWT that another issuer signed, and what it is revoked by, if it can be.
+    Foreign(Claims, Option<Arc<str>>),
     /// Nothing of ours, or not any more.
     Nothing,
 }
@@ -43,6 +47,13 @@ impl Call<'_> {
                     }
                 }
                 Err(_) => {}
+            }
+            match authenticator.read_foreign(self.asked.auth, text).await {
+                Ok(Some((claims, id))) => return Ok(Found::Foreign(claims, id)),
+                Ok(None) | Err(Failure::Refused(_)) => {}
+                Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
+                    return Err(failure.into());
+                }
             }
         }
         if text.starts_with(OpaqueKind::Refresh.prefix()) {

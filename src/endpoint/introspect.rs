@@ -39,7 +39,8 @@ impl Call<'_> {
 
     async fn describe(&self, text: &Secret<String>) -> Result<Option<Map<String, Value>>, Rejection> {
         Ok(match self.find(text).await? {
-            Found::Nothing | Found::Refresh { live: false, .. } => None,
+            // what another issuer's tokens are worth is for that issuer to say
+            Found::Nothing | Found::Foreign(..) | Found::Refresh { live: false, .. } => None,
             Found::Opaque(_, token) if token.owner.disabled => None,
             Found::Opaque(_, token) => {
                 let owner = &token.owner;
@@ -73,7 +74,9 @@ impl Call<'_> {
         let principal = match self.service.authenticator.standing(&self.asked.auth.jwt, claims).await {
             Ok(principal) => principal,
             Err(Failure::Refused(_)) => return Ok(None),
-            Err(failure @ (Failure::Unavailable | Failure::Busy | Failure::Internal)) => return Err(failure.into()),
+            Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
+                return Err(failure.into());
+            }
         };
         let token_type = match kind {
             JwtKind::Access => "Bearer",
@@ -95,7 +98,7 @@ fn active(subject: &Subject, token_type: &str, scopes: &[Scope], ends: Option<Un
     members.insert("active".into(), true.into());
     members.insert("sub".into(), (&*subject.name).into());
     let name = match subject.kind {
-        SubjectKind::User => "username",
+        SubjectKind::User | SubjectKind::Foreign(_) => "username",
         SubjectKind::Client => "client_id",
     };
     members.insert(name.into(), (&*subject.name).into());

@@ -261,7 +261,7 @@ fn client_of(grant: &Grant) -> Option<&str> {
     match (&grant.client_id, subject.kind) {
         (Some(client_id), _) => Some(client_id),
         (None, SubjectKind::Client) => Some(&subject.name),
-        (None, SubjectKind::User) => None,
+        (None, SubjectKind::User | SubjectKind::Foreign(_)) => None,
     }
 }
 

@@ -181,9 +181,11 @@ impl Call<'_> {
         let principal = authenticator.standing(&self.asked.auth.jwt, claims).await;
         let principal = principal.map_err(|failure| match failure {
             Failure::Refused(Fault::Token(_, fault)) => Unredeemed::Refused(fault),
-            other @ (Failure::Refused(_) | Failure::Unavailable | Failure::Busy | Failure::Internal) => {
-                Unredeemed::Otherwise(other.into())
-            }
+            other @ (Failure::Refused(_)
+            | Failure::Unavailable
+            | Failure::NoKeys
+            | Failure::Busy
+            | Failure::Internal) => Unredeemed::Otherwise(other.into()),
         })?;
         let account = self.service.store.account(principal.subject).await?;
         let account = account.ok_or(TokenFault::UnknownSubject)?;

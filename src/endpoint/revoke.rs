@@ -63,6 +63,13 @@ impl Call<'_> {
                 self.end_family(&token.family, token.expires_at).await?;
                 self.revoked("refresh", &token.owner);
             }
+            Found::Foreign(claims, id) => {
+                if client.is_some() {
+                    return Err(Rejection::OAuth(OAuthError::InvalidGrant, "Token was issued to another client"));
+                }
+                self.end_id(id, self.remembered_until(&claims)).await?;
+                self.revoked("access", &claims.subject);
+            }
             Found::Jwt(claims, kind) => {
                 of_client(claims.all.get("client_id").and_then(|id| id.as_str()), client.as_ref())?;
                 self.end_jwt(&claims, extent).await?;
@@ -74,20 +81,29 @@ impl Call<'_> {
     }
 
     async fn end_jwt(&self, claims: &Claims, extent: Extent) -> Result<(), Rejection> {
-        let leeway = seconds(self.asked.auth.jwt.leeway);
-        let until = claims.expires_at.map_or(FOREVER, |exp| exp.saturating_add(leeway).saturating_add(1));
+        let until = self.remembered_until(claims);
         let session = claims.session.as_ref().filter(|_| extent == Extent::Session);
         if let Some(family) = session {
             self.end_family(family, until).await?;
         }
-        if let Some(id) = &claims.id {
-            self.service.store.revoke_jwt(Arc::clone(id), until).await.map_err(unavailable)?;
-            self.note(&Change::Session(Arc::clone(id)));
-        } else if session.is_none() {
-            // to say 200 would be to say that it has ended
-            return Err(Rejection::InvalidRequest("a token without `jti` cannot be revoked".into()));
+        if session.is_some() && claims.id.is_none() {
+            return Ok(());
         }
+        self.end_id(claims.id.clone(), until).await
+    }
+
+    async fn end_id(&self, id: Option<Arc<str>>, until: UnixSeconds) -> Result<(), Rejection> {
+        // to say 200 would be to say that it has ended
+        let id = id.ok_or(Rejection::InvalidRequest("a token without `jti` cannot be revoked".into()))?;
+        self.service.store.revoke_jwt(Arc::clone(&id), until).await.map_err(unavailable)?;
+        self.note(&Change::Session(id));
         Ok(())
+    }
+
+    /// As long as it would be taken.
+    fn remembered_until(&self, claims: &Claims) -> UnixSeconds {
+        let leeway = seconds(self.asked.auth.jwt.leeway);
+        claims.expires_at.map_or(FOREVER, |exp| exp.saturating_add(leeway).saturating_add(1))
     }
 
     fn revoked(&self, kind: &'static str, owner: &Subject) {

@@ -100,6 +100,10 @@ metrics! {
     upstream_duration: HistogramVec = "portcullis_upstream_duration_seconds" ["upstream"] "Time until an upstream began its response";
     /// Entries in the cache of principals.
     auth_cache_entries: IntGauge = "portcullis_auth_cache_entries" [] "Principals that are remembered";
+    /// Fetches of other issuers' keys.
+    jwks_fetches: IntCounterVec = "portcullis_jwks_fetches_total" ["issuer", "result"] "Fetches of the keys of other issuers: ok or failed";
+    /// Keys of other issuers that are in use.
+    jwks_keys: IntGaugeVec = "portcullis_jwks_keys" ["issuer"] "Keys of other issuers";
     /// Seconds that a query took.
     store_duration: HistogramVec = "portcullis_store_duration_seconds" ["operation"] "Time of queries to the store";
     /// Checks that wait for the password pool.

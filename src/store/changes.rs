@@ -10,6 +10,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Change;
+use crate::principal::IssuerId;
 
 /// What a cached answer depends on: a keyed hash of a subject, a token or a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +63,20 @@ impl Changes {
         if *change == Change::All {
             return self.note_all();
         }
-        let key = self.key(change);
+        self.note_key(self.key(change));
+    }
+
+    /// What depends on the keys of another issuer.
+    pub fn issuer_key(&self, issuer: IssuerId) -> DependencyKey {
+        DependencyKey(self.hasher.hash_one((5_u8, issuer)))
+    }
+
+    /// Notes that another issuer has other keys. Each process hears of it from the issuer, so it is in no store.
+    pub fn note_issuer(&self, issuer: IssuerId) {
+        self.note_key(self.issuer_key(issuer));
+    }
+
+    fn note_key(&self, key: DependencyKey) {
         let mut seen = self.seen.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next = self.generation.load(Ordering::Relaxed) + 1;
         if seen.last.len() >= CHANGED_MAX {

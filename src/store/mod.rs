@@ -289,6 +289,8 @@ pub trait Store: Send + Sync {
     fn revoke_clear_token(&self, text: Secret<String>) -> Answer<'_, bool>;
     /// Revokes a family: its refresh tokens, opaque tokens and, by `sid`, its JWTs. Remembered until `until`.
     fn revoke_family(&self, family: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
+    /// Whether any of these ids was revoked: of a JWT whose subject is nobody's here.
+    fn jwt_revoked(&self, ids: Vec<Arc<str>>) -> Answer<'_, bool>;
     /// Revokes a JWT by its `jti`, remembered until `until`.
     fn revoke_jwt(&self, jti: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
     /// Revokes a token by its number in [`Store::tokens`]; false where there is none.

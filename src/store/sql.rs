@@ -342,7 +342,7 @@ impl Store for SqlStore {
     fn jwt_standing(&self, subject: Subject, ids: Vec<Arc<str>>) -> Answer<'_, JwtStanding> {
         self.read("jwt_standing", move |inner| async move {
             // one statement, so that an account that is made or removed meanwhile is seen whole
-            let (relations, relation) = (&inner.relations, inner.relations.of(subject.kind));
+            let (relations, relation) = (&inner.relations, inner.relations.of(subject.kind)?);
             let places = vec!["?"; ids.len().max(1)].join(", ");
             let text = format!(
                 "SELECT {}, s.session_version AS dead_version, s.removed_at AS removed_at, \
@@ -365,6 +365,21 @@ impl Store for SqlStore {
             let revoked = row.number("revoked")? != 0;
             let account = inner.settled(relations.exactly(&subject, &rows)?).await?;
             Ok(JwtStanding { account, revoked, removed })
+        })
+    }
+
+    fn jwt_revoked(&self, ids: Vec<Arc<str>>) -> Answer<'_, bool> {
+        self.read("jwt_revoked", move |inner| async move {
+            if ids.is_empty() {
+                return Ok(false);
+            }
+            let places = vec!["?"; ids.len()].join(", ");
+            let text = format!("SELECT count(*) AS revoked FROM portcullis_revocations WHERE id IN ({places})");
+            let ids: Vec<_> = ids.iter().map(|id| revocation_id(id).into_owned()).collect();
+            let bound = ids.iter().fold(query(text), |query, id| query.bind(id.as_str()));
+            let rows = bound.rows(inner.pool.reading().await?.db()).await?;
+            let Some(row) = rows.first() else { return Err(StoreError::Broken("a row is missing".into())) };
+            Ok(row.number("revoked")? != 0)
         })
     }
 
@@ -478,7 +493,7 @@ impl Store for SqlStore {
 
     fn accounts(&self, kind: SubjectKind) -> Answer<'_, Vec<Account>> {
         self.run("accounts", LISTING_DEADLINE, move |inner| async move {
-            let relation = inner.relations.of(kind);
+            let relation = inner.relations.of(kind)?;
             let text = format!(
                 "SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT ?",
                 relation.columns, relation.from, relation.all, relation.order

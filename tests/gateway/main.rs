@@ -23,6 +23,7 @@ mod support;
 
 mod basic;
 mod bearer;
+mod issuers;
 mod token;
 mod routes;
 mod paths;

@@ -47,7 +47,7 @@ impl Decoys {
     /// What a password is verified against that is said to be of `subject`, who is nobody.
     pub(super) fn of_nobody(&self, subject: &Subject) -> Arc<Secret<String>> {
         let spread = match subject.kind {
-            SubjectKind::Client => return Arc::clone(&self.ours),
+            SubjectKind::Client | SubjectKind::Foreign(_) => return Arc::clone(&self.ours),
             SubjectKind::User => hmac::sign(&self.key, subject.name.as_bytes()),
         };
         let spread = spread.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
@@ -68,7 +68,7 @@ impl Decoys {
         let Some(recipe) = recipe(hash) else { return false };
         match subject.kind {
             SubjectKind::User if self.users > 0 => self.makes.contains_key(&*recipe),
-            SubjectKind::User | SubjectKind::Client => recipe_is_ours(&recipe),
+            SubjectKind::User | SubjectKind::Client | SubjectKind::Foreign(_) => recipe_is_ours(&recipe),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod listeners;
 mod keys;
+mod issuers;
+mod tls;
 mod upstreams;
 mod routes;
 mod endpoints;
@@ -97,12 +99,13 @@ pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<S
     let listeners = listeners::compile(&model.listeners, &beside, &model.admin, files, report);
     let subject_is_id = names_an_id(&model.tokens.claims, &model.auth.jwt.subject);
     let schemes = model.auth.schemes;
-    let auth = auth_settings(model.auth, subject_is_id, files, report);
+    let mut roots = tls::SystemRoots::default();
+    let auth = auth_settings(model.auth, subject_is_id, &mut roots, files, report);
     let tokens = token_settings(model.tokens, model.passwords, report);
     let endpoints = endpoints::compile(model.endpoints, &model.texts, tokens.as_ref(), report);
     let names = upstreams::Names::of(&model.upstreams);
     let routes = routes::compile(model.routes, &names, schemes, &model.identity, report);
-    let upstreams = upstreams::compile(model.upstreams, files, report);
+    let upstreams = upstreams::compile(model.upstreams, &mut roots, files, report);
     let bootstrap = bootstrap(model.bootstrap, model.passwords.1, files, report);
     let timeouts = model.timeouts;
     Some(Snapshot {
@@ -159,10 +162,12 @@ fn names_an_id(claims: &Map<String, Value>, subject: &authenticate::ClaimPath) -
 fn auth_settings(
     auth: auth::Auth,
     subject_is_id: bool,
+    roots: &mut tls::SystemRoots,
     files: &mut Files,
     report: &mut Report,
 ) -> authenticate::Settings {
-    let auth::Auth { realm, cache, jwt, .. } = auth;
+    let auth::Auth { realm, cache, jwt, issuers, .. } = auth;
+    let issuers = issuers::compile(issuers, &jwt, roots, files, report);
     let keys = jwt.keys.and_then(|keys| keys::compile(keys, files, report));
     let jwt = authenticate::JwtSettings {
         issuer: jwt.issuer,
@@ -177,7 +182,7 @@ fn auth_settings(
         subject_kind: jwt.subject_kind,
         keys: keys.map(Arc::new),
     };
-    authenticate::Settings { realm, cache, jwt: Arc::new(jwt) }
+    authenticate::Settings { realm, cache, jwt: Arc::new(jwt), issuers: issuers.into() }
 }
 
 fn token_settings(tokens: auth::Tokens, passwords: (usize, usize), report: &mut Report) -> Option<endpoint::Settings> {

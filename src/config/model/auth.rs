@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::super::decode::{self, Placed, SecretSource, Section};
 use super::super::report::{Place, Report};
 use super::super::tree::Node;
+use super::issuers::{self, Issuer};
 use crate::authenticate::keys::Algorithm;
 use crate::authenticate::{CacheSettings, ClaimPath, RoleSource, TypeSource};
 use crate::endpoint::RefreshFormat;
@@ -26,19 +27,22 @@ pub struct Auth {
     pub cache: CacheSettings,
     /// `jwt`.
     pub jwt: Jwt,
+    /// `issuers`.
+    pub issuers: Vec<Issuer>,
 }
 
 impl Auth {
     /// Reads the section, or gives the defaults.
     pub fn read(node: Option<&Node>, report: &mut Report) -> Self {
-        let keys = &["realm", "schemes", "cache", "jwt"];
-        let section = node.and_then(|node| Section::open(node, "`auth`", keys, &["issuers"], report));
+        let keys = &["realm", "schemes", "cache", "jwt", "issuers"];
+        let section = node.and_then(|node| Section::open(node, "`auth`", keys, &[], report));
         let child = |key| section.as_ref().and_then(|section| section.node(key));
         Self {
             realm: child("realm").and_then(|node| realm(node, report)).unwrap_or_else(|| "api".into()),
             schemes: child("schemes").and_then(|node| schemes(node, report)).unwrap_or_else(SchemeSet::all),
             cache: cache(child("cache"), report),
             jwt: Jwt::read(child("jwt"), report),
+            issuers: child("issuers").and_then(|node| issuers::read(node, report)).unwrap_or_default(),
         }
     }
 }
@@ -170,7 +174,7 @@ impl Jwt {
 }
 
 /// A path such as `realm_access.roles`.
-fn claim_path(node: &Node, report: &mut Report) -> Option<ClaimPath> {
+pub fn claim_path(node: &Node, report: &mut Report) -> Option<ClaimPath> {
     let path = decode::full_text(node, report)?;
     let steps: Vec<Box<str>> = path.split('.').map(Into::into).collect();
     if steps.len() > CLAIM_DEPTH_MAX || steps.iter().any(|step| step.is_empty()) {

@@ -4,6 +4,7 @@
 
 pub mod settings;
 pub mod auth;
+pub mod issuers;
 pub mod upstreams;
 pub mod routes;
 mod cors;

@@ -175,7 +175,8 @@ fn health(node: &Node, report: &mut Report) -> Option<HealthCheck> {
     })
 }
 
-fn tls(node: &Node, report: &mut Report) -> Option<Tls> {
+/// The section `tls` of whatever is asked over `https://`.
+pub fn tls(node: &Node, report: &mut Report) -> Option<Tls> {
     let section = Section::open(node, "`tls`", &["ca", "server_name", "cert", "key"], &[], report)?;
     let ca = section.read("ca", report, decode::placed_text);
     let server_name = section.read("server_name", report, super::server_name);

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::template::Claims;
 use super::*;
+use crate::authenticate::issuers::Issuers;
 use crate::authenticate::keys::{Algorithm, Key, KeyRing};
 use crate::authenticate::{CacheSettings, ClaimPath, JwtSettings, LookUp, RoleSource, TypeSource, Visit};
 use crate::limit::{self, Quota};
@@ -173,6 +174,7 @@ impl Rig {
             store: Arc::clone(&store),
             passwords: Arc::clone(&passwords),
             keys: Arc::clone(&keys),
+            issuers: Arc::new(Issuers::new(Arc::clone(&changes), clock.clone(), Arc::clone(&metrics))),
             changes: Arc::clone(&changes),
             clock: clock.clone(),
         };
@@ -210,7 +212,7 @@ impl Rig {
         };
         let rig = Self {
             service,
-            auth: authenticate::Settings { realm: "api".into(), cache, jwt: Arc::new(jwt) },
+            auth: authenticate::Settings { realm: "api".into(), cache, jwt: Arc::new(jwt), issuers: Arc::default() },
             tokens,
             clock,
             metrics: metrics.worker(),

@@ -29,7 +29,7 @@ impl Relations {
         if subject.name.contains('\0') {
             return Ok(None);
         }
-        let relation = self.of(subject.kind);
+        let relation = self.of(subject.kind)?;
         let text = format!("SELECT {} FROM {} WHERE {} LIMIT ?", relation.columns, relation.from, relation.by_name);
         let rows = query(text).bind(&*subject.name).bind(ALIKE_MAX).rows(db).await?;
         self.exactly(subject, &rows)

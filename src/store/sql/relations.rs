@@ -86,10 +86,13 @@ impl Relations {
         Ok(Self { users: foreign.relation(), clients, foreign: Some(foreign), rehash: tables.rehash })
     }
 
-    pub(super) const fn of(&self, kind: SubjectKind) -> &Relation {
+    /// # Errors
+    /// Nobody of another issuer is in a store: to look for one, or to make one, is a mistake of ours.
+    pub(super) fn of(&self, kind: SubjectKind) -> Result<&Relation, StoreError> {
         match kind {
-            SubjectKind::User => &self.users,
-            SubjectKind::Client => &self.clients,
+            SubjectKind::User => Ok(&self.users),
+            SubjectKind::Client => Ok(&self.clients),
+            SubjectKind::Foreign(_) => Err(StoreError::Cannot("users of another issuer are not in the store".into())),
         }
     }
 
@@ -97,7 +100,7 @@ impl Relations {
     pub(super) fn foreign(&self, kind: SubjectKind) -> Option<&Foreign> {
         match kind {
             SubjectKind::User => self.foreign.as_ref(),
-            SubjectKind::Client => None,
+            SubjectKind::Client | SubjectKind::Foreign(_) => None,
         }
     }
 

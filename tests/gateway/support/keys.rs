@@ -82,6 +82,12 @@ impl Signer {
         pem("PUBLIC KEY", &der)
     }
 
+    /// The public key as a JWK Set; of Ed25519.
+    pub fn jwks(&self, kid: &str) -> Value {
+        let Self::Ed25519(pair, _) = self else { panic!("only of Ed25519") };
+        json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": encode(pair.public_key()), "kid": kid, "use": "sig" }] })
+    }
+
     /// A token with this header and these claims, whatever they say.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let text = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));

@@ -6,6 +6,7 @@ pub mod client;
 pub mod clocked;
 pub mod gateway;
 pub mod http2;
+pub mod idp;
 pub mod keys;
 pub mod outside;
 pub mod upstream;
