@@ -4,7 +4,7 @@
 //! expiry, refill and cool-down are tested without waiting. Timers of the runtime are not moved by it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01 UTC, as JWT's `NumericDate` and the store count them.
@@ -14,6 +14,8 @@ pub type UnixSeconds = i64;
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     advanced_ns: Arc<AtomicU64>,
+    /// Of wall time alone.
+    stepped_seconds: Arc<AtomicI64>,
 }
 
 impl Clock {
@@ -31,7 +33,11 @@ impl Clock {
     /// Wall time.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the system's clock")]
     pub fn wall(&self) -> SystemTime {
-        SystemTime::now() + self.advanced()
+        let now = SystemTime::now() + self.advanced();
+        let seconds = self.stepped_seconds.load(Ordering::Relaxed);
+        let by = Duration::from_secs(seconds.unsigned_abs());
+        let stepped = if seconds < 0 { now.checked_sub(by) } else { now.checked_add(by) };
+        stepped.unwrap_or(UNIX_EPOCH)
     }
 
     /// Wall time since 1970; zero for a clock set before that.
@@ -53,6 +59,11 @@ impl Clock {
     pub fn advance(&self, by: Duration) {
         let ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.advanced_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// Sets wall time forward or back, as an operator or a time server does; for tests.
+    pub fn step(&self, seconds: i64) {
+        self.stepped_seconds.fetch_add(seconds, Ordering::Relaxed);
     }
 
     fn advanced(&self) -> Duration {

@@ -21,7 +21,7 @@ use crate::config::snapshot::Snapshot;
 use crate::decision::{self, Head, Place};
 use crate::endpoint::{self, Asked, Endpoint};
 use crate::forward::{self, Fleet, Origin, Upstreams};
-use crate::limit::Limits;
+use crate::limit::{Limits, RouteBudgets};
 use crate::listen::{Handler, Peer};
 use crate::principal::SchemeSet;
 use crate::record::exchange::{Exchange, Recorder};
@@ -57,14 +57,28 @@ pub struct State {
 
 /// The gateway: one snapshot in force, and the state.
 pub struct Gateway {
-    snapshot: ArcSwap<Snapshot>,
+    in_force: ArcSwap<InForce>,
     state: State,
+}
+
+/// A snapshot, and what belongs to it alone.
+struct InForce {
+    snapshot: Arc<Snapshot>,
+    budgets: RouteBudgets,
+}
+
+impl InForce {
+    fn of(snapshot: Snapshot, before: Option<&Self>, limits: &Limits) -> Self {
+        let before = before.map(|before| (before.snapshot.routes.routes(), &before.budgets));
+        let budgets = RouteBudgets::of(snapshot.routes.routes(), before, limits);
+        Self { snapshot: Arc::new(snapshot), budgets }
+    }
 }
 
 impl Gateway {
     /// A gateway under this snapshot.
     pub fn new(snapshot: Snapshot, state: State) -> Self {
-        Self { snapshot: ArcSwap::from_pointee(snapshot), state }
+        Self { in_force: ArcSwap::from_pointee(InForce::of(snapshot, None, &state.limits)), state }
     }
 
     /// The state.
@@ -74,7 +88,7 @@ impl Gateway {
 
     /// The snapshot in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+        Arc::clone(&self.in_force.load().snapshot)
     }
 
     /// Notes that the snapshot in force is the one of now.
@@ -85,7 +99,14 @@ impl Gateway {
 
     /// Puts another snapshot in force. Requests under way end under the one they began with.
     pub fn swap(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+        let next = InForce::of(snapshot, Some(&self.in_force.load()), &self.state.limits);
+        self.in_force.store(Arc::new(next));
+    }
+
+    /// Forgets budgets that are full again. To be called every minute or so.
+    pub fn sweep_budgets(&self) {
+        self.state.limits.sweep();
+        self.in_force.load().budgets.sweep();
     }
 }
 
@@ -109,8 +130,14 @@ struct Inner {
     reason = "the outer count is this worker's own, the inner one all workers share"
 )]
 struct Current {
-    snapshot: Rc<Arc<Snapshot>>,
+    in_force: Rc<Arc<InForce>>,
     recorder: Rc<Recorder>,
+}
+
+impl Current {
+    fn snapshot(&self) -> &Snapshot {
+        &self.in_force.snapshot
+    }
 }
 
 /// How a refusal of this request would be said; it becomes more exact as more is known.
@@ -134,13 +161,13 @@ impl Worker {
         let state = &gateway.state;
         let upstreams = Upstreams::new(Arc::clone(&state.fleet), state.clock.clone());
         let metrics = Rc::new(state.metrics.worker());
-        let current = RefCell::new(Current::of(gateway.snapshot(), &metrics, state));
-        upstreams.apply(&current.borrow().snapshot.upstreams);
-        upstreams.obey(&state.authenticator, &current.borrow().snapshot.auth);
+        let current = Current::of(gateway.in_force.load_full(), &metrics, state);
+        upstreams.apply(&current.snapshot().upstreams);
+        upstreams.obey(&state.authenticator, &current.snapshot().auth);
         let worker = Self(Rc::new(Inner {
             upstreams,
             metrics,
-            current,
+            current: RefCell::new(current),
             recent: Recent::default(),
             random: RefCell::default(),
             gateway,
@@ -152,10 +179,10 @@ impl Worker {
     /// What is in force, once a request.
     fn current(&self) -> Current {
         let inner = &*self.0;
-        let in_force = inner.gateway.snapshot.load();
-        if !Arc::ptr_eq(&in_force, &inner.current.borrow().snapshot) {
-            inner.upstreams.apply(&in_force.upstreams);
-            inner.upstreams.obey(&inner.gateway.state.authenticator, &in_force.auth);
+        let in_force = inner.gateway.in_force.load();
+        if !Arc::ptr_eq(&in_force, &inner.current.borrow().in_force) {
+            inner.upstreams.apply(&in_force.snapshot.upstreams);
+            inner.upstreams.obey(&inner.gateway.state.authenticator, &in_force.snapshot.auth);
             *inner.current.borrow_mut() = Current::of(Arc::clone(&in_force), &inner.metrics, &inner.gateway.state);
         }
         inner.current.borrow().clone()
@@ -164,14 +191,14 @@ impl Worker {
     /// The path of a request.
     async fn pass<'s>(
         &self,
-        snapshot: &'s Snapshot,
+        in_force: &'s InForce,
         peer: &Peer,
         exchange: &mut Exchange,
         voice: &mut Voice<'s>,
         head: &mut request::Parts,
         body: Body,
     ) -> Result<Response<Body>, Rejection> {
-        let state = &self.0.gateway.state;
+        let (state, snapshot) = (&self.0.gateway.state, &*in_force.snapshot);
         let target = Target::parse(&head.uri, &snapshot.paths)?;
         exchange.asked(target.path());
         let asked = Head { method: routed_method(head), uri: &head.uri, version: head.version, headers: &head.headers };
@@ -195,7 +222,9 @@ impl Worker {
         let caller = self.caller(snapshot, route, exchange, &head.headers).await?;
         let permit = authorize::permit(route, caller)?;
         let principal = permit.identity().map(|identity| &identity.principal.subject);
-        state.limits.route(route, principal, exchange.address()).map_err(Rejection::RateLimited)?;
+        let place = snapshot.routes.index(route);
+        let drawn = in_force.budgets.draw(place, &state.limits, principal, exchange.address());
+        drawn.map_err(Rejection::RateLimited)?;
         let body_bytes_max = route.body_bytes_max.unwrap_or(snapshot.body_bytes_max);
         let body = capped(body, body_bytes_max)?;
         let origin = self.origin(snapshot, peer, exchange, head);
@@ -276,7 +305,7 @@ impl Worker {
     }
 
     fn open(&self, current: &Current, peer: &Peer, method: &Method, headers: &HeaderMap) -> Exchange {
-        let proxies = &current.snapshot.trusted_proxies;
+        let proxies = &current.snapshot().trusted_proxies;
         let address = forwarded::caller_address(peer.address.ip(), headers, proxies);
         let request_id = forwarded::request_id(headers, proxies.trusts(peer.address.ip()))
             .and_then(|id| HeaderValue::from_str(id).ok())
@@ -301,10 +330,10 @@ async fn adopt(worker: Weak<Inner>) {
 }
 
 impl Current {
-    fn of(snapshot: Arc<Snapshot>, metrics: &Rc<WorkerMetrics>, state: &State) -> Self {
-        let access_log = snapshot.log.access.then(|| state.lines.clone());
+    fn of(in_force: Arc<InForce>, metrics: &Rc<WorkerMetrics>, state: &State) -> Self {
+        let access_log = in_force.snapshot.log.access.then(|| state.lines.clone());
         let recorder = Recorder::new(Rc::clone(metrics), access_log, state.clock.clone());
-        Self { snapshot: Rc::new(snapshot), recorder: Rc::new(recorder) }
+        Self { in_force: Rc::new(in_force), recorder: Rc::new(recorder) }
     }
 }
 
@@ -312,10 +341,10 @@ impl Handler for Worker {
     async fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         let current = self.current();
-        let snapshot = &**current.snapshot;
+        let snapshot = current.snapshot();
         let mut exchange = self.open(&current, peer, &head.method, &head.headers);
         let mut voice = Voice::of(snapshot);
-        match self.pass(snapshot, peer, &mut exchange, &mut voice, &mut head, body).await {
+        match self.pass(&current.in_force, peer, &mut exchange, &mut voice, &mut head, body).await {
             Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
             Err(rejection) => {
                 let metrics = &self.0.gateway.state.metrics;
@@ -326,7 +355,7 @@ impl Handler for Worker {
 
     fn refuse(&self, peer: &Rc<Peer>, rejection: Rejection) -> Response<Body> {
         let current = self.current();
-        let snapshot = &**current.snapshot;
+        let snapshot = current.snapshot();
         let exchange = self.open(&current, peer, &Method::default(), &HeaderMap::new());
         let voice = Voice::of(snapshot);
         refuse(&rejection, &voice, Format::Json, snapshot, exchange, &self.0.gateway.state.metrics)

@@ -603,7 +603,7 @@ async fn a_thousand_requests_with_one_credential_are_one_look_up() {
     let quota = Quota { count: NonZeroU32::MIN, per: Duration::from_mins(1), burst: NonZeroU32::new(2).unwrap() };
     let off =
         limit::Settings { per_address: None, per_account: None, per_account_anywhere: None, unauthenticated: None };
-    stage.limits.apply(&limit::Settings { unauthenticated: Some(quota), ..off }, &[]);
+    stage.limits.apply(&limit::Settings { unauthenticated: Some(quota), ..off });
     for (credential, expected) in [(stage.bearer(json!({})), "ok"), (basic("ann", PASSWORD), "ok")] {
         let outcomes = join_all((0..1000).map(|_| stage.outcome(&credential))).await;
         assert!(outcomes.iter().all(|outcome| *outcome == expected));
@@ -617,7 +617,7 @@ async fn bad_credentials_use_up_the_budget_of_their_address_and_good_ones_do_not
     let quota = Quota { count: NonZeroU32::MIN, per: Duration::from_mins(1), burst: NonZeroU32::new(3).unwrap() };
     let off =
         limit::Settings { per_address: None, per_account: None, per_account_anywhere: None, unauthenticated: None };
-    stage.limits.apply(&limit::Settings { unauthenticated: Some(quota), ..off }, &[]);
+    stage.limits.apply(&limit::Settings { unauthenticated: Some(quota), ..off });
     for _ in 0..5 {
         assert_eq!(stage.outcome(&stage.token(None)).await, "ok");
     }
@@ -643,8 +643,8 @@ async fn guesses_at_one_account_are_counted_on_routes_too_and_good_credentials_n
         ("per_account", limit::Settings { per_account: Some(quota.clone()), ..off.clone() }),
         ("per_account_anywhere", limit::Settings { per_account_anywhere: Some(quota), ..off.clone() }),
     ] {
-        stage.limits.apply(&off, &[]);
-        stage.limits.apply(&settings, &[]);
+        stage.limits.apply(&off);
+        stage.limits.apply(&settings);
         let good = basic("ann", PASSWORD);
         for _ in 0..5 {
             // so that nothing is remembered

@@ -267,7 +267,7 @@ impl Prover {
             .block_on(Keys::load(Arc::clone(&shared), clock.clone()))
             .map_err(|error| CliError::Usage(format!("signing keys: {error}")))?;
         let limits = Limits::new(clock.clone());
-        limits.apply(&snapshot.limits, snapshot.routes.routes());
+        limits.apply(&snapshot.limits);
         let (changes, metrics) = (Arc::<Changes>::default(), Arc::new(Metrics::new()));
         let look_up = LookUp {
             store: shared,

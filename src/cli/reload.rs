@@ -145,7 +145,7 @@ impl Running {
         }
         let state = self.gateway.state();
         let overtaken = self.at_start.overtaken(&snapshot, &state.metrics);
-        state.limits.apply(&snapshot.limits, snapshot.routes.routes());
+        state.limits.apply(&snapshot.limits);
         state.fleet.apply(&snapshot.upstreams, &self.background);
         state.authenticator.configure(&snapshot.auth, &self.background);
         self.audit.switch(snapshot.log.audit);

@@ -216,7 +216,7 @@ fn state(
     lines: Lines,
 ) -> Result<State, StartError> {
     let limits = Arc::new(Limits::new(clock.clone()));
-    limits.apply(&snapshot.limits, snapshot.routes.routes());
+    limits.apply(&snapshot.limits);
     let fleet = Arc::new(Fleet::new(Arc::clone(metrics), clock.clone()));
     fleet.apply(&snapshot.upstreams, background);
     let look_up = LookUp {
@@ -262,7 +262,7 @@ fn keep_going(
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            gateway.state().limits.sweep();
+            gateway.sweep_budgets();
             if let Err(error) = store.purge(gateway.state().clock.unix()).await {
                 tracing::warn!(%error, "expired tokens not purged");
             }

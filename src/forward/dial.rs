@@ -16,12 +16,12 @@ use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::http1::Transport as Http1Transport;
+use super::room::{Place, Share};
 use super::{Protocol, ServerAddress, UpstreamTls};
 use crate::clock::Clock;
 
@@ -79,7 +79,7 @@ pub(super) enum DialError {
     /// A WebSocket to an HTTP/2 server that does not take them (RFC 8441).
     #[error("no extended connect")]
     NoExtendedConnect,
-    /// As many connections to servers are open as may be.
+    /// As many connections to servers are open as may be, or of this upstream as is fair.
     #[error("too many connections to servers")]
     NoRoom,
     /// It took longer than `timeouts.connect`.
@@ -107,8 +107,8 @@ pub(super) struct Dialer {
     pub(super) address: ServerAddress,
     tls: Option<DialTls>,
     resolved: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
-    /// A permit a connection; probes, which are few, need none.
-    room: Option<Arc<Semaphore>>,
+    /// A place a connection; probes, which are few, need none.
+    room: Option<Arc<Share>>,
     clock: Clock,
 }
 
@@ -124,23 +124,22 @@ impl Dialer {
         Self { address: address.clone(), tls, resolved: Mutex::new(None), room: None, clock }
     }
 
-    /// Opens no more connections than `room` has permits.
-    pub(super) fn within(mut self, room: Arc<Semaphore>) -> Self {
+    /// Opens no more connections than `room` has places for.
+    pub(super) fn within(mut self, room: Arc<Share>) -> Self {
         self.room = Some(room);
         self
     }
 
     /// Connects.
     pub(super) async fn dial(&self, offer: Offer) -> Result<Dialed, DialError> {
-        let permit = match self.room.as_ref().map(|room| Arc::clone(room).try_acquire_owned()) {
+        let place = match &self.room {
             None => None,
-            Some(Ok(permit)) => Some(permit),
-            Some(Err(_)) => return Err(DialError::NoRoom),
+            Some(room) => Some(room.enter().ok_or(DialError::NoRoom)?),
         };
         let tcp = self.connect().await?;
         match self.address.protocol {
-            Protocol::Http1 => Ok(Dialed { stream: Stream::new(Transport::Plain(tcp), permit), http2: false }),
-            Protocol::H2c => Ok(Dialed { stream: Stream::new(Transport::Plain(tcp), permit), http2: true }),
+            Protocol::Http1 => Ok(Dialed { stream: Stream::new(Transport::Plain(tcp), place), http2: false }),
+            Protocol::H2c => Ok(Dialed { stream: Stream::new(Transport::Plain(tcp), place), http2: true }),
             Protocol::Https => {
                 let tls = self.tls.as_ref().ok_or(DialError::NoTls)?;
                 let connector = match offer {
@@ -149,7 +148,7 @@ impl Dialer {
                 };
                 let stream = connector.connect(tls.name.clone(), tcp).await.map_err(DialError::Tls)?;
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-                Ok(Dialed { stream: Stream::new(Transport::Tls(Box::new(stream)), permit), http2 })
+                Ok(Dialed { stream: Stream::new(Transport::Tls(Box::new(stream)), place), http2 })
             }
         }
     }
@@ -223,7 +222,7 @@ fn tune(tcp: &TcpStream) {
 pub(super) struct Stream {
     transport: Transport,
     received: Received,
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 enum Transport {
@@ -246,8 +245,8 @@ impl Received {
 }
 
 impl Stream {
-    fn new(transport: Transport, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { transport, received: Received::default(), _permit: permit }
+    fn new(transport: Transport, place: Option<Place>) -> Self {
+        Self { transport, received: Received::default(), _place: place }
     }
 
     pub(super) fn received(&self) -> Received {

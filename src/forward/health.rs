@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,10 +14,10 @@ use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus::IntGauge;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::dial::{DialError, Dialed, Dialer, Offer, connections_max};
+use super::room::{Room, Share};
 use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamKind, UpstreamSettings};
 use crate::clock::Clock;
 use crate::record::metrics::Metrics;
@@ -98,11 +98,13 @@ pub(super) type ServerKey = (Arc<str>, Arc<str>);
 /// The health of all servers; one a process.
 pub struct Fleet {
     members: Mutex<HashMap<ServerKey, Member>>,
+    /// Each upstream's side of the room, while somebody has it.
+    shares: Mutex<HashMap<Arc<str>, Weak<Share>>>,
     metrics: Arc<Metrics>,
     clock: Clock,
     epoch: Instant,
-    /// A permit for each connection of a worker to a server.
-    room: Arc<Semaphore>,
+    /// A place for each connection of a worker to a server.
+    room: Room,
 }
 
 struct Member {
@@ -131,13 +133,26 @@ impl Fleet {
     /// A fleet without servers.
     pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
         let epoch = clock.now();
-        let room = Arc::new(Semaphore::new(connections_max().min(Semaphore::MAX_PERMITS)));
-        Self { members: Mutex::default(), metrics, clock, epoch, room }
+        let room = Room::new(connections_max());
+        Self { members: Mutex::default(), shares: Mutex::default(), metrics, clock, epoch, room }
     }
 
-    /// The room for connections to servers, which all upstreams share.
-    pub(super) fn room(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.room)
+    /// The places for connections that are free.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> &tokio::sync::Semaphore {
+        self.room.free()
+    }
+
+    /// The upstream's side of the room for connections to servers; one for all workers.
+    pub(super) fn share(&self, upstream: &Arc<str>) -> Arc<Share> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(upstream).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(self.room.share());
+        shares.insert(Arc::clone(upstream), Arc::downgrade(&share));
+        share
     }
 
     /// Takes the servers of a configuration: begins checks on the `background` runtime, ends those that are no longer
@@ -163,7 +178,8 @@ impl Fleet {
     }
 
     /// Whether a server is used: up by its check, and not set aside. `None` for one that is not known.
-    pub fn healthy(&self, upstream: &str, server: &str) -> Option<bool> {
+    #[cfg(test)]
+    pub(super) fn healthy(&self, upstream: &str, server: &str) -> Option<bool> {
         let health = Arc::clone(&self.members().get(&(upstream.into(), server.into()))?.health);
         Some(health.is_up() && !health.is_set_aside(self.clock.now()))
     }

@@ -16,6 +16,7 @@ mod deadline;
 mod dial;
 pub mod http1;
 mod outgoing;
+mod room;
 mod send;
 #[cfg(test)]
 pub(crate) mod tests;

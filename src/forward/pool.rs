@@ -215,7 +215,7 @@ impl Server {
                 timeout: count("timeout"),
                 connect_failed: count("connect_failed"),
             },
-            dialer: Dialer::new(address, tls, clock.clone()).within(fleet.room()),
+            dialer: Dialer::new(address, tls, clock.clone()).within(fleet.share(upstream)),
             tls: tls.cloned(),
             in_flight: Cell::new(0),
             idle: RefCell::default(),

@@ -393,7 +393,7 @@ impl Upstreams {
                 fields.write(&mut head.headers);
                 let open = OpenStream::new(self.open.websocket.clone());
                 let leash = passing.tether.as_ref().map(|tether| self.leashes.leash(tether));
-                tunnel.carry(leash, (open, in_flight, used));
+                tunnel.carry(leash, passing.timeouts.idle, (open, in_flight, used));
                 Ok(Response::from_parts(head, body))
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select, try_join};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::leash::{Leash, Side};
 use crate::wire::frames::{self, Frames};
@@ -22,22 +23,23 @@ const CLOSE_CODE: u16 = 4401;
 /// For the frame under way to end, for the close frame to be taken, and for the caller to hang up.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// Carries until both sides have ended or one breaks; or until the stream is cut.
+/// Carries until both sides have ended or one breaks; or until the stream is cut. Silence is no end; but a side that takes
+/// nothing of what it is told for `stall` is given up: over HTTP/2 one that grants no window would hold the other for ever.
 ///
 /// # Errors
-/// A side broke.
-pub(super) async fn carry<C, U>(mut caller: C, mut upstream: U, leash: Option<&Leash>) -> io::Result<()>
+/// A side broke; [`io::ErrorKind::TimedOut`] where one took nothing.
+pub(super) async fn carry<C, U>(caller: C, upstream: U, leash: Option<&Leash>, stall: Duration) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
+    let (mut from_caller, to_caller) = tokio::io::split(caller);
+    let (mut from_upstream, to_upstream) = tokio::io::split(upstream);
+    let (mut to_caller, mut to_upstream) = (Taking { side: to_caller, stall }, Taking { side: to_upstream, stall });
     let Some(leash) = leash else {
-        return tokio::io::copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER_BYTES, BUFFER_BYTES)
-            .await
-            .map(drop);
+        let (up, down) = (forward(&mut from_caller, &mut to_upstream), forward(&mut from_upstream, &mut to_caller));
+        return try_join(up, down).await.map(drop);
     };
-    let (mut from_caller, mut to_caller) = tokio::io::split(caller);
-    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let up = async {
         // nothing more of what the caller says passes once the stream is cut
         match select(pin!(leash.cut(Side::Request)), pin!(forward(&mut from_caller, &mut to_upstream))).await {
@@ -72,21 +74,43 @@ enum End {
     Cut,
 }
 
-async fn forward(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+/// A side that is told something, and has to take it.
+struct Taking<W> {
+    side: W,
+    stall: Duration,
+}
+
+impl<W: AsyncWrite + Unpin> Taking<W> {
+    async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let taken = timeout(self.stall, self.side.write(bytes)).await??;
+            if taken == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = bytes.get(taken..).unwrap_or_default();
+        }
+        timeout(self.stall, self.side.flush()).await?
+    }
+
+    async fn shutdown(&mut self) -> io::Result<()> {
+        timeout(self.stall, self.side.shutdown()).await?
+    }
+}
+
+async fn forward(from: &mut (impl AsyncRead + Unpin), to: &mut Taking<impl AsyncWrite + Unpin>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
             return to.shutdown().await;
         }
-        to.write_all(buffer.get(..count).unwrap_or_default()).await?;
-        to.flush().await?;
+        to.write(buffer.get(..count).unwrap_or_default()).await?;
     }
 }
 
 async fn back(
     from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
+    to: &mut Taking<impl AsyncWrite + Unpin>,
     leash: &Leash,
 ) -> io::Result<End> {
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -102,7 +126,7 @@ async fn back(
             },
             Some(cause) if frames.at_boundary() => {
                 if !frames.closed() {
-                    to.write_all(&frames::close(CLOSE_CODE, cause.text())).await?;
+                    to.write(&frames::close(CLOSE_CODE, cause.text())).await?;
                 }
                 to.shutdown().await?;
                 return Ok(End::Cut);
@@ -115,8 +139,7 @@ async fn back(
         }
         let bytes = buffer.get(..count).unwrap_or_default();
         let passed = if cut.is_some() { frames.advance(bytes) } else { frames.pass(bytes) };
-        to.write_all(bytes.get(..passed).unwrap_or_default()).await?;
-        to.flush().await?;
+        to.write(bytes.get(..passed).unwrap_or_default()).await?;
     }
 }
 
@@ -125,5 +148,5 @@ async fn hang_up(from: &mut (impl AsyncRead + Unpin)) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let said = async { while from.read(&mut buffer).await.is_ok_and(|count| count > 0) {} };
     // who does not hang up by himself is cut off
-    drop(tokio::time::timeout(GRACE, said).await);
+    drop(timeout(GRACE, said).await);
 }

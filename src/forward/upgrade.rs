@@ -4,6 +4,7 @@
 //! would let a caller send requests there that no route has seen. A connection that was upgraded is nobody else's again.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +18,7 @@ use sha1::{Digest, Sha1};
 
 use super::leash::Leash;
 use super::tunnel;
+use crate::listen::TunnelStream;
 use crate::wire::fields::Hop;
 use crate::wire::upgrade::{OnUpgrade, Upgraded};
 
@@ -190,17 +192,20 @@ impl Drop for OpenStream {
 }
 
 impl Tunnel {
-    /// Carries bytes both ways until both sides have ended, one breaks, the leash is cut, or the worker ends. There is no idle
-    /// bound: an open WebSocket may be silent for hours, and TCP finds out about a dead peer. `held` lives as long as the
-    /// tunnel.
-    pub(super) fn carry(self, leash: Option<Rc<Leash>>, held: impl Sized + 'static) {
+    /// Carries bytes both ways until both sides have ended, one breaks or takes nothing for `stall`, the leash is cut, or
+    /// the worker ends. There is no idle bound: an open WebSocket may be silent for hours, and TCP finds out about a dead
+    /// peer. `held` lives as long as the tunnel. To be called by the task of the request.
+    pub(super) fn carry(self, leash: Option<Rc<Leash>>, stall: Duration, held: impl Sized + 'static) {
+        let stream = TunnelStream::current();
         tokio::task::spawn_local(async move {
             let held = held;
             // the caller's end is there once the response was written; the upstream's own bytes wait in its socket
             if let (Some(caller), Ok(upstream)) = (self.caller.upgraded().await, self.upstream.await) {
-                let carried = tunnel::carry(caller, TokioIo::new(upstream), leash.as_deref());
+                let carried = tunnel::carry(caller, TokioIo::new(upstream), leash.as_deref(), stall);
                 if let Err(error) = carried.await {
                     tracing::debug!(error = %error.kind(), "tunnel broke");
+                    // what waits for window is not to wait on
+                    stream.inspect(TunnelStream::reset);
                 }
             }
             drop(held);

@@ -33,8 +33,6 @@ pub struct Bucket<K: Hash + Eq + Clone> {
     quota: Quota,
     /// One request's worth of time, in nanoseconds.
     each: u64,
-    /// What can be spent ahead of time: all of the burst but one.
-    ahead: u64,
     limiter: RateLimiter<K, Kept<K>, Ticks, StateInformationMiddleware>,
     shards: Arc<Shards<K>>,
 }
@@ -51,13 +49,7 @@ impl<K: Hash + Eq + Clone> Bucket<K> {
             .allow_burst(std::num::NonZeroU32::new(burst).unwrap_or(quota.burst)); // nor is `burst`
         let shards = Arc::new(Shards::new(keys_max));
         let ticks = Ticks { base: clock.now(), clock };
-        Self {
-            quota: quota.clone(),
-            each,
-            ahead: each * u64::from(burst - 1),
-            limiter: RateLimiter::new(cells, Kept(Arc::clone(&shards)), ticks),
-            shards,
-        }
+        Self { quota: quota.clone(), each, limiter: RateLimiter::new(cells, Kept(Arc::clone(&shards)), ticks), shards }
     }
 
     /// The size of each budget.
@@ -89,30 +81,10 @@ impl<K: Hash + Eq + Clone> Bucket<K> {
         }
     }
 
-    /// What is left of the budget of `key`, without spending.
-    ///
-    /// # Errors
-    /// Where nothing is left: how long until there is.
-    pub fn peek(&self, key: &K) -> Result<u32, Duration> {
-        let now = self.now();
-        let full_at = self.shards.of(key).keys.get(key).copied().unwrap_or(0).max(now);
-        let owed = full_at - now;
-        match owed.checked_sub(self.ahead) {
-            Some(wait) if wait > 0 => Err(Duration::from_nanos(wait)),
-            Some(_) | None => {
-                Ok(u32::try_from((self.ahead + self.each - owed) / self.each).unwrap_or(self.quota.burst.get()))
-            }
-        }
-    }
-
     /// How many keys are kept.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.shards.all.iter().map(|shard| locked(shard).keys.len()).sum()
-    }
-
-    /// Whether none is kept.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Sets how many keys are kept at most; surplus ones go with the next that comes.
@@ -274,22 +246,12 @@ mod tests {
             assert!(bucket.spend(&'a').is_ok());
             bucket.refund(&'a');
         }
-        assert!(bucket.is_empty(), "a full budget is not kept");
+        assert_eq!(bucket.len(), 0, "a full budget is not kept");
         bucket.refund(&'a');
         assert_eq!([bucket.spend(&'a'), bucket.spend(&'a')], [Ok(1), Ok(0)], "and is not more than full");
         assert!(bucket.spend(&'a').is_err());
         bucket.refund(&'a');
         assert_eq!(bucket.spend(&'a'), Ok(0));
-    }
-
-    #[test]
-    fn peeking_spends_nothing() {
-        let bucket = Bucket::new(&quota(1, MINUTE, 2), 100, Clock::system());
-        for left in [1, 0] {
-            assert_eq!(bucket.peek(&'a'), Ok(left + 1));
-            assert_eq!(bucket.spend(&'a'), Ok(left));
-        }
-        assert!(bucket.peek(&'a').is_err_and(|wait| wait > Duration::ZERO && wait <= MINUTE));
     }
 
     #[test]
@@ -305,7 +267,7 @@ mod tests {
         assert_eq!(bucket.len(), 1);
         clock.advance(MINUTE);
         bucket.sweep();
-        assert!(bucket.is_empty());
+        assert_eq!(bucket.len(), 0);
     }
 
     #[test]
@@ -338,7 +300,7 @@ mod tests {
             clock.advance(Duration::from_hours(24 * 365 * 100));
             assert!(bucket.spend(&'a').is_ok());
             bucket.refund(&'a');
-            assert!(bucket.peek(&'a').is_ok());
+            assert!(bucket.spend(&'a').is_ok());
         }
     }
 

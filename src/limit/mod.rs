@@ -5,8 +5,8 @@
 //! cannot outrun the count.
 
 pub mod bucket;
+mod routes;
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -18,18 +18,12 @@ use arc_swap::ArcSwap;
 use crate::clock::Clock;
 use crate::principal::Subject;
 use crate::rejection::Exhausted;
-use crate::route::{RateBy, Route};
 
 pub use bucket::Bucket;
+pub use routes::RouteBudgets;
 
 /// Keys of each budget of the section `limits`; under 100 bytes each.
 const KEYS_MAX: usize = 200_000;
-
-/// Keys of all routes' budgets together; each has an equal share, but not fewer than [`ROUTE_KEYS_MIN`].
-const ROUTE_KEYS_MAX: usize = 1_000_000;
-
-/// Keys of one route's budget where many routes have one.
-const ROUTE_KEYS_MIN: usize = 1_024;
 
 /// A budget such as `30/m` with a burst: `count` requests per `per`, at most `burst` at once. None of them is zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +63,7 @@ impl Key {
     }
 }
 
-/// All budgets of a process. They outlive a reload where their quota does.
+/// The budgets of a process, but for those of routes. They outlive a reload where their quota does.
 #[derive(Debug)]
 pub struct Limits {
     clock: Clock,
@@ -84,14 +78,12 @@ struct Budgets {
     per_account: Option<Arc<Bucket<Key>>>,
     per_account_anywhere: Option<Arc<Bucket<Key>>>,
     unauthenticated: Option<Arc<Bucket<Key>>>,
-    /// By [`Limits::route_id`].
-    routes: HashMap<u64, Arc<Bucket<Key>>>,
 }
 
 impl Budgets {
     fn all(&self) -> impl Iterator<Item = &Arc<Bucket<Key>>> {
-        let fixed = [&self.per_address, &self.per_account, &self.per_account_anywhere, &self.unauthenticated];
-        fixed.into_iter().flatten().chain(self.routes.values())
+        let all = [&self.per_address, &self.per_account, &self.per_account_anywhere, &self.unauthenticated];
+        all.into_iter().flatten()
     }
 }
 
@@ -112,34 +104,20 @@ impl Limits {
         [PER_ADDRESS, PER_ACCOUNT, PER_ACCOUNT_ANYWHERE, UNAUTHENTICATED, ROUTE]
     }
 
-    /// Takes over a configuration's limits, before its routes serve. What was spent stays spent where the quota is the
-    /// same; a changed quota begins anew.
-    pub fn apply(&self, settings: &Settings, routes: &[Route]) {
+    /// Takes over a configuration's limits. What was spent stays spent where the quota is the same; a changed quota begins
+    /// anew.
+    pub fn apply(&self, settings: &Settings) {
         let old = self.budgets.load();
-        let keep = |old: Option<&Arc<Bucket<Key>>>, quota: &Quota, keys_max| {
-            old.filter(|bucket| bucket.quota() == quota).map_or_else(
-                || Arc::new(Bucket::new(quota, keys_max, self.clock.clone())),
-                |bucket| {
-                    bucket.set_keys_max(keys_max);
-                    Arc::clone(bucket)
-                },
-            )
+        let kept = |old: &Option<Arc<Bucket<Key>>>, quota: &Option<Quota>| {
+            let quota = quota.as_ref()?;
+            let same = old.as_ref().filter(|bucket| bucket.quota() == quota);
+            Some(same.cloned().unwrap_or_else(|| Arc::new(Bucket::new(quota, KEYS_MAX, self.clock.clone()))))
         };
-        let fixed = |old: &Option<Arc<Bucket<Key>>>, quota: &Option<Quota>| {
-            quota.as_ref().map(|quota| keep(old.as_ref(), quota, KEYS_MAX))
-        };
-        let limited: Vec<_> = routes.iter().filter_map(|route| route.rate.as_ref().map(|rate| (route, rate))).collect();
-        let keys_max = (ROUTE_KEYS_MAX / limited.len().max(1)).clamp(ROUTE_KEYS_MIN, KEYS_MAX);
-        let of_routes = limited.into_iter().map(|(route, rate)| {
-            let id = self.route_id(route);
-            (id, keep(old.routes.get(&id), &rate.quota, keys_max))
-        });
         self.budgets.store(Arc::new(Budgets {
-            per_address: fixed(&old.per_address, &settings.per_address),
-            per_account: fixed(&old.per_account, &settings.per_account),
-            per_account_anywhere: fixed(&old.per_account_anywhere, &settings.per_account_anywhere),
-            unauthenticated: fixed(&old.unauthenticated, &settings.unauthenticated),
-            routes: of_routes.collect(),
+            per_address: kept(&old.per_address, &settings.per_address),
+            per_account: kept(&old.per_account, &settings.per_account),
+            per_account_anywhere: kept(&old.per_account_anywhere, &settings.per_account_anywhere),
+            unauthenticated: kept(&old.unauthenticated, &settings.unauthenticated),
         }));
     }
 
@@ -191,38 +169,11 @@ impl Limits {
         Ok(attempt)
     }
 
-    /// Draws on a route's own budget: the principal's, or the address's where the route says so or knows nobody.
-    ///
-    /// # Errors
-    /// Where nothing is left.
-    pub fn route(&self, route: &Route, principal: Option<&Subject>, address: IpAddr) -> Result<(), Exhausted> {
-        let Some(rate) = &route.rate else { return Ok(()) };
-        // A request may still be on its way through a route that a reload has taken out; there is nothing to spare then.
-        let budgets = self.budgets.load();
-        let Some(bucket) = budgets.routes.get(&self.route_id(route)) else { return Ok(()) };
-        let key = match (rate.by, principal) {
-            (RateBy::Principal, Some(subject)) => self.digest(subject),
-            (RateBy::Principal, None) | (RateBy::Address, _) => Key::address(address),
-        };
-        spend(bucket, ROUTE, key)
-    }
-
     /// Forgets budgets that are full again. To be called every minute or so.
     pub fn sweep(&self) {
         for bucket in self.budgets.load().all() {
             bucket.sweep();
         }
-    }
-
-    /// How many budgets are kept at present.
-    pub fn keys(&self) -> usize {
-        self.budgets.load().all().map(|bucket| bucket.len()).sum()
-    }
-
-    /// What tells a route from all others, whatever else is changed about it.
-    fn route_id(&self, route: &Route) -> u64 {
-        let [seed, _] = &self.seeds;
-        seed.hash_one((&route.name, &route.hosts, &route.methods))
     }
 
     /// An existing user table may compare names without regard to case and spaces behind them; other spellings of a name
@@ -287,7 +238,6 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{RouteRate, test_route};
 
     fn quota(count: u32, burst: u32) -> Quota {
         Quota {
@@ -307,10 +257,15 @@ mod tests {
         }
     }
 
-    fn limits(settings: &Settings, routes: &[Route]) -> Limits {
+    fn limits(settings: &Settings) -> Limits {
         let limits = Limits::new(Clock::system());
-        limits.apply(settings, routes);
+        limits.apply(settings);
         limits
+    }
+
+    /// How many budgets are kept.
+    fn keys(limits: &Limits) -> usize {
+        limits.budgets.load().all().map(|bucket| bucket.len()).sum()
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -333,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_used_up_is_named() {
-        let limits = limits(&settings(1, 0, 0, 0), &[]);
+        let limits = limits(&settings(1, 0, 0, 0));
         assert_eq!(limits.address(ip("192.0.2.1")), Ok(()));
         let exhausted = limits.address(ip("192.0.2.1")).unwrap_err();
         assert_eq!((exhausted.limit, exhausted.quota, exhausted.window), ("per_address", 1, Duration::from_mins(1)));
@@ -343,13 +298,13 @@ mod tests {
 
     #[test]
     fn only_failed_attempts_count() {
-        let limits = limits(&settings(0, 2, 3, 0), &[]);
+        let limits = limits(&settings(0, 2, 3, 0));
         let (alice, here, there) = (Subject::user("alice"), ip("192.0.2.1"), ip("192.0.2.2"));
         for _ in 0..10 {
             limits.attempt(&alice, here).unwrap().succeeded();
             limits.attempt(&alice, here).unwrap().abandoned();
         }
-        assert_eq!(limits.keys(), 0);
+        assert_eq!(keys(&limits), 0);
         for _ in 0..2 {
             drop(limits.attempt(&alice, here).unwrap());
         }
@@ -364,7 +319,7 @@ mod tests {
 
     #[test]
     fn attempts_in_parallel_cannot_outrun_the_count() {
-        let limits = limits(&settings(0, 2, 0, 2), &[]);
+        let limits = limits(&settings(0, 2, 0, 2));
         let (alice, here) = (Subject::user("alice"), ip("192.0.2.1"));
         let under_way = [limits.attempt(&alice, here), limits.attempt(&alice, here)];
         assert!(limits.attempt(&alice, here).is_err());
@@ -381,7 +336,7 @@ mod tests {
 
     #[test]
     fn another_spelling_of_a_name_is_no_further_attempt() {
-        let limits = limits(&settings(0, 1, 0, 0), &[]);
+        let limits = limits(&settings(0, 1, 0, 0));
         drop(limits.attempt(&Subject::user("alice"), ip("192.0.2.1")).unwrap());
         for name in ["alice", "ALICE", "aLice", "alice  "] {
             assert!(limits.attempt(&Subject::user(name), ip("192.0.2.1")).is_err(), "{name}");
@@ -390,55 +345,24 @@ mod tests {
     }
 
     #[test]
-    fn a_route_has_its_own_budget() {
-        let limited = |path: &str, by| {
-            let mut route = test_route(path);
-            route.rate = Some(RouteRate { quota: quota(1, 1), by });
-            route
-        };
-        let routes = [limited("/p", RateBy::Principal), limited("/a", RateBy::Address), test_route("/free")];
-        let limits = limits(&settings(0, 0, 0, 0), &routes);
-        let [by_principal, by_address, free] = &routes;
-        let (alice, bob) = (Subject::user("alice"), Subject::user("bob"));
-        for (name, route, principal, address, granted) in [
-            ("the first of a principal", by_principal, Some(&alice), "192.0.2.1", true),
-            ("the second, from elsewhere", by_principal, Some(&alice), "192.0.2.2", false),
-            ("another principal", by_principal, Some(&bob), "192.0.2.1", true),
-            ("nobody, by address", by_principal, None, "192.0.2.1", true),
-            ("nobody, again", by_principal, None, "192.0.2.1", false),
-            ("the first of an address", by_address, Some(&alice), "192.0.2.1", true),
-            ("another principal from there", by_address, Some(&bob), "192.0.2.1", false),
-            ("no limit", free, Some(&alice), "192.0.2.1", true),
-        ] {
-            let result = limits.route(route, principal, ip(address));
-            assert_eq!(result.map_err(|exhausted| exhausted.limit), granted.then_some(()).ok_or("route"), "{name}");
-        }
-    }
-
-    #[test]
     fn a_reload_keeps_what_was_spent_where_the_quota_stays() {
-        let mut route = test_route("/a");
-        route.rate = Some(RouteRate { quota: quota(1, 1), by: RateBy::Address });
-        let limits = limits(&settings(1, 1, 1, 1), std::slice::from_ref(&route));
+        let limits = limits(&settings(1, 1, 1, 1));
         let here = ip("192.0.2.1");
         limits.address(here).unwrap();
-        limits.route(&route, None, here).unwrap();
         drop(limits.unauthenticated(here).unwrap());
 
-        limits.apply(&settings(1, 1, 1, 2), &[test_route("/b"), route.clone()]);
+        limits.apply(&settings(1, 1, 1, 2));
         assert!(limits.address(here).is_err());
-        assert!(limits.route(&route, None, here).is_err());
         assert!(limits.unauthenticated(here).is_ok(), "a changed one begins anew");
 
-        limits.apply(&settings(0, 0, 0, 0), &[]);
+        limits.apply(&settings(0, 0, 0, 0));
         assert!((0..100).all(|_| limits.address(here).is_ok()), "off is off");
         assert!((0..100).all(|_| limits.attempt(&Subject::user("a"), here).is_ok()));
-        assert_eq!(limits.keys(), 0);
     }
 
     #[test]
     fn a_million_addresses_and_accounts_take_no_more_than_is_granted() {
-        let limits = limits(&settings(1, 1, 1, 1), &[]);
+        let limits = limits(&settings(1, 1, 1, 1));
         for number in 0..1_000_000_u32 {
             let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(number));
             limits.address(address).unwrap();
@@ -447,8 +371,8 @@ mod tests {
                 drop(limits.attempt(&Subject::user(number.to_string()), address).unwrap());
             }
         }
-        assert!(limits.keys() <= 4 * KEYS_MAX, "{}", limits.keys());
-        assert!(limits.keys() > 2 * KEYS_MAX, "{}: they are kept while there is room", limits.keys());
+        assert!(keys(&limits) <= 4 * KEYS_MAX, "{}", keys(&limits));
+        assert!(keys(&limits) > 2 * KEYS_MAX, "{}: they are kept while there is room", keys(&limits));
         assert!(size_of::<Key>() <= 16, "and each is small, whatever name it stands for");
     }
 
@@ -456,13 +380,13 @@ mod tests {
     fn what_is_full_again_is_forgotten() {
         let clock = Clock::system();
         let limits = Limits::new(clock.clone());
-        limits.apply(&settings(1, 0, 0, 0), &[]);
+        limits.apply(&settings(1, 0, 0, 0));
         limits.address(ip("192.0.2.1")).unwrap();
         limits.sweep();
-        assert_eq!(limits.keys(), 1);
+        assert_eq!(keys(&limits), 1);
         clock.advance(Duration::from_secs(61));
         limits.sweep();
-        assert_eq!(limits.keys(), 0);
+        assert_eq!(keys(&limits), 0);
         assert_eq!(limits.address(ip("192.0.2.1")), Ok(()));
     }
 }

@@ -26,7 +26,7 @@ use super::link::{FIRST_BYTE, Guard, Link, Order, Tracked, Worker};
 use super::listeners::{Offer, Speaks};
 use super::rewound::Rewound;
 use super::tls::Acceptor;
-use super::{Bounds, Handler, Peer, head, redirect};
+use super::{Bounds, Handler, Peer, http2_head, redirect};
 use crate::rejection::Rejection;
 use crate::wire::body::Body;
 
@@ -165,7 +165,7 @@ impl<H: Handler> Service<H> {
             builder
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
-                .max_header_list_size(u32::try_from(self.bounds.header_bytes_max).unwrap_or(u32::MAX))
+                .max_header_list_size(http2_head::list_bytes_max(&self.bounds))
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(SEND_BUFFER)
@@ -219,7 +219,7 @@ impl<H: Handler> Service<H> {
 
     async fn respond(&self, request: Request<Body>) -> Response<Body> {
         if request.version() == Version::HTTP_2
-            && let Err(fault) = head::look_at_http2(request.headers(), self.bounds.headers_max)
+            && let Err(fault) = http2_head::look_at(&request, &self.bounds)
         {
             return self.refuse(fault.into());
         }

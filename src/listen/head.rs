@@ -7,8 +7,8 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, Method, Request, Uri, Version, request};
 
 use crate::rejection::Rejection;
 use crate::wire::http1::Framing;
@@ -26,24 +26,6 @@ const LENGTH_MAX: u64 = i64::MAX as u64;
 const NO_CR: Fault = Fault::Malformed("a line of the head ends without CR");
 const MALFORMED: Fault = Fault::Malformed("the request is malformed");
 const BOTH_FRAMINGS: Fault = Fault::Malformed("Content-Length beside Transfer-Encoding");
-
-/// Holds the fields of an HTTP/2 request to what [`read`] holds those of HTTP/1.1 to; h2 has seen to the rest.
-///
-/// # Errors
-/// More fields than `headers_max`, or a value that begins or ends with white space (RFC 9113 8.2.1).
-pub fn look_at_http2(fields: &HeaderMap, headers_max: usize) -> Result<(), Fault> {
-    // RFC 9113 8.2.3: one field in pieces, bounded by the head's bytes
-    let crumbs = fields.get_all(COOKIE).iter().count();
-    if fields.len() - crumbs.saturating_sub(1) > headers_max {
-        return Err(Fault::TooLarge);
-    }
-    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let is_padded = |value: &HeaderValue| is_space(value.as_bytes().first()) || is_space(value.as_bytes().last());
-    if fields.values().any(is_padded) {
-        return Err(Fault::Malformed("a header has white space around its value"));
-    }
-    Ok(())
-}
 
 /// Why a request is refused before there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -443,29 +425,6 @@ mod tests {
             ];
             let wishes: Vec<&str> = wishes.into_iter().filter(|(wished, _)| *wished).map(|(_, name)| name).collect();
             assert_eq!(wishes.join(" "), expected, "{said:?}");
-        }
-    }
-
-    #[test]
-    fn fields_of_http2_are_held_to_the_same() {
-        let many = |name: &'static str, count| vec![(name, "b"); count];
-        for (name, fields, expected) in [
-            ("no fields", vec![], Ok(())),
-            ("the most fields", many("a", 3), Ok(())),
-            ("a field more", many("a", 4), Err(Fault::TooLarge)),
-            ("a cookie in pieces", [many("cookie", 9), many("a", 2)].concat(), Ok(())),
-            ("a field more beside a cookie", [many("cookie", 9), many("a", 3)].concat(), Err(Fault::TooLarge)),
-            ("space within, and nothing", vec![("a", "b c"), ("d", "")], Ok(())),
-        ] {
-            let mut map = HeaderMap::new();
-            for (name, value) in fields {
-                map.append(http::HeaderName::from_static(name), HeaderValue::from_static(value));
-            }
-            assert_eq!(look_at_http2(&map, 3), expected, "{name}");
-        }
-        for padded in [" ", " b", "b ", "\tb", "b\t"] {
-            let map = HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(padded).unwrap())]);
-            assert!(matches!(look_at_http2(&map, 3), Err(Fault::Malformed(_))), "{padded:?}");
         }
     }
 }

@@ -408,10 +408,11 @@ impl Link {
             }
             Phase::Opened if waited > limits.request_header => self.order(Order::Abort),
             Phase::Opened if self.finishing.has_begun() && waited > limits.first_byte => self.order(Order::Abort),
-            Phase::Idle if waited > limits.idle => self.order(Order::Finish),
+            Phase::Idle if waited > limits.idle && !self.streams.have_tunnel() => self.order(Order::Finish),
             Phase::Opened | Phase::Head | Phase::Idle | Phase::Busy => {}
         }
-        let unanswered = self.finishing.exceeds(now, limits.farewell) && !self.is_busy();
+        let is_done = !self.is_busy() && !self.streams.have_tunnel();
+        let unanswered = self.finishing.exceeds(now, limits.farewell) && is_done;
         if unanswered || self.blocked.exceeds(now, limits.idle) {
             self.order(Order::Abort);
         }

@@ -11,6 +11,7 @@ mod accept;
 mod certificates;
 mod http1;
 pub mod head;
+mod http2_head;
 mod link;
 mod listeners;
 mod redirect;
@@ -39,6 +40,7 @@ use room::Room;
 pub use accept::serve;
 pub use listeners::{Bound, Change, Listeners};
 pub use socket::{BindError, meet};
+pub use stall::TunnelStream;
 
 /// One entry of `listeners`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,12 +21,34 @@ pub(super) struct Stream {
     /// Since when the body could give more and is not asked.
     pub(super) unasked: Since,
     task: OnceCell<AbortHandle>,
+    /// Whether this is what is written to a caller once a request has become a tunnel (RFC 8441): a task of its own.
+    tunnels: bool,
+    /// That of this request.
+    tunnel: OnceCell<AbortHandle>,
 }
 
 impl Stream {
     /// The stream whose task this is; HTTP/1.1 has none.
     pub(super) fn current() -> Option<Rc<Self>> {
         CURRENT.try_with(Rc::clone).ok()
+    }
+}
+
+/// The stream of a request over HTTP/2 that becomes a tunnel.
+#[derive(Debug)]
+pub struct TunnelStream(Rc<Stream>);
+
+impl TunnelStream {
+    /// That of the request whose task this is; HTTP/1.1 has none.
+    pub fn current() -> Option<Self> {
+        Stream::current().map(Self)
+    }
+
+    /// Gives up what is still to be written to the caller.
+    pub fn reset(&self) {
+        if let Some(task) = self.0.tunnel.get() {
+            task.abort();
+        }
     }
 }
 
@@ -37,13 +59,23 @@ pub(super) struct Streams(RefCell<Vec<Weak<Stream>>>);
 impl Streams {
     /// Runs a stream on this worker.
     pub(super) fn run<F: Future + 'static>(&self, future: F) {
-        let stream = Rc::new(Stream::default());
+        // hyper begins the writing of a tunnel within the task of its request
+        let request = Stream::current();
+        let stream = Rc::new(Stream { tunnels: request.is_some(), ..Stream::default() });
         self.note(&stream);
         let scoped = CURRENT.scope(Rc::clone(&stream), async move {
             future.await;
         });
         // the task has not begun: it runs on this thread
-        stream.task.get_or_init(|| spawn_local(scoped).abort_handle());
+        let task = stream.task.get_or_init(|| spawn_local(scoped).abort_handle());
+        if let Some(request) = request {
+            request.tunnel.get_or_init(|| task.clone());
+        }
+    }
+
+    /// Whether one has become a tunnel and is open.
+    pub(super) fn have_tunnel(&self) -> bool {
+        self.0.borrow().iter().filter_map(Weak::upgrade).any(|stream| stream.tunnels)
     }
 
     fn note(&self, stream: &Rc<Stream>) {

@@ -116,6 +116,34 @@ sys.stdin.read()
 }
 
 #[test]
+fn a_store_that_is_removed_opens_nothing() {
+    let upstream = Upstream::hello();
+    let cache = "auth: { cache: { ttl: 1s, negative_ttl: 1s, stale_if_store_down: 0s } }\n";
+    let gateway = Setup::new(&format!("{USERS}{cache}{}", routes(&upstream))).start();
+    let token = gateway.opaque("user");
+    gateway.send(&get("/user/x").token(&token)).expect(200);
+    for file in ["portcullis.db", "portcullis.db-wal", "portcullis.db-shm"] {
+        // two of them are there only while it is written to
+        drop(std::fs::remove_file(gateway.setup.path(file)));
+    }
+    // whoever may is let in or told that nobody knows; whoever may not is never let in
+    for _ in 0..20 {
+        for (request, allowed) in [
+            (get("/user/x").token(&token), &[200, 503][..]),
+            (get("/user/x").basic("user", "userpassword"), &[200, 503]),
+            (get("/user/x").token("pct_x"), &[401, 503]),
+            (get("/user/x").basic("user", "wrong"), &[401, 503]),
+            (get("/admin/x").token(&token), &[403, 503]),
+            (get("/open/x"), &[200]),
+        ] {
+            let status = gateway.send(&request).status;
+            assert!(allowed.contains(&status), "{request:?}: {status}");
+        }
+    }
+    assert_eq!(gateway.ended(), None);
+}
+
+#[test]
 fn an_unset_variable_and_a_missing_secret() {
     let upstream = Upstream::hello();
     let key = |secret: &str| {

@@ -1,24 +1,6 @@
 //! The configuration file: problems at their place, names filled in from outside (contract 2).
 
-use crate::support::{Setup, Upstream};
-
-const RULES: &str = "
-bootstrap:
-  users: [{ name: user, password: '${USER_PASSWORD:-userpassword}', roles: [user] }]
-upstreams: { api: { servers: ['http://127.0.0.1:9'] } }
-routes:
-  - path: /orders/**
-    methods: [GET]
-    allow: [user, admin]
-    to: api
-  - path: /orders/{id}/refund
-    methods: [POST]
-    allow: [admin]
-    strip_prefix: /orders
-    to: api
-  - { path: /health, allow: anyone, to: api }
-  - { path: /me, allow: authenticated, to: api }
-";
+use crate::support::{RULES, Setup, Upstream};
 
 #[test]
 fn check_names_every_problem_at_its_place() {

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{Connection, Gate, Gateway, Reply, Upstream, eventually, get};
+use crate::support::{Connection, Gate, Gateway, Reply, Upstream, eventually, get, websocket};
 
 fn yaml(upstream: &Upstream, rest: &str) -> String {
     format!(
@@ -164,17 +164,13 @@ fn an_open_tunnel_does_not_hold_the_process_beyond_the_deadline() {
     let upstream = Upstream::sessions(|mut socket| {
         let mut head = [0; 4096];
         drop(socket.read(&mut head));
-        let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-        let answer = format!("HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{accept}\r\n\r\n");
-        drop(socket.write_all(answer.as_bytes()));
+        drop(socket.write_all(websocket::agreed("dGhlIHNhbXBsZSBub25jZQ==").as_bytes()));
         // until the other end goes
         drop(socket.read(&mut head));
     });
     let gateway = Gateway::start(&yaml(&upstream, "timeouts: { drain: 1s }\n"));
-    let request = get("/ws").header("Connection", "Upgrade").header("Upgrade", "websocket");
-    let request = request.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
     let mut connection = gateway.connect();
-    connection.write(&request.to_bytes()).unwrap();
+    connection.write(&websocket::request("/ws").to_bytes()).unwrap();
     assert_eq!(connection.head().unwrap().status, 101);
     gateway.signal("TERM");
     gateway.wait();

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::rules::{RULES, explain};
+use crate::rules::explain;
+use crate::support::RULES;
 use crate::support::{Gateway, Request, Response, Setup, Upstream};
 
 /// A head with the values of its ids left out: each request has its own.

@@ -5,6 +5,9 @@ use h2::client::SendRequest;
 use http::Request;
 
 use crate::support::client::basic;
+use crate::support::http2::{
+    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame, hello, next_frame,
+};
 use crate::support::{Gate, Gateway, Reply, USERS, Upstream, eventually, get, routes};
 
 /// Runs `talk` with a connection to the gateway.
@@ -148,6 +151,77 @@ fn heads_that_are_too_large_or_contradict_themselves_are_refused() {
         assert!(status.is_none_or(|status| [400, 431].contains(&status)), "{name}: {status:?}");
     }
     assert!(upstream.received().is_empty());
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused_in_our_words() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("limits: {{ header_bytes: 4KiB, headers: 50 }}\n{}", routes(&upstream)));
+    for (name, fields, value, status) in [
+        ("large, and not too large", 1, "x".repeat(3500), 200),
+        ("a large field", 1, "x".repeat(4100), 431),
+        ("a very large one", 1, "x".repeat(40_000), 431),
+        ("many fields", 60, "x".into(), 431),
+    ] {
+        let (head, body) = with_connection(&gateway, async |mut client| {
+            let mut request = request("/open/x");
+            for number in 0..fields {
+                request = request.header(format!("x-{number}"), &value);
+            }
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            let (head, mut body) = response.await.unwrap().into_parts();
+            let mut all = Vec::new();
+            while let Some(part) = body.data().await {
+                all.extend_from_slice(&part.unwrap());
+            }
+            (head, all)
+        });
+        assert_eq!(head.status, status, "{name}");
+        if status == 431 {
+            let told: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                (told["error"].as_str(), head.headers["content-type"].to_str().ok()),
+                (Some("headers_too_large"), Some("application/json")),
+                "{name}"
+            );
+            assert_eq!(told["request_id"].as_str(), head.headers["x-request-id"].to_str().ok(), "{name}");
+        }
+    }
+    assert_eq!(upstream.received().len(), 1);
+}
+
+/// What h2 hides of a path. It ends at `#`, so that the rest is neither matched nor sent; what is no URI ends its stream.
+#[test]
+fn what_is_matched_of_a_path_is_what_is_sent() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));
+    for (path, sent) in [
+        ("/open/x", Some("/open/x")),
+        ("/open/x#/admin", Some("/open/x")),
+        ("/open/x?a#b", Some("/open/x?a")),
+        ("/admin/x#/open/x", None),
+        ("/admin#/../open/x", None),
+        ("/open/<x>", None),
+        ("/open/a b", None),
+        ("/open/a\tb", None),
+        ("#/open/x", None),
+        ("/open/\"x", None),
+    ] {
+        let before = upstream.received().len();
+        let mut connection = gateway.connect();
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &http2::request("GET", path, &[]));
+        connection.write(&[hello(), head].concat()).unwrap();
+        // until the stream is over, one way or the other
+        loop {
+            let (kind, flags, stream, _) = next_frame(&mut connection).unwrap();
+            if stream == 1 && (kind == RST_STREAM || flags & END_STREAM != 0 && [HEADERS, DATA].contains(&kind)) {
+                break;
+            }
+            assert_ne!(kind, GOAWAY, "{path}: the connection lives");
+        }
+        let received = upstream.received();
+        assert_eq!(received.get(before).map(|request| request.target.as_str()), sent, "{path}");
+    }
 }
 
 #[test]

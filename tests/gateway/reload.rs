@@ -244,6 +244,67 @@ fn no_request_fails_while_rules_are_swapped() {
 }
 
 #[test]
+fn who_is_limited_stays_so_however_the_rule_is_rewritten() {
+    let upstream = Upstream::hello();
+    let yaml = |more: &str| {
+        format!(
+            "upstreams: {{ api: {{ servers: ['{}'] }}, other: {{ servers: ['{}'] }} }}
+routes: [{{ path: /x, allow: anyone, rate: {{ rate: 1/h, burst: 1, by: address }}, to: api{more} }}]
+",
+            upstream.url(),
+            upstream.url()
+        )
+    };
+    let gateway = Gateway::start(&yaml(", methods: [GET]"));
+    gateway.send(&get("/x")).expect(200);
+    for more in [
+        ", methods: [GET, POST]",
+        "",
+        ", hosts: [localhost]",
+        ", hosts: [localhost, other], methods: [GET]",
+        ", timeout: 7s",
+        ", request_headers: { remove: [Cookie] }",
+    ] {
+        gateway.reload(&yaml(more));
+        gateway.send(&get("/x")).refused(429, "rate_limited");
+    }
+    gateway.reload(&yaml("").replace("1/h", "2/h"));
+    gateway.send(&get("/x")).expect(200);
+}
+
+/// Callers ask all the time while the rule is rewritten again and again: none gets more than the budget.
+#[test]
+fn no_request_draws_on_no_budget_while_rules_are_swapped() {
+    let upstream = Upstream::hello();
+    let yaml = |methods: &str| {
+        format!(
+            "upstreams: {{ api: {{ servers: ['{}'] }} }}
+routes: [{{ path: /x, methods: [{methods}], allow: anyone, rate: {{ rate: 1/h, burst: 5, by: address }}, to: api }}]
+",
+            upstream.url()
+        )
+    };
+    let gateway = Gateway::start(&yaml("GET"));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut connection = gateway.connect();
+                while !done.load(Ordering::SeqCst) {
+                    let status = connection.send(&get("/x")).status;
+                    assert!([200, 429].contains(&status), "{status}");
+                }
+            });
+        }
+        for methods in ["GET, POST", "GET", "GET, PUT"].iter().cycle().take(15) {
+            gateway.reload(&yaml(methods));
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(upstream.received().len(), 5);
+}
+
+#[test]
 fn budgets_outlive_a_reload_that_does_not_change_them() {
     let upstream = Upstream::hello();
     let yaml = |more: &str| {

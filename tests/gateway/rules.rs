@@ -2,25 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Cli, Gateway, Request, Setup, USERS, Upstream, eventually};
-
-pub(crate) const RULES: &str = "
-bootstrap:
-  users: [{ name: user, password: '${USER_PASSWORD:-userpassword}', roles: [user] }]
-upstreams: { api: { servers: ['http://127.0.0.1:9'] } }
-routes:
-  - path: /orders/**
-    methods: [GET]
-    allow: [user, admin]
-    to: api
-  - path: /orders/{id}/refund
-    methods: [POST]
-    allow: [admin]
-    strip_prefix: /orders
-    to: api
-  - { path: /health, allow: anyone, to: api }
-  - { path: /me, allow: authenticated, to: api }
-";
+use crate::support::{Cli, Gateway, RULES, Request, Setup, USERS, Upstream, eventually};
 
 pub(crate) fn explain(setup: &Setup, arguments: &[&str]) -> Cli {
     let mut all = vec!["explain", "gateway.yaml"];

@@ -6,7 +6,7 @@ use portcullis::config::report::Report;
 use portcullis::config::tree::{self, Node, Value};
 use portcullis::config::{Environment, check_text, decode};
 
-use crate::rules::RULES;
+use crate::support::RULES;
 use crate::support::gateway::project;
 use crate::support::outside::run_python;
 use crate::support::{Setup, USERS};

@@ -1,13 +1,16 @@
 //! Streams end with the credential that opened them (contract 2, `end_streams_on`; contract 6).
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Connection, Gateway, HS256, Reply, SECRET, Signer, USERS, Upstream, eventually, get, unix_now};
+use crate::support::websocket::{Session, says_and_hears};
+use crate::support::{
+    Connection, Gateway, HS256, Reply, SECRET, Signer, USERS, Upstream, eventually, get, unix_now, websocket,
+};
 
 /// The promise is a second from the change to the end; a busy machine may take some more.
 const PROMISE: Duration = Duration::from_millis(2500);
@@ -23,34 +26,10 @@ routes:
     )
 }
 
-/// A WebSocket server that sends back what it gets.
-fn echo() -> Upstream {
-    Upstream::sessions(|socket| {
-        let Ok(mut session) = tungstenite::accept(socket) else { return };
-        while let Ok(message) = session.read() {
-            if message.is_close() || session.send(message).is_err() {
-                break;
-            }
-        }
-    })
-}
-
-type Session = tungstenite::WebSocket<TcpStream>;
-
 fn open(gateway: &Gateway, authorization: &str) -> Session {
-    use tungstenite::client::IntoClientRequest;
-    let mut request = format!("ws://{}/user/ws", gateway.address()).into_client_request().unwrap();
-    request.headers_mut().insert("Authorization", authorization.parse().unwrap());
-    let socket = TcpStream::connect(gateway.address()).unwrap();
-    socket.set_read_timeout(Some(PROMISE)).unwrap();
-    let (mut session, _) = tungstenite::client(request, socket).unwrap();
-    says_and_hears(&mut session);
+    let session = websocket::open(gateway.address(), "/user/ws", &[("Authorization", authorization)]);
+    session.get_ref().set_read_timeout(Some(PROMISE)).unwrap();
     session
-}
-
-fn says_and_hears(session: &mut Session) {
-    session.send(Message::text("hello")).unwrap();
-    assert_eq!(session.read().unwrap(), Message::text("hello"));
 }
 
 /// The code of the close frame that comes within the promise.
@@ -69,7 +48,7 @@ fn basic(user: &str) -> String {
 
 #[test]
 fn a_websocket_ends_with_its_principal_and_others_live() {
-    let upstream = echo();
+    let upstream = websocket::echo();
     let gateway = Gateway::start(&yaml(&upstream.url(), ""));
     let token = gateway.opaque("user");
     let token_session = format!("Token {token}");
@@ -100,7 +79,7 @@ fn a_websocket_ends_with_its_principal_and_others_live() {
 
 #[test]
 fn a_websocket_ends_with_the_role_that_opened_it() {
-    let upstream = echo();
+    let upstream = websocket::echo();
     let gateway = Gateway::start(&yaml(&upstream.url(), ""));
     let mut session = open(&gateway, &basic("user"));
     gateway.cli(&["user", "roles", "user", "guest"], "").expect(0);
@@ -109,7 +88,7 @@ fn a_websocket_ends_with_the_role_that_opened_it() {
 
 #[test]
 fn a_websocket_ends_with_its_credential_where_the_route_says_so() {
-    let upstream = echo();
+    let upstream = websocket::echo();
     for (ends, lives) in [(", end_streams_on: [expiry]", false), (", end_streams_on: [revocation]", true), ("", true)] {
         let gateway = Gateway::start(&yaml(&upstream.url(), ends));
         let mut claims = crate::support::keys::claims("user");
@@ -127,7 +106,7 @@ fn a_websocket_ends_with_its_credential_where_the_route_says_so() {
 
 #[test]
 fn a_route_may_say_that_nothing_ends_its_streams() {
-    let upstream = echo();
+    let upstream = websocket::echo();
     let gateway = Gateway::start(&yaml(&upstream.url(), ", end_streams_on: []"));
     let mut session = open(&gateway, &basic("user"));
     gateway.cli(&["user", "disable", "user"], "").expect(0);
@@ -153,22 +132,14 @@ fn raw_session(
         else {
             return;
         };
-        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        let agreed = format!(
-            "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-        );
+        let agreed = websocket::agreed(key);
         drop(socket.write_all(&[agreed.as_bytes(), upstream_says].concat()));
         std::thread::sleep(later_at);
         drop(socket.write_all(later));
         drop(socket.read(&mut [0; 4096]));
     });
     let gateway = Gateway::start(&yaml(&upstream.url(), ""));
-    let request = get("/user/ws")
-        .basic("user", "userpassword")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let request = websocket::request("/user/ws").basic("user", "userpassword");
     let mut connection = gateway.connect();
     connection.write(&request.to_bytes()).unwrap();
     assert_eq!(connection.head().unwrap().status, 101);

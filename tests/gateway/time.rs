@@ -118,3 +118,51 @@ routes: [{{ path: /x, allow: anyone, rate: {{ rate: 7/m, burst: 1, by: address }
     gateway.advance(wait);
     gateway.send(&get("/x")).expect(200);
 }
+
+/// The wall clock is set forward and back again. What is counted by elapsed time does not notice; what ends at a date does,
+/// and nothing is let in that would not be by the clock of that moment.
+#[test]
+fn a_wall_clock_that_is_set_opens_nothing_and_refills_nothing() {
+    const HOUR: i64 = 3600;
+    let upstream = Upstream::hello();
+    let limited = "  - { path: /limited, allow: anyone, rate: { rate: 1/h, burst: 1, by: address }, to: api }\n";
+    let gateway = Clocked::start(&format!("{USERS}{HS256}{}{limited}", routes(&upstream)));
+    let opaque = login(&gateway, "/auth/token")["token"].as_str().unwrap().to_owned();
+    let access = login(&gateway, "/auth/login")["access_token"].as_str().unwrap().to_owned();
+    let refresh_token = login(&gateway, "/auth/login")["refresh_token"].clone();
+    gateway.send(&get("/limited")).expect(200);
+    let statuses = || {
+        let status = |request: Request| gateway.send(&request).status;
+        [
+            status(get("/limited")),
+            status(get("/user/x").token(&opaque)),
+            status(get("/user/x").bearer(&access)),
+            status(get("/user/x").basic("user", "userpassword")),
+            status(get("/user/x").basic("user", "wrong")),
+        ]
+    };
+    assert_eq!(statuses(), [429, 200, 200, 200, 401]);
+    for (name, by, expected) in [
+        ("two days on, both have ended", 48 * HOUR, [429, 401, 401, 200, 401]),
+        ("back again, they have not", -48 * HOUR, [429, 200, 200, 200, 401]),
+        ("an hour on, the shorter one has", HOUR, [429, 200, 401, 200, 401]),
+        ("back", -HOUR, [429, 200, 200, 200, 401]),
+    ] {
+        gateway.step(by);
+        // a refusal is remembered for two seconds, whatever the wall clock says
+        gateway.advance(3);
+        assert_eq!(statuses(), expected, "{name}");
+    }
+    // before it was issued: whether a JWT of the future is taken is a matter of taste, that a wrong password is not, is none
+    gateway.step(-2 * HOUR);
+    let [limited, by_opaque, _, by_password, wrong] = statuses();
+    assert_eq!([limited, by_opaque, by_password, wrong], [429, 200, 200, 401]);
+    gateway.step(2 * HOUR);
+    // what was issued before is good for one use, as ever
+    let next = refresh(&gateway, &refresh_token).expect(200).json();
+    gateway.step(-HOUR);
+    refresh(&gateway, &next["refresh_token"]).expect(200);
+    gateway.step(8 * 24 * HOUR);
+    refresh(&gateway, &login(&gateway, "/auth/login")["refresh_token"]).expect(200);
+    refresh(&gateway, &next["refresh_token"]).refused(401, "invalid_token");
+}

@@ -1,5 +1,7 @@
 //! TLS listeners: certificates by SNI, versions, ALPN, the redirect (contract 2 `listeners`).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::keys::Trusting;
@@ -211,4 +213,59 @@ routes: [{{ path: /**, allow: anyone, to: api }}]
         setup.write("ca.pem", &certificate.cert);
         assert_eq!(setup.start().send(&get("/x")).status, status, "{tls}");
     }
+}
+
+#[test]
+fn a_certificate_is_replaced_under_load_and_no_request_fails() {
+    let upstream = Upstream::hello();
+    let tls = "{ certificates: [{ cert: a.pem, key: a.key }] }";
+    let setup = Setup::new(&format!("{}{USERS}{}", listeners(tls), routes(&upstream)));
+    let certificates = [(); 4].map(|()| Certificate::of(&["localhost"]));
+    let write = |certificate: &Certificate| {
+        // both in one step, as a deployment that swaps a folder does
+        for (name, text) in [("a.pem", &certificate.cert), ("a.key", &certificate.key)] {
+            setup.write(&format!("{name}.new"), text);
+        }
+        for name in ["a.key", "a.pem"] {
+            std::fs::rename(setup.path(&format!("{name}.new")), setup.path(name)).unwrap();
+        }
+    };
+    write(&certificates[0]);
+    let gateway = setup.start();
+    let done = AtomicBool::new(false);
+    let served = std::thread::scope(|scope| {
+        let callers: Vec<_> = [true, false]
+            .into_iter()
+            .map(|keeps| {
+                let (gateway, done) = (&gateway, &done);
+                scope.spawn(move || {
+                    let connect = || {
+                        let config = Trusting::new().config(&BOTH, &["http/1.1"]);
+                        Connection::tls(gateway.address(), "localhost", config).unwrap()
+                    };
+                    let (mut served, mut connection) = (0_u32, connect());
+                    while !done.load(Ordering::SeqCst) {
+                        if !keeps {
+                            connection = connect();
+                        }
+                        assert_eq!(connection.send(&get("/open/x")).status, 200, "keeps: {keeps}");
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        for certificate in certificates.iter().cycle().skip(1).take(8) {
+            write(certificate);
+            gateway.signal("HUP");
+            eventually("the new certificate", || {
+                let client = Trusting::new();
+                assert_eq!(request(&gateway, "localhost", &client), 200);
+                if client.shown() == certificate.der() { Ok(()) } else { Err("another") }
+            });
+        }
+        done.store(true, Ordering::SeqCst);
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum::<u32>()
+    });
+    assert!(served > 16, "{served}");
 }

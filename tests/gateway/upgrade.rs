@@ -2,67 +2,47 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
+use crate::support::client::basic;
 use crate::support::outside::run_python;
-use crate::support::{Gateway, USERS, Upstream, eventually, get};
+use crate::support::{Gateway, Reply, USERS, Upstream, eventually, get, websocket};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-/// A WebSocket server that sends back what it gets, and keeps the heads of its handshakes.
-fn echo() -> (Upstream, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
-    let heads = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let kept = heads.clone();
-    let upstream = Upstream::sessions(move |socket: TcpStream| {
-        #[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
-        let note = |request: &tungstenite::handshake::server::Request, response| {
-            kept.lock().unwrap().push(format!("{:?}", request.headers()).to_lowercase());
-            Ok(response)
-        };
-        let Ok(mut session) = tungstenite::accept_hdr(socket, note) else { return };
-        while let Ok(message) = session.read() {
-            if message.is_close() || session.send(message).is_err() {
-                break;
-            }
-        }
-        // the answer to a close frame leaves with this
-        drop(session.flush());
-    });
-    (upstream, heads)
-}
+/// Short, so that what outlives it is seen to.
+const IDLE: Duration = Duration::from_millis(500);
 
 fn gateway(upstream: &Upstream) -> Gateway {
+    gateway_with(upstream, "", "")
+}
+
+/// One that keeps idle connections for a short while.
+fn impatient(upstream: &Upstream, ends: &str) -> Gateway {
+    gateway_with(upstream, &format!("timeouts: {{ idle: {IDLE:?} }}"), ends)
+}
+
+fn gateway_with(upstream: &Upstream, timeouts: &str, ends: &str) -> Gateway {
     Gateway::start(&format!(
         "{USERS}
+{timeouts}
 upstreams: {{ api: {{ servers: ['{}'] }} }}
-routes: [{{ path: /ws, allow: [user], to: api }}]
+routes: [{{ path: /ws, allow: [user], to: api{ends} }}]
 ",
         upstream.url()
     ))
 }
 
-fn handshake(gateway: &Gateway, authorization: Option<&str>) -> tungstenite::handshake::client::Request {
-    use tungstenite::client::IntoClientRequest;
-    let mut request = format!("ws://{}/ws", gateway.address()).into_client_request().unwrap();
-    if let Some(value) = authorization {
-        request.headers_mut().insert("Authorization", value.parse().unwrap());
-    }
-    request
-}
-
 #[test]
 fn a_websocket_passes_both_ways_once_its_handshake_was_authorized() {
-    let (upstream, heads) = echo();
+    let upstream = websocket::echo();
     let gateway = gateway(&upstream);
-    let good = crate::support::client::basic("user", "userpassword");
-    let socket = TcpStream::connect(gateway.address()).unwrap();
-    socket.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
-    let (mut session, response) = tungstenite::client(handshake(&gateway, Some(&good)), socket).unwrap();
-    assert_eq!(response.status(), 101);
+    let mut session = websocket::open(gateway.address(), "/ws", &[("Authorization", &basic("user", "userpassword"))]);
     for message in [Message::text("hello"), Message::binary(vec![7; 200_000]), Message::text("bye")] {
         session.send(message.clone()).unwrap();
         assert_eq!(session.read().unwrap(), message);
     }
-    let head = heads.lock().unwrap()[0].clone();
-    assert!(head.contains("x-auth-user") && !head.contains("authorization"), "{head}");
+    let asked = upstream.last();
+    assert_eq!((asked.header("X-Auth-User"), asked.header("Authorization")), (Some("user"), None));
     eventually("an open stream is counted", || {
         match gateway.metric("portcullis_open_streams", &[("kind", "websocket")]) {
             open if (open - 1.0).abs() < 0.1 => Ok(()),
@@ -82,16 +62,16 @@ fn a_websocket_passes_both_ways_once_its_handshake_was_authorized() {
 
 #[test]
 fn a_handshake_without_the_right_is_refused_as_any_request() {
-    let (upstream, heads) = echo();
+    let upstream = websocket::echo();
     let gateway = gateway(&upstream);
-    let guest = crate::support::client::basic("guest", "guestpassword");
-    for (authorization, status) in [(None, 401), (Some(guest.as_str()), 403)] {
+    let guest = basic("guest", "guestpassword");
+    for (fields, status) in [(&[][..], 401), (&[("Authorization", guest.as_str())], 403)] {
         let socket = TcpStream::connect(gateway.address()).unwrap();
-        let refused = tungstenite::client(handshake(&gateway, authorization), socket);
+        let refused = tungstenite::client(websocket::handshake(gateway.address(), "/ws", fields), socket);
         let error = refused.map(|_| "an open session").unwrap_err().to_string();
         assert!(error.contains(&status.to_string()), "{error}");
     }
-    assert!(heads.lock().unwrap().is_empty());
+    assert!(upstream.received().is_empty());
 }
 
 #[test]
@@ -126,7 +106,7 @@ fn an_upgrade_to_anything_else_is_not_passed_on() {
 
 #[test]
 fn a_websocket_of_pythons_passes() {
-    let (upstream, _) = echo();
+    let upstream = websocket::echo();
     let gateway = gateway(&upstream);
     let said = run_python(
         "
@@ -138,57 +118,74 @@ with connect(sys.argv[1], additional_headers={'Authorization': sys.argv[2]}) as 
     session.send(b'x' * 100000)
     print(len(session.recv()))
 ",
-        &[&format!("ws://{}/ws", gateway.address()), &crate::support::client::basic("user", "userpassword")],
+        &[&format!("ws://{}/ws", gateway.address()), &basic("user", "userpassword")],
     );
     assert_eq!(said, "from python\n100000");
 }
 
+/// A masked text frame that says `hi`, and what an echo answers to it.
+const HI: &[u8] = &[0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
+const HI_BACK: &[u8] = &[0x81, 2, b'h', b'i'];
+
+/// As many bytes as these of what a stream says.
+async fn hears(body: &mut h2::RecvStream, bytes: usize) -> Vec<u8> {
+    let mut heard = Vec::new();
+    while heard.len() < bytes {
+        let part = body.data().await.unwrap().unwrap();
+        body.flow_control().release_capacity(part.len()).unwrap();
+        heard.extend_from_slice(&part);
+    }
+    heard
+}
+
 #[test]
-fn a_websocket_over_http2_passes() {
-    let (upstream, heads) = echo();
-    let gateway = gateway(&upstream);
-    let authorization = crate::support::client::basic("user", "userpassword");
+fn a_websocket_over_http2_passes_and_may_be_silent_for_long() {
+    let upstream = websocket::echo();
+    let gateway = impatient(&upstream, "");
+    let authorization = basic("user", "userpassword");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let echoed = runtime.block_on(async {
-        let socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
-        let (client, connection) = h2::client::handshake(socket).await.unwrap();
-        tokio::spawn(connection);
-        let mut client = client.ready().await.unwrap();
-        // the server says by a setting that it takes extended CONNECT
-        let start = std::time::Instant::now();
-        while !client.is_extended_connect_protocol_enabled() {
-            assert!(start.elapsed() < crate::support::DEADLINE, "no extended CONNECT");
-            tokio::task::yield_now().await;
-            client = client.ready().await.unwrap();
-        }
-        let request = |authorization: &str| {
-            http::Request::builder()
-                .method("CONNECT")
-                .uri("http://localhost/ws")
-                .header("sec-websocket-version", "13")
-                .header("authorization", authorization)
-                .extension(h2::ext::Protocol::from_static("websocket"))
-                .body(())
-                .unwrap()
-        };
-        let (refused, _) = client.send_request(request("Basic eDp5"), true).unwrap();
+    runtime.block_on(async {
+        let mut client = websocket::over_http2(gateway.address()).await;
+        let (refused, _) = client.send_request(websocket::connect("/ws", Some("Basic eDp5")), true).unwrap();
         assert_eq!(refused.await.unwrap().status(), 401);
-        let (response, mut out) = client.send_request(request(&authorization), false).unwrap();
+        let (response, mut out) = client.send_request(websocket::connect("/ws", Some(&authorization)), false).unwrap();
         let response = response.await.unwrap();
         assert_eq!(response.status(), 200);
-        // one masked text frame: "hi"
-        out.send_data(bytes::Bytes::from_static(&[0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2]), false).unwrap();
         let mut body = response.into_body();
-        let mut echoed = Vec::new();
-        while echoed.len() < 4 {
-            let part = body.data().await.unwrap().unwrap();
-            body.flow_control().release_capacity(part.len()).unwrap();
-            echoed.extend_from_slice(&part);
+        // the second time, longer than an idle connection is kept, and than one is that was asked to end
+        for pause in [Duration::ZERO, IDLE * 12] {
+            tokio::time::sleep(pause).await;
+            out.send_data(bytes::Bytes::from_static(HI), false).unwrap();
+            assert_eq!(hears(&mut body, HI_BACK.len()).await, HI_BACK, "{pause:?}");
         }
-        echoed
     });
-    assert_eq!(echoed, [0x81, 2, b'h', b'i']);
-    assert_eq!(heads.lock().unwrap().len(), 1);
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn a_caller_who_grants_no_window_does_not_hold_a_websocket_for_ever() {
+    for ends in ["", ", end_streams_on: []"] {
+        let upstream = Upstream::start(|request| {
+            let agreed = websocket::agreed(request.header("Sec-WebSocket-Key").unwrap());
+            Reply::script(move |socket| {
+                drop(socket.write_all(agreed.as_bytes()));
+                // frames without end, until nobody takes them
+                while socket.write_all(&[0x82, 2, 7, 7].repeat(1000)).is_ok() {}
+            })
+        });
+        let gateway = impatient(&upstream, ends);
+        let authorization = basic("user", "userpassword");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let held = runtime.block_on(async {
+            let mut client = websocket::over_http2(gateway.address()).await;
+            let (response, out) = client.send_request(websocket::connect("/ws", Some(&authorization)), false).unwrap();
+            // what is heard is never taken, so that no window is granted again
+            (client, response.await.unwrap().into_body(), out)
+        });
+        let open = || gateway.metric("portcullis_open_streams", &[("kind", "websocket")]);
+        eventually("it ends", || if open() < 0.1 { Ok(()) } else { Err(open()) });
+        drop(held);
+    }
 }
 
 #[test]
@@ -200,12 +197,7 @@ fn a_websocket_ends_with_either_side() {
         socket.write_all(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhi").unwrap();
     });
     let gateway = gateway(&upstream);
-    let request = get("/ws")
-        .basic("user", "userpassword")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let request = websocket::request("/ws").basic("user", "userpassword");
     let mut connection = gateway.connect();
     connection.write(&request.to_bytes()).unwrap();
     assert_eq!(connection.head().unwrap().status, 101);

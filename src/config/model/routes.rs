@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use http::header::{CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue, Method};
 
 use super::super::decode::{self, Placed, Section};
@@ -12,7 +13,7 @@ use crate::limit::Quota;
 use crate::principal::{SchemeSet, Scope};
 use crate::route::pattern::Segment;
 use crate::route::{Allow, Cors, FieldEdits, Pattern, RateBy, RouteRate, StreamEnds};
-use crate::wire::fields::may_bear_secret;
+use crate::wire::fields::{self, may_bear_secret};
 
 /// One of `routes`.
 #[derive(Debug)]
@@ -303,19 +304,9 @@ fn editable(name: &str, place: Place, report: &mut Report) -> Option<HeaderName>
 
 /// Fields that belong to one connection or frame a message (RFC 9110 7.6.1, RFC 9112 6).
 pub fn is_framing(name: &HeaderName) -> bool {
-    const NAMES: [&str; 10] = [
-        "connection",
-        "content-length",
-        "expect",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "http2-settings",
-    ];
-    NAMES.contains(&name.as_str())
+    // a proxy's credentials are of one hop, and yet an operator's to give
+    let given = *name == PROXY_AUTHENTICATE || *name == PROXY_AUTHORIZATION;
+    *name == CONTENT_LENGTH || *name == EXPECT || (fields::is_hop_by_hop(name) && !given)
 }
 
 /// The name of a field, of letters, digits and `-` only.

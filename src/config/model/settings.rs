@@ -179,29 +179,21 @@ pub fn passwords(node: Option<&Node>, report: &mut Report) -> (usize, usize) {
     (min, max)
 }
 
-const IDENTITY: [(&str, &str); 3] = [("user", "x-auth-user"), ("roles", "x-auth-roles"), ("scheme", "x-auth-scheme")];
-
 /// The section `identity_headers`: a word for a known set, or a name each.
 pub fn identity(node: Option<&Node>, report: &mut Report) -> IdentityNames {
-    let set = |user, roles, scheme: Option<&'static str>| IdentityNames {
-        user: Some(HeaderName::from_static(user)),
-        roles: Some(HeaderName::from_static(roles)),
-        scheme: scheme.map(HeaderName::from_static),
-    };
-    let [(user_key, user), (roles_key, roles), (scheme_key, scheme)] = IDENTITY;
-    let mut names = set(user, roles, Some(scheme));
+    let mut names = IdentityNames::default();
     let Some(node) = node else { return names };
     if matches!(node.value, super::Value::Scalar(_)) {
-        let sets = [
-            ("remote", ("remote-user", "remote-groups")),
-            ("forwarded", ("x-forwarded-user", "x-forwarded-groups")),
-            ("consumer", ("x-consumer-username", "x-consumer-groups")),
+        let sets: [(_, fn() -> IdentityNames); 3] = [
+            ("remote", IdentityNames::remote),
+            ("forwarded", IdentityNames::forwarded),
+            ("consumer", IdentityNames::consumer),
         ];
-        return decode::one_of(&sets)(node, report).map_or(names, |(user, roles)| set(user, roles, None));
+        return decode::one_of(&sets)(node, report).map_or(names, |set| set());
     }
-    let section = Section::open(node, "`identity_headers`", &[user_key, roles_key, scheme_key], &["assertion"], report);
+    let section = Section::open(node, "`identity_headers`", &["user", "roles", "scheme"], &["assertion"], report);
     let Some(section) = section else { return names };
-    for (key, name) in [(user_key, &mut names.user), (roles_key, &mut names.roles), (scheme_key, &mut names.scheme)] {
+    for (key, name) in [("user", &mut names.user), ("roles", &mut names.roles), ("scheme", &mut names.scheme)] {
         *name = section.read(key, report, identity_name).or_else(|| name.take());
     }
     if names.user == names.roles || names.user == names.scheme || names.roles == names.scheme {

@@ -235,7 +235,7 @@ impl Rig {
     }
 
     pub(super) fn limit(&self, settings: &limit::Settings) {
-        self.service.limits.apply(settings, &[]);
+        self.service.limits.apply(settings);
     }
 
     pub(super) fn from(&self, address: &str) -> &Self {

@@ -33,6 +33,11 @@ impl Clocked {
         Connection::plain(self.address).send(request)
     }
 
+    /// Sets the wall clock, and only that.
+    pub fn step(&self, seconds: i64) {
+        self.clock.step(seconds);
+    }
+
     pub fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }

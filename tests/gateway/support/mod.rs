@@ -40,6 +40,25 @@ auth:
     keys: [{ id: k1, algorithm: HS256, secret: an-hmac-secret-of-more-than-32-bytes }]
 ";
 
+/// Rules for commands that look at them; nobody listens at their upstream.
+pub const RULES: &str = "
+bootstrap:
+  users: [{ name: user, password: '${USER_PASSWORD:-userpassword}', roles: [user] }]
+upstreams: { api: { servers: ['http://127.0.0.1:9'] } }
+routes:
+  - path: /orders/**
+    methods: [GET]
+    allow: [user, admin]
+    to: api
+  - path: /orders/{id}/refund
+    methods: [POST]
+    allow: [admin]
+    strip_prefix: /orders
+    to: api
+  - { path: /health, allow: anyone, to: api }
+  - { path: /me, allow: authenticated, to: api }
+";
+
 /// Three routes, one a role, and an open one, all to `api`.
 pub fn routes(upstream: &Upstream) -> String {
     format!(

@@ -2,12 +2,14 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::client::{Request, get};
 use super::upstream::{Received, Reply, Upstream};
 use super::wait::DEADLINE;
 
@@ -16,10 +18,9 @@ pub type Session = tungstenite::WebSocket<TcpStream>;
 
 /// The answer to a request for a WebSocket: one that sends back what it gets. `None` for any other request.
 pub fn answer(request: &Received) -> Option<Reply> {
-    let accept = derive_accept_key(request.header("Sec-WebSocket-Key")?.as_bytes());
+    let agreed = agreed(request.header("Sec-WebSocket-Key")?);
     Some(Reply::script(move |socket| {
-        let head = "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept:";
-        drop(socket.write_all(format!("{head} {accept}\r\n\r\n").as_bytes()));
+        drop(socket.write_all(agreed.as_bytes()));
         let Ok(socket) = socket.try_clone() else { return };
         let mut session = tungstenite::WebSocket::from_raw_socket(socket, Role::Server, None);
         while let Ok(message) = session.read() {
@@ -58,6 +59,51 @@ pub fn open(address: SocketAddr, path: &str, more: &[(&'static str, &str)]) -> S
     assert_eq!(response.status(), 101);
     says_and_hears(&mut session);
     session
+}
+
+/// A request for one as a library would not send it: nothing else of the protocol has to follow.
+pub fn request(path: &str) -> Request {
+    get(path)
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+}
+
+/// The head that agrees to a request.
+pub fn agreed(key: &str) -> String {
+    let accept = derive_accept_key(key.as_bytes());
+    format!(
+        "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+}
+
+/// A caller of HTTP/2 who may ask for one (RFC 8441): the server has said that it takes them.
+pub async fn over_http2(address: SocketAddr) -> h2::client::SendRequest<bytes::Bytes> {
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (client, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    let start = Instant::now();
+    let mut client = client.ready().await.unwrap();
+    while !client.is_extended_connect_protocol_enabled() {
+        assert!(start.elapsed() < DEADLINE, "no extended CONNECT");
+        tokio::task::yield_now().await;
+        client = client.ready().await.unwrap();
+    }
+    client
+}
+
+/// The wish of such a caller.
+pub fn connect(path: &str, authorization: Option<&str>) -> http::Request<()> {
+    let mut request = http::Request::builder()
+        .method("CONNECT")
+        .uri(format!("http://localhost{path}"))
+        .header("sec-websocket-version", "13")
+        .extension(h2::ext::Protocol::from_static("websocket"));
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
+    request.body(()).unwrap()
 }
 
 pub fn says_and_hears(session: &mut Session) {
