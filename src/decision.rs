@@ -97,7 +97,7 @@ pub fn decide<'s>(
     let (place, outcome) = match place(snapshot, head, &target) {
         Err(rejection) => (None, Err(rejection)),
         Ok(Place::Endpoint(endpoint)) => {
-            let outcome = endpoint.action.takes(head.method).map(|()| None);
+            let outcome = endpoint.takes(head.method).map(|()| None);
             (Some(Place::Endpoint(endpoint)), outcome)
         }
         Ok(preflight @ Place::Preflight(..)) => (Some(preflight), Ok(None)),

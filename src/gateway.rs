@@ -206,7 +206,7 @@ impl Worker {
             Place::Endpoint(endpoint) => {
                 exchange.matched(&endpoint.path);
                 voice.texts = &endpoint.texts;
-                voice.schemes = endpoint.action.schemes();
+                voice.schemes = endpoint.challenged();
                 return self.answer(snapshot, peer, exchange, endpoint, head, body).await;
             }
             Place::Preflight(route, grant) => {
@@ -386,6 +386,7 @@ fn refuse(
         realm: &snapshot.auth.realm,
         schemes: voice.schemes,
         texts: voice.texts,
+        method: exchange.method().as_str(),
         request_id: exchange.request_id_text(),
         format,
     });

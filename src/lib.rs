@@ -7,6 +7,7 @@
 pub mod secret;
 pub mod clock;
 pub mod principal;
+pub mod template;
 pub mod rejection;
 pub mod wire;
 // beside the flow, lowest in imports

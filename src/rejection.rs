@@ -3,8 +3,9 @@
 //! A stage that refuses returns a [`Rejection`]; what the caller is told of it (status, code, message, challenge) is
 //! decided here and nowhere else. The true reason goes to the log by [`Rejection::reason`]. Neither holds a credential.
 
+pub mod texts;
+
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,8 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode as S};
 use serde_json::{Map, Value};
 
+pub use self::texts::Texts;
+use self::texts::{Cause, OWN_MEMBERS, Told};
 use crate::principal::{Scheme, SchemeSet};
 use crate::wire::accept;
 use crate::wire::challenge::{Challenge, challenge};
@@ -19,6 +22,8 @@ use crate::wire::challenge::{Challenge, challenge};
 /// Why a token was refused; for the log, and for `errors.messages` as `invalid_token.<name>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFault {
+    /// The field does not hold one credential: nothing behind the scheme, more than one word, other bytes, too long.
+    MalformedHeader,
     /// Not of the form of a token: segments, base64, JSON, header members, duplicate or mistyped claims, too long.
     Malformed,
     /// The signature is not by a key of ours.
@@ -35,12 +40,16 @@ pub enum TokenFault {
     WrongAudience,
     /// A refresh token where an access token is wanted, or any other type.
     WrongType,
-    /// A required claim (`exp`, the subject, a role) is missing.
+    /// A required claim (`exp`, `jti`) is missing.
     MissingClaim,
+    /// It does not say whose it is.
+    MissingSubject,
     /// Revoked by itself, with its family, or by a change of its subject.
     Revoked,
-    /// The subject is unknown, deleted or disabled.
+    /// The subject is unknown or deleted.
     UnknownSubject,
+    /// The subject may do nothing.
+    Disabled,
     /// No such opaque token.
     Unknown,
     /// It was issued to another client (RFC 6749 6).
@@ -48,9 +57,30 @@ pub enum TokenFault {
 }
 
 impl TokenFault {
+    /// Every fault.
+    pub const ALL: [Self; 16] = [
+        Self::MalformedHeader,
+        Self::Malformed,
+        Self::BadSignature,
+        Self::Unsupported,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongIssuer,
+        Self::WrongAudience,
+        Self::WrongType,
+        Self::MissingClaim,
+        Self::MissingSubject,
+        Self::Revoked,
+        Self::UnknownSubject,
+        Self::Disabled,
+        Self::Unknown,
+        Self::WrongClient,
+    ];
+
     /// The word in the log and behind `invalid_token.`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::MalformedHeader => "malformed_header",
             Self::Malformed => "malformed",
             Self::BadSignature => "bad_signature",
             Self::Unsupported => "unsupported",
@@ -60,8 +90,10 @@ impl TokenFault {
             Self::WrongAudience => "wrong_audience",
             Self::WrongType => "wrong_type",
             Self::MissingClaim => "missing_claim",
+            Self::MissingSubject => "missing_subject",
             Self::Revoked => "revoked",
             Self::UnknownSubject => "unknown_subject",
+            Self::Disabled => "disabled",
             Self::Unknown => "unknown",
             Self::WrongClient => "wrong_client",
         }
@@ -92,6 +124,45 @@ impl CredentialsFault {
         }
     }
 }
+
+/// What is wrong with one member of a request; for `errors.messages` as `invalid_request.<name>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberFault {
+    /// It is not there.
+    Missing,
+    /// It is null.
+    Null,
+    /// It is a text without a character, where that is not taken.
+    Empty,
+    /// It is no text.
+    WrongType,
+}
+
+impl MemberFault {
+    /// Every fault.
+    pub const ALL: [Self; 4] = [Self::Missing, Self::Null, Self::Empty, Self::WrongType];
+
+    /// The word behind `invalid_request.`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Null => "null",
+            Self::Empty => "empty",
+            Self::WrongType => "wrong_type",
+        }
+    }
+
+    fn message(self, member: &str) -> String {
+        match self {
+            Self::Missing => format!("`{member}` is missing"),
+            Self::Null | Self::WrongType => format!("`{member}` must be a text"),
+            Self::Empty => format!("`{member}` is empty"),
+        }
+    }
+}
+
+/// The word behind `invalid_request.` of a body that does not parse.
+pub const MALFORMED_BODY: &str = "malformed";
 
 /// The errors of RFC 6749 5.2 that have no other row here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,8 +237,12 @@ pub enum Rejection {
     InvalidClient(CredentialsFault),
     /// A refresh token that is no good, at `refresh`.
     RefreshFailed(TokenFault),
-    /// A request member that is missing or of the wrong type, or a new name or password that is outside the rules.
+    /// A new name or password that is outside the rules, or members that do not go together.
     InvalidRequest(Cow<'static, str>),
+    /// Request members that are missing or of the wrong type, each with its name.
+    InvalidMembers(Vec<(Box<str>, MemberFault)>),
+    /// A body that does not parse.
+    MalformedBody(&'static str),
     /// `register` with a name that is taken.
     UsernameTaken,
     /// A body that is neither JSON nor a form.
@@ -192,23 +267,6 @@ struct Row {
     code: &'static str,
     message: Cow<'static, str>,
     challenges: Challenges,
-}
-
-/// The texts of refusals: the section `errors`, for all or for one endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Texts {
-    /// The name of the member that bears the message.
-    pub member: Box<str>,
-    /// Messages by code, or by `code.reason`.
-    pub messages: HashMap<Box<str>, Box<str>>,
-    /// Whether `error_description` is sent beside (RFC 6749 5.2).
-    pub oauth: bool,
-}
-
-impl Default for Texts {
-    fn default() -> Self {
-        Self { member: "message".into(), messages: HashMap::new(), oauth: false }
-    }
 }
 
 /// The form in which a caller reads a refusal.
@@ -245,6 +303,8 @@ pub struct Audience<'a> {
     pub schemes: SchemeSet,
     /// The texts to use.
     pub texts: &'a Texts,
+    /// The method of the request.
+    pub method: &'a str,
     /// The id of the request.
     pub request_id: &'a str,
     /// The form to use.
@@ -284,10 +344,12 @@ impl Rejection {
             Self::PasswordQueueFull => row(S::SERVICE_UNAVAILABLE, "busy", "Too many logins at once", Challenges::None),
             Self::RequestTimeout => row(S::REQUEST_TIMEOUT, "request_timeout", "Request took too long to arrive", Challenges::None),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", Challenges::None),
-            Self::LoginFailed(_) => row(S::UNAUTHORIZED, "invalid_credentials", "Invalid username or password", Challenges::Only(Scheme::Basic)),
-            Self::InvalidClient(_) => row(S::UNAUTHORIZED, "invalid_client", "Invalid client credentials", Challenges::Only(Scheme::Basic)),
+            Self::LoginFailed(_) => row(S::UNAUTHORIZED, "invalid_credentials", "Invalid username or password", Challenges::EachScheme),
+            Self::InvalidClient(_) => row(S::UNAUTHORIZED, "invalid_client", "Invalid client credentials", Challenges::EachScheme),
             Self::RefreshFailed(_) => row(S::UNAUTHORIZED, "invalid_token", "Invalid or expired token", Challenges::Bearer("invalid_token")),
             Self::InvalidRequest(what) => Row { status: S::BAD_REQUEST, code: "invalid_request", message: what.clone(), challenges: Challenges::None },
+            Self::InvalidMembers(members) => Row { status: S::BAD_REQUEST, code: "invalid_request", message: told(members).into(), challenges: Challenges::None },
+            Self::MalformedBody(what) => row(S::BAD_REQUEST, "invalid_request", what, Challenges::None),
             Self::UsernameTaken => row(S::BAD_REQUEST, "username_taken", "Username already exists", Challenges::None),
             Self::UnsupportedMediaType => row(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Body must be application/json or application/x-www-form-urlencoded", Challenges::None),
             Self::OAuth(OAuthError::InvalidGrant, what) => row(S::BAD_REQUEST, "invalid_grant", what, Challenges::None),
@@ -305,6 +367,11 @@ impl Rejection {
     /// The contract's code, by which refusals are counted.
     pub fn code(&self) -> &'static str {
         self.row().code
+    }
+
+    /// What is said where nothing else is configured.
+    pub fn message(&self) -> String {
+        self.row().message.into_owned()
     }
 
     /// Why, as finely as we know; for the log.
@@ -330,6 +397,8 @@ impl Rejection {
             | Self::RequestTimeout
             | Self::Internal
             | Self::InvalidRequest(_)
+            | Self::InvalidMembers(_)
+            | Self::MalformedBody(_)
             | Self::UsernameTaken
             | Self::UnsupportedMediaType
             | Self::OAuth(..) => self.code(),
@@ -339,10 +408,10 @@ impl Rejection {
     /// The response that `audience` gets.
     pub fn respond(&self, audience: &Audience<'_>) -> Response<Bytes> {
         let row = self.row();
-        let message = self.message(&row, audience.texts);
+        let told = audience.texts.tell(row.code, self.scheme(), &self.causes(), (&row.message, audience.method));
         let (status, body) = match audience.format {
-            Format::Json => (row.status, json(&row, &message, audience)),
-            Format::Problem => (row.status, problem(&row, &message, audience)),
+            Format::Json => (row.status, json(&row, &told, audience)),
+            Format::Problem => (row.status, problem(&row, &told, audience)),
             Format::Grpc => (S::OK, Bytes::new()),
         };
         let mut response = Response::new(body);
@@ -352,26 +421,40 @@ impl Rejection {
         // a refusal is said to one caller; over gRPC it is a 200, and a 404 may be kept without being asked to
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if audience.format == Format::Grpc {
-            grpc_fields(headers, row.status, &message);
+            grpc_fields(headers, row.status, &told.message);
         }
-        for value in challenges(&row, &message, audience) {
+        for value in challenges(&row, &told.message, audience) {
             headers.append(WWW_AUTHENTICATE, value);
         }
         self.further_fields(headers);
         response
     }
 
-    fn message<'a>(&'a self, row: &'a Row, texts: &'a Texts) -> Cow<'a, str> {
-        let fine = if let Self::InvalidToken(_, fault) | Self::RefreshFailed(fault) = self {
-            Some(fault.name())
+    /// Why, in the words that stand behind the code in `errors.messages`.
+    fn causes(&self) -> Vec<Cause<'_>> {
+        let one = |reason| vec![Cause { reason, field: "" }];
+        if let Self::InvalidToken(_, fault) | Self::RefreshFailed(fault) = self {
+            one(Some(fault.name()))
         } else if let Self::RateLimited(exhausted) = self {
-            Some(exhausted.limit)
+            one(Some(exhausted.limit))
+        } else if let Self::InvalidMembers(members) = self {
+            members.iter().map(|(field, fault)| Cause { reason: Some(fault.name()), field }).collect()
+        } else if let Self::MalformedBody(_) = self {
+            one(Some(MALFORMED_BODY))
+        } else {
+            one(None)
+        }
+    }
+
+    /// The scheme of the credential that is refused.
+    fn scheme(&self) -> Option<Scheme> {
+        if let Self::InvalidToken(scheme, _) = self {
+            Some(*scheme)
+        } else if let Self::RefreshFailed(_) = self {
+            Some(Scheme::Bearer)
         } else {
             None
-        };
-        fine.and_then(|fine| texts.messages.get(format!("{}.{fine}", row.code).as_str()))
-            .or_else(|| texts.messages.get(row.code))
-            .map_or_else(|| Cow::Borrowed(&*row.message), |text| Cow::Borrowed(&**text))
+        }
     }
 
     fn further_fields(&self, headers: &mut HeaderMap) {
@@ -385,25 +468,31 @@ impl Rejection {
     }
 }
 
-fn json(row: &Row, message: &str, audience: &Audience<'_>) -> Bytes {
+/// What is wrong with each member, in one text.
+fn told(members: &[(Box<str>, MemberFault)]) -> String {
+    members.iter().map(|(member, fault)| fault.message(member)).collect::<Vec<_>>().join("; ")
+}
+
+fn json(row: &Row, told: &Told, audience: &Audience<'_>) -> Bytes {
     let mut members = Map::new();
     members.insert("error".into(), row.code.into());
     if audience.texts.oauth {
-        members.insert("error_description".into(), message.into());
+        members.insert("error_description".into(), told.message.as_str().into());
     }
-    members.insert(audience.texts.member.to_string(), message.into());
+    members.extend(told.members.clone());
     members.insert("request_id".into(), audience.request_id.into());
     Value::Object(members).to_string().into()
 }
 
-fn problem(row: &Row, message: &str, audience: &Audience<'_>) -> Bytes {
+fn problem(row: &Row, told: &Told, audience: &Audience<'_>) -> Bytes {
     let mut members = Map::new();
     members.insert("type".into(), "about:blank".into());
     members.insert("title".into(), row.status.canonical_reason().unwrap_or_default().into());
     members.insert("status".into(), row.status.as_u16().into());
-    members.insert("detail".into(), message.into());
+    members.insert("detail".into(), told.message.as_str().into());
     members.insert("error".into(), row.code.into());
-    members.insert(audience.texts.member.to_string(), message.into());
+    let further = told.members.iter().filter(|(name, _)| *name != "detail" && !OWN_MEMBERS.contains(&name.as_str()));
+    members.extend(further.map(|(name, value)| (name.clone(), value.clone())));
     members.insert("request_id".into(), audience.request_id.into());
     Value::Object(members).to_string().into()
 }
@@ -470,10 +559,14 @@ fn whole_seconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::Scheme::{Bearer, Token};
+    use super::texts::Message;
     use super::*;
 
     fn audience(texts: &Texts, format: Format) -> Audience<'_> {
-        Audience { realm: "api", schemes: SchemeSet::all(), texts, request_id: "r1", format }
+        Audience { realm: "api", schemes: SchemeSet::all(), texts, method: "GET", request_id: "r1", format }
     }
 
     #[test]
@@ -493,7 +586,7 @@ mod tests {
         let texts = Texts {
             member: "msg".into(),
             messages: [("invalid_token", "Bad"), ("invalid_token.expired", "Token has expired")]
-                .map(|(code, text)| (code.into(), text.into()))
+                .map(|(code, text)| (code.into(), Message::Text(text.into())))
                 .into(),
             oauth: false,
         };
@@ -501,6 +594,77 @@ mod tests {
             let response = Rejection::InvalidToken(Scheme::Bearer, fault).respond(&audience(&texts, Format::Json));
             let body: Value = serde_json::from_slice(response.body()).unwrap();
             assert_eq!(body["msg"], expected);
+        }
+    }
+
+    fn told(messages: &Value, rejection: &Rejection, format: Format) -> Value {
+        let message = |(code, message): (&String, &Value)| {
+            let message = match message.as_object() {
+                Some(members) => Message::members(code, members.clone()).unwrap(),
+                None => Message::Text(message.as_str().unwrap().into()),
+            };
+            (code.as_str().into(), message)
+        };
+        let messages = messages.as_object().unwrap().iter().map(message).collect();
+        let texts = Texts { member: "detail".into(), messages, oauth: false };
+        let response = rejection.respond(&audience(&texts, format));
+        let mut body: Value = serde_json::from_slice(response.body()).unwrap();
+        for own in ["error", "request_id", "type", "title", "status"] {
+            body.as_object_mut().unwrap().remove(own);
+        }
+        body
+    }
+
+    #[test]
+    fn a_message_can_be_members_and_the_most_exact_one_counts() {
+        let messages = json!({
+            "invalid_token": { "detail": "any", "code": "a" },
+            "invalid_token.token": "of tokens",
+            "invalid_token.expired": { "detail": "over", "messages": [{ "is": "{method}" }] },
+            "invalid_token.bearer.expired": { "{method}": "bearer" },
+        });
+        for (scheme, fault, expected) in [
+            (Bearer, TokenFault::Revoked, json!({ "detail": "any", "code": "a" })),
+            (Token, TokenFault::Revoked, json!({ "detail": "of tokens" })),
+            (Token, TokenFault::Expired, json!({ "detail": "over", "messages": [{ "is": "GET" }] })),
+            (Bearer, TokenFault::Expired, json!({ "GET": "bearer" })),
+        ] {
+            let rejection = Rejection::InvalidToken(scheme, fault);
+            assert_eq!(told(&messages, &rejection, Format::Json), expected, "{fault:?} {scheme:?}");
+        }
+        let problem = told(&messages, &Rejection::InvalidToken(Bearer, TokenFault::Revoked), Format::Problem);
+        assert_eq!(problem, json!({ "detail": "any", "code": "a" }));
+    }
+
+    #[test]
+    fn each_wrong_member_is_named() {
+        let members = vec![("name".into(), MemberFault::Missing), ("pass".into(), MemberFault::WrongType)];
+        let rejection = Rejection::InvalidMembers(members);
+        for (messages, expected) in [
+            (json!({}), json!({ "detail": "`name` is missing; `pass` must be a text" })),
+            (json!({ "invalid_request": "bad" }), json!({ "detail": "bad" })),
+            (json!({ "invalid_request.missing": { "{field}": ["required"] } }), json!({ "name": ["required"] })),
+            (
+                json!({
+                    "invalid_request.missing": { "detail": "no", "errors": { "{field}": "'{field}' is required" } },
+                    "invalid_request.wrong_type": { "detail": "never", "errors": { "{field}": "not a text" } },
+                }),
+                json!({ "detail": "no", "errors": { "name": "'name' is required", "pass": "not a text" } }),
+            ),
+        ] {
+            assert_eq!(told(&messages, &rejection, Format::Json), expected);
+        }
+    }
+
+    #[test]
+    fn members_of_a_message_are_templates() {
+        for (code, members, expected) in [
+            ("invalid_request.missing", json!({ "{field}": "{method} {{x}}" }), None),
+            ("invalid_token", json!({ "a": "{field}" }), Some("`{field}` can stand in `invalid_request` only")),
+            ("invalid_token", json!({ "{access}": "a" }), Some("unknown placeholder `{access}`")),
+        ] {
+            let compiled = Message::members(code, members.as_object().unwrap().clone());
+            assert_eq!(compiled.err().map(|error| error.to_string()).as_deref(), expected);
         }
     }
 

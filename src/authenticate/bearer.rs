@@ -177,6 +177,9 @@ async fn of_name(parts: &LookUp, settings: &JwtSettings, claims: &Claims) -> Res
     let roles: Arc<[Role]> = match (&settings.roles, account) {
         // a token of ours: its claim is what the account's roles were when it was issued, and they may have changed since
         (RoleSource::Claim(_), Some(account)) if claims.session_version.is_some() => Arc::clone(&account.roles),
+        (RoleSource::Claim(path), Some(account)) if settings.require_account => {
+            claims.roles(path).into_iter().filter(|role| account.roles.contains(role)).collect()
+        }
         (RoleSource::Claim(path), _) => claims.roles(path).into(),
         (RoleSource::Store, Some(account)) => Arc::clone(&account.roles),
         (RoleSource::Store, None) => Arc::default(),
@@ -209,11 +212,12 @@ fn alive<'a>(
     }
     let Some(account) = &known.account else {
         // with `sv` it is a token of ours, whose subject had an account
-        let needs_account = settings.roles == RoleSource::Store || claims.session_version.is_some();
+        let needs_account =
+            settings.require_account || settings.roles == RoleSource::Store || claims.session_version.is_some();
         return if needs_account { Err(TokenFault::UnknownSubject) } else { Ok(None) };
     };
     if account.disabled {
-        return Err(TokenFault::UnknownSubject);
+        return Err(TokenFault::Disabled);
     }
     let current = match claims.session_version {
         Some(version) => version == account.session_version,
@@ -442,7 +446,7 @@ mod tests {
             ("iat null", json!({ "iat": null }), "malformed"),
             ("iat huge", json!({ "iat": 1e300 }), "not_yet_valid"),
             ("sub a number", json!({ "sub": 7 }), "malformed"),
-            ("sub empty", json!({ "sub": "" }), "missing_claim"),
+            ("sub empty", json!({ "sub": "" }), "missing_subject"),
             ("sub null", json!({ "sub": null }), "malformed"),
             ("sub an object", json!({ "sub": { "name": "ann" } }), "malformed"),
             ("jti a number", json!({ "jti": 7 }), "malformed"),
@@ -460,7 +464,7 @@ mod tests {
         }
         for (name, payload, expected) in [
             ("no exp at all", r#"{"iss":"portcullis","sub":"ann"}"#, "missing_claim"),
-            ("no sub at all", r#"{"iss":"portcullis","exp":1900000000}"#, "missing_claim"),
+            ("no sub at all", r#"{"iss":"portcullis","exp":1900000000}"#, "missing_subject"),
             ("two exps", r#"{"iss":"portcullis","sub":"ann","exp":1,"exp":1900000000}"#, "malformed"),
             (
                 "two subs, one escaped",
@@ -538,6 +542,7 @@ mod tests {
             claim: ClaimPath(vec!["token_type".into()]),
             access: "access".into(),
             refresh: "refresh".into(),
+            unmarked: None,
         };
         let plain = r#"{"alg":"HS256","typ":"JWT"}"#;
         let refresh = r#"{"alg":"HS256","typ":"rt+jwt"}"#;
@@ -598,10 +603,10 @@ mod tests {
                 "JSON text with two of a member",
                 &["sub", "username"],
                 json!({ "sub": r#"{"username":"bob","username":"root"}"# }),
-                "missing_claim",
+                "missing_subject",
             ),
-            ("a text that is no JSON", &["sub", "username"], json!({}), "missing_claim"),
-            ("a path into a list", &["a", "0"], json!({ "a": ["bob"] }), "missing_claim"),
+            ("a text that is no JSON", &["sub", "username"], json!({}), "missing_subject"),
+            ("a path into a list", &["a", "0"], json!({ "a": ["bob"] }), "missing_subject"),
             ("a client by our word", &["sub"], json!({ "sub_type": "client" }), "client ann"),
             ("a client by its id", &["sub"], json!({ "client_id": "ann" }), "client ann"),
             ("a user of a client", &["sub"], json!({ "client_id": "app" }), "user ann"),
@@ -620,8 +625,12 @@ mod tests {
     fn tokens_of_a_replaced_system_are_read_where_the_settings_say_so() {
         let settings = |subject: &[&str], token_type: &str| {
             let path = |steps: &[&str]| ClaimPath(steps.iter().map(|&step| step.into()).collect());
-            let claim =
-                |name| TypeSource::Claim { claim: path(&[name]), access: "access".into(), refresh: "refresh".into() };
+            let claim = |name| TypeSource::Claim {
+                claim: path(&[name]),
+                access: "access".into(),
+                refresh: "refresh".into(),
+                unmarked: None,
+            };
             JwtSettings {
                 subject: path(subject),
                 require_iss: false,

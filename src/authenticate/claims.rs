@@ -61,11 +61,15 @@ impl Claims {
             Some(_) | None => None,
         };
         let session = if is_foreign { None } else { text(&all, "sid")? };
+        let id = text(&all, "jti")?.map(Arc::from);
+        if settings.require_jti && id.is_none() {
+            return Err(TokenFault::MissingClaim);
+        }
         Ok(Self {
             subject: subject(&all, settings)?,
             issued_at: times.issued_at,
             expires_at: times.expires_at,
-            id: text(&all, "jti")?.map(Into::into),
+            id,
             session: session.map(Into::into),
             session_version,
             scopes: scopes(&all)?,
@@ -127,12 +131,16 @@ fn check_type(
             }
             JwtKind::Refresh => ours,
         },
-        TypeSource::Claim { claim, access, refresh } => {
+        TypeSource::Claim { claim, access, refresh, unmarked } => {
             let wanted = match kind {
                 JwtKind::Access => access,
                 JwtKind::Refresh => refresh,
             };
-            (plain || ours) && at(claims, claim).as_deref().and_then(Value::as_str) == Some(wanted)
+            let is_wanted = match at(claims, claim).as_deref() {
+                None => *unmarked == Some(kind),
+                Some(named) => named.as_str() == Some(wanted),
+            };
+            (plain || ours) && is_wanted
         }
     };
     if fits { Ok(()) } else { Err(TokenFault::WrongType) }
@@ -221,8 +229,8 @@ fn subject(claims: &Map<String, Value>, settings: &JwtSettings) -> Result<Subjec
     let path = &settings.subject;
     let is_sub = matches!(path.0.as_slice(), [only] if **only == *"sub");
     let name: Arc<str> = match at(claims, path).as_deref() {
-        None => return Err(TokenFault::MissingClaim),
-        Some(Value::String(name)) if name.is_empty() => return Err(TokenFault::MissingClaim),
+        None => return Err(TokenFault::MissingSubject),
+        Some(Value::String(name)) if name.is_empty() => return Err(TokenFault::MissingSubject),
         Some(Value::String(name)) => name.as_str().into(),
         Some(Value::Number(id)) if !is_sub && (id.is_i64() || id.is_u64()) => id.to_string().into(),
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {

@@ -113,6 +113,7 @@ pub struct CacheSettings {
 
 /// The section `auth.jwt`, without its keys' material.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct JwtSettings {
     /// `iss`, issued and required.
     pub issuer: Box<str>,
@@ -133,6 +134,11 @@ pub struct JwtSettings {
     pub require_exp: bool,
     /// Whether a token without `iss` is refused. A token of another `iss` always is.
     pub require_iss: bool,
+    /// Whether a token without `jti` is refused.
+    pub require_jti: bool,
+    /// Whether a token is refused whose subject has no account, and gives no role that the account has not: what is changed
+    /// there holds for tokens of a replaced system too.
+    pub require_account: bool,
     /// Whom a token is about that does not say it: whether by `sub_type`, as ours do, or by a `client_id` that is its
     /// subject.
     pub subject_kind: SubjectKind,
@@ -181,6 +187,8 @@ pub enum TypeSource {
         access: Box<str>,
         /// Its value in refresh tokens.
         refresh: Box<str>,
+        /// What a token without the claim is, if it is any.
+        unmarked: Option<JwtKind>,
     },
 }
 
@@ -656,7 +664,7 @@ impl From<CredentialError> for Fault {
     fn from(error: CredentialError) -> Self {
         match error {
             CredentialError::Malformed(scheme @ (Scheme::Token | Scheme::Bearer)) => {
-                Self::Token(scheme, TokenFault::Malformed)
+                Self::Token(scheme, TokenFault::MalformedHeader)
             }
             CredentialError::Malformed(Scheme::Basic)
             | CredentialError::Repeated

@@ -46,7 +46,7 @@ pub(super) async fn look_up(parts: &LookUp, token: &str) -> Result<Verdict, Fail
         return refused(TokenFault::Expired, depends);
     }
     if found.owner.disabled {
-        return refused(TokenFault::UnknownSubject, depends);
+        return refused(TokenFault::Disabled, depends);
     }
     let principal = Principal {
         subject: found.owner.subject,

@@ -197,6 +197,11 @@ fn policy(operator: &Operator, kind: SubjectKind) -> Policy {
     }
 }
 
+/// What is said of a name for which the table has no room.
+pub(super) fn too_long(chars_max: i64) -> String {
+    format!("the users table has room for {chars_max} characters of a name")
+}
+
 fn add(
     operator: &Operator,
     console: &mut Console,
@@ -217,6 +222,7 @@ fn add(
     match operator.wait(operator.store().add_account(subject, hashed(&new)?, roles, scopes))? {
         Added::Yes => tell(console, &new),
         Added::Taken => Err(taken),
+        Added::TooLong(most) => Err(CliError::Usage(too_long(most))),
     }
 }
 

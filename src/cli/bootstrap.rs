@@ -1,5 +1,6 @@
 //! The first users and clients: those of the section `bootstrap`, created where absent and never changed after.
 
+use super::accounts::too_long;
 use super::operator::CliError;
 use super::secrets;
 use crate::authenticate::password::{HashError, PasswordPool, QueueFull};
@@ -84,5 +85,9 @@ async fn add(
     let clear = given.or(made.as_ref()).map(|secret| secret.expose().clone()).unwrap_or_default();
     let hash = passwords.hash(Secret::new(clear)).await??;
     let added = store.add_account(subject.clone(), hash, roles, scopes).await?;
-    Ok(made.filter(|_| added == Added::Yes))
+    match added {
+        Added::Yes => Ok(made),
+        Added::Taken => Ok(None),
+        Added::TooLong(most) => Err(StoreError::Cannot(too_long(most).into()).into()),
+    }
 }

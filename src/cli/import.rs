@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
+use super::accounts::too_long;
 use super::operator::{CliError, Console, Operator};
 use crate::principal::{Subject, name_fault};
 use crate::secret::Secret;
@@ -41,20 +42,21 @@ impl ImportCommand {
             Self::Htpasswd { file } => parse_htpasswd(&read(&file)?)?,
             Self::Openapi { spec } => return super::openapi::import(&spec, console),
         };
-        let (mut added, mut taken) = (0_usize, Vec::new());
+        let (mut added, mut taken, mut refused) = (0_usize, Vec::new(), Vec::new());
         for (name, hash) in users {
             let subject = Subject::user(name.as_str());
             let roles = vec![operator.tokens.default_role.clone()];
             match operator.wait(operator.store().add_account(subject, hash, roles, Vec::new()))? {
                 Added::Yes => added += 1,
                 Added::Taken => taken.push(name),
+                Added::TooLong(most) => refused.push(format!("{name}: {}", too_long(most))),
             }
         }
         console.line(&format!("{added} added"))?;
-        if taken.is_empty() {
-            return Ok(());
+        if !taken.is_empty() {
+            refused.push(format!("already there, left as they are: {}", taken.join(", ")));
         }
-        Err(CliError::No(format!("already there, left as they are: {}", taken.join(", "))))
+        if refused.is_empty() { Ok(()) } else { Err(CliError::No(refused.join("; "))) }
     }
 }
 

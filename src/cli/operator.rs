@@ -116,6 +116,7 @@ impl Operator {
             opaque_ttl: Duration::from_hours(24),
             default_role: "user".into(),
             refresh_format: endpoint::RefreshFormat::Opaque,
+            refresh_grace: Duration::from_secs(10),
             claims: endpoint::template::Claims::default(),
             sub_as_json_text: false,
             password_bytes_min: 8,

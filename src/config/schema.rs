@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::endpoints::ACTIONS;
+use super::model::endpoints::{ACTIONS, ENDS, INCOMPLETE, SOURCES};
 use super::model::expect::STATUSES;
 use super::model::issuers::public_algorithms;
 use super::model::settings::CODES;
@@ -251,6 +251,7 @@ fn auth() -> Value {
             ("claim", text("The path of the claim.")),
             ("access", text("Its value in access tokens. Default: access.")),
             ("refresh", text("Its value in refresh tokens. Default: refresh.")),
+            ("missing", words("What a token without the claim is. Default: refused.", &["access"])),
         ],
     );
     let key = mapping(
@@ -287,6 +288,13 @@ fn auth() -> Value {
                 "require_iss",
                 boolean(
                     "Refuse tokens without `iss`; false for those that a replaced system signed with one of `keys`. Default: true.",
+                ),
+            ),
+            ("require_jti", boolean("Refuse tokens without `jti`. Default: false.")),
+            (
+                "require_account",
+                boolean(
+                    "Refuse tokens whose subject has no account, and take only those roles of a claim that it still has. Default: false.",
                 ),
             ),
             ("keys", some(key, "Default: one EdDSA key, generated and kept in the store.")),
@@ -366,6 +374,12 @@ fn tokens() -> Value {
             ("opaque_ttl", duration("Of tokens of the `Token` scheme. Default: 24h.")),
             ("default_role", text("Of a registered user. Default: user.")),
             ("refresh_format", words("How refresh tokens are written. Default: opaque.", &["opaque", "jwt"])),
+            (
+                "refresh_grace",
+                duration(
+                    "How long after its use a refresh token gets the same answer again, at most 10s. Default: 10s.",
+                ),
+            ),
             ("claims", free("Further claims of issued JWTs: constants and templates such as \"{user_id}\".")),
             ("sub_as", words("Write a `sub` that is a mapping as JSON text.", &["json_text"])),
         ],
@@ -391,7 +405,11 @@ fn identity_headers() -> Value {
 }
 
 fn errors(description: &str) -> Value {
-    let codes = CODES.iter().map(|code| ((*code).to_owned(), text("The message."))).collect::<Map<_, _>>();
+    let message = json!({
+        "description": "The message, or members in the place of it, with {field} and {method} in their texts and names.",
+        "type": ["string", "object"],
+    });
+    let codes = CODES.iter().map(|code| ((*code).to_owned(), message.clone())).collect::<Map<_, _>>();
     let fine = format!("^({})\\.", CODES.join("|"));
     mapping(
         "errors",
@@ -402,10 +420,10 @@ fn errors(description: &str) -> Value {
             (
                 "messages",
                 json!({
-                    "description": "Messages by error code, or by `code.reason` such as `invalid_token.expired`.",
+                    "description": "Messages by error code, or more exactly: `invalid_token.expired`, `invalid_token.bearer`, `invalid_token.bearer.expired`, `invalid_request.missing`.",
                     "type": "object",
                     "properties": codes,
-                    "patternProperties": { fine: text("The message.") },
+                    "patternProperties": { fine: message },
                     "additionalProperties": false,
                 }),
             ),
@@ -494,6 +512,27 @@ fn endpoint() -> Value {
             ("reply", free("The response's members, each a template such as \"{access}\".")),
             ("status", count("The status of success.", 200, 299)),
             ("errors", errors("As the section `errors`, for this endpoint alone.")),
+            (
+                "from",
+                words(
+                    "Where `login`, `client_login`, `refresh` and `revoke` look for credentials. Default: in the body, else in Authorization.",
+                    &SOURCES.map(|(name, _)| name),
+                ),
+            ),
+            (
+                "incomplete",
+                words(
+                    "How missing and empty credentials are refused: 400 that names the member, or 401. Default: a missing one 400, an empty one 401.",
+                    &INCOMPLETE.map(|(name, _)| name),
+                ),
+            ),
+            (
+                "ends",
+                words(
+                    "What ends with a refresh token at `revoke`: its family with all access tokens, or it alone. Default: family.",
+                    &ENDS.map(|(name, _)| name),
+                ),
+            ),
             ("password_grant", boolean("Whether `oauth_token` offers the password grant. Default: false.")),
         ],
     )

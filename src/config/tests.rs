@@ -8,6 +8,7 @@ use crate::endpoint::Action;
 use crate::forward::{Balance, Protocol, UpstreamKind};
 use crate::listen::Mode;
 use crate::principal::{Role, Scheme, SchemeSet};
+use crate::rejection::texts::Message;
 use crate::route::{Allow, RateBy};
 use crate::secret::Secret;
 
@@ -647,9 +648,11 @@ auth:
     leeway: 30s
     roles: realm_access.roles
     subject: sub.username
-    type: { claim: type, access: access, refresh: refresh }
+    type: { claim: type, access: access, refresh: refresh, missing: access }
     require_exp: true
     require_iss: true
+    require_jti: true
+    require_account: true
     subject_kind: user
     keys:
       - { id: k1, algorithm: HS256, secret: ${JWT_SECRET_KEY} }
@@ -669,6 +672,7 @@ tokens:
   opaque_ttl: 24h
   default_role: user
   refresh_format: jwt
+  refresh_grace: 10s
   claims: { user_id: "{user_id}", sub: { username: "{user}", role: "{role}" } }
   sub_as: json_text
 passwords: { min_bytes: 8, max_bytes: 1024 }
@@ -697,6 +701,8 @@ limits:
 timeouts: { handshake: 10s, request_header: 10s, idle: 75s, connect: 2s, response_header: 60s, drain: 30s }
 endpoints:
   - { path: /oauth/token, action: oauth_token }
+  - { path: /login/, action: login, from: members, incomplete: member }
+  - { path: /revoke, action: revoke, fields: { token: refresh }, ends: refresh }
 upstreams:
   orders:
     servers: [http://127.0.0.1:9001, http://127.0.0.1:9002]
@@ -910,6 +916,45 @@ fn limits_and_words_can_be_turned_off() {
 }
 
 #[test]
+fn a_message_is_a_text_or_members_of_a_refusal_that_there_is() {
+    for (section, told) in [
+        ("messages: { invalid_token.expird: a }", "1:23: unknown reason `expird`"),
+        ("messages: { invalid_token.basic: a }", "1:23: unknown reason `basic`"),
+        ("messages: { no_route.expired: a }", "1:23: unknown reason `expired`"),
+        ("messages: { invalid_token: { request_id: a } }", "1:40: `request_id` is another member of every error"),
+        ("messages: { invalid_token: { a: '{field}' } }", "1:38: `{field}` can stand in `invalid_request` only"),
+        ("messages: { invalid_token: { a: [{ b: '{x}' }] } }", "1:38: unknown placeholder `{x}`"),
+        ("messages: { invalid_token: [a] }", "1:38: expected text, found a list"),
+    ] {
+        let printed = problems_of(&format!("errors: {{ {section} }}"));
+        assert!(printed.contains(&format!("gateway.yaml:{told}")), "{told}\n{printed}");
+    }
+    for good in [
+        "rate_limited.per_account: a",
+        "invalid_token.bearer.expired: a",
+        "invalid_request.missing: { '{field}': [a] }",
+    ] {
+        with(&format!("errors: {{ messages: {{ {good} }} }}"));
+    }
+}
+
+#[test]
+fn keys_of_endpoints_belong_to_their_actions() {
+    for (keys, told) in [
+        ("action: jwks, from: members", "`from` belongs to `action: login`, `client_login`, `refresh`, `revoke`"),
+        ("action: revoke, incomplete: member", "`incomplete` belongs to `action: login`, `client_login`, `refresh`"),
+        ("action: login, ends: family", "`ends` belongs to `action: revoke`"),
+        ("action: login, password_grant: true", "`password_grant` belongs to `action: oauth_token`"),
+        ("action: revoke, fields: { tokn: t }", "unknown request member `tokn`"),
+    ] {
+        let printed = problems_of(&format!("endpoints: [{{ path: /a/, {keys} }}]"));
+        assert!(printed.contains(told), "{told}\n{printed}");
+    }
+    assert!(problems_of("endpoints: [{ path: /a//, action: login }]").contains("is not the path of an endpoint"));
+    assert!(problems_of("tokens: { refresh_grace: 11s }").contains("1:26: `refresh_grace` is at most 10s"));
+}
+
+#[test]
 fn endpoints_that_are_given_replace_the_standard_ones() {
     let snapshot = with(
         "errors: { member: msg, messages: { invalid_token: no } }\nendpoints:\n  - path: /login\n    action: login\n    \
@@ -921,8 +966,8 @@ fn endpoints_that_are_given_replace_the_standard_ones() {
     assert_eq!((login.action, &*login.fields["username"]), (Action::Login, "email"));
     assert_eq!((&*login.texts.member, login.texts.oauth), ("msg", false));
     assert_eq!(
-        (&*login.texts.messages["invalid_token"], &*login.texts.messages["invalid_credentials"]),
-        ("no", "nope")
+        (&login.texts.messages["invalid_token"], &login.texts.messages["invalid_credentials"]),
+        (&Message::Text("no".into()), &Message::Text("nope".into()))
     );
     assert!(snapshot.endpoints["/token"].texts.oauth && snapshot.endpoints["/token"].password_grant);
 }

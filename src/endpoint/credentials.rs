@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
 
 use super::members::form_text;
-use super::{Call, Incoming};
+use super::{Call, Endpoint, Incoming, Incomplete, Source};
 use crate::authenticate::{Failure, Fault};
 use crate::limit::Attempt;
 use crate::principal::{Principal, Scheme, Scope, Subject, SubjectKind};
-use crate::rejection::{CredentialsFault, Rejection};
+use crate::rejection::{CredentialsFault, MemberFault, Rejection};
 use crate::secret::Secret;
 use crate::store::{Account, StoreError};
 use crate::wire::authorization::{self, Credential, CredentialError};
@@ -58,13 +59,29 @@ impl Incoming<'_> {
     /// client may send its stale credential, of whatever scheme, with every request.
     ///
     /// # Errors
-    /// A malformed `Basic`, and one member without the other.
-    pub(super) fn pair(&self, name: &str, secret: &str) -> Result<Option<Pair>, Unproven> {
-        match self.members_pair(name, secret) {
-            Ok(Some(pair)) => Ok(Some(pair)),
-            Ok(None) => basic(&self.headers),
-            Err(incomplete) => Err(incomplete),
+    /// A malformed `Basic`, one member without the other, and neither in a body.
+    pub(super) fn pair(&self, endpoint: &Endpoint, names: (&str, &str)) -> Result<Pair, Unproven> {
+        let by_members = match endpoint.from {
+            Source::Either | Source::Members => self.members_pair(names, endpoint.incomplete)?,
+            Source::Authorization => None,
+        };
+        let by_basic = || match endpoint.from {
+            Source::Either | Source::Authorization => basic(&self.headers),
+            Source::Members => Ok(None),
+        };
+        if let Some(pair) = by_members.map_or_else(by_basic, |pair| Ok(Some(pair)))? {
+            return Ok(pair);
         }
+        let by_authorization = endpoint.from == Source::Authorization || self.method == Method::GET;
+        Err(match endpoint.incomplete {
+            _ if by_authorization && !self.headers.contains_key(AUTHORIZATION) => Rejection::MissingCredentials.into(),
+            _ if by_authorization => Rejection::UnsupportedScheme.into(),
+            Incomplete::Credentials => Unproven::Refused(CredentialsFault::Malformed),
+            Incomplete::Standard | Incomplete::Member => {
+                let missing = [names.0, names.1].map(|name| (name, MemberFault::Missing));
+                self.members.wrong(&missing).into()
+            }
+        })
     }
 
     /// The credentials of an OAuth client, by one of the two ways.
@@ -73,7 +90,9 @@ impl Incoming<'_> {
     /// A malformed `Basic`, one member without the other, and both ways at once (RFC 6749 2.3); the id alone may be
     /// repeated beside `Basic`.
     pub(super) fn client_pair(&self) -> Result<Option<Pair>, Unproven> {
-        let Some(basic) = basic(&self.headers)? else { return self.members_pair("client_id", "client_secret") };
+        let Some(basic) = basic(&self.headers)? else {
+            return self.members_pair(("client_id", "client_secret"), Incomplete::Standard);
+        };
         let another = self.members.text("client_id")?.is_some_and(|id| id != basic.name);
         if another || self.members.text("client_secret")?.is_some() {
             return Err(Rejection::InvalidRequest("the client authenticates in two ways".into()).into());
@@ -81,16 +100,28 @@ impl Incoming<'_> {
         Ok(Some(basic))
     }
 
-    fn members_pair(&self, name: &str, secret: &str) -> Result<Option<Pair>, Unproven> {
-        let (named, proof) = (self.members.text(name)?, self.members.text(secret)?);
-        match (named, proof) {
-            (None, None) => Ok(None),
-            (Some(_), None) => Err(self.members.missing(secret).into()),
-            (None, Some(_)) => Err(self.members.missing(name).into()),
-            (Some(named), Some(proof)) => {
-                Ok(Some(Pair { name: named.to_owned(), secret: Secret::new(proof.to_owned()), by_basic: false }))
+    /// Two members; `None` where neither is there.
+    fn members_pair(&self, names: (&str, &str), incomplete: Incomplete) -> Result<Option<Pair>, Unproven> {
+        let look = |name| match self.members.look(name) {
+            Ok("") if incomplete == Incomplete::Member => Err(MemberFault::Empty),
+            found => found,
+        };
+        let (name, secret) = (look(names.0), look(names.1));
+        match (name, secret) {
+            (Err(MemberFault::Missing), Err(MemberFault::Missing)) => return Ok(None),
+            (Ok(name), Ok(secret)) => {
+                let secret = Secret::new(secret.to_owned());
+                return Ok(Some(Pair { name: name.to_owned(), secret, by_basic: false }));
             }
+            (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => {}
         }
+        let faults = [(names.0, name.err()), (names.1, secret.err())];
+        let faults: Vec<_> = faults.into_iter().filter_map(|(name, fault)| fault.map(|fault| (name, fault))).collect();
+        let mistyped = faults.iter().any(|(_, fault)| *fault == MemberFault::WrongType);
+        if incomplete == Incomplete::Credentials && !mistyped {
+            return Err(Unproven::Refused(CredentialsFault::Malformed));
+        }
+        Err(self.members.wrong(&faults).into())
     }
 
     /// Whether the request comes with one `Authorization: Basic`.

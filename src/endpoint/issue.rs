@@ -224,7 +224,7 @@ fn complete(
         }
         RoleSource::Claim(_) | RoleSource::Store => {}
     }
-    if let TypeSource::Claim { claim, access, refresh } = &jwt.token_type {
+    if let TypeSource::Claim { claim, access, refresh, unmarked: _ } = &jwt.token_type {
         let value = if kind == JwtKind::Access { access } else { refresh };
         put_at(claims, claim, (&**value).into());
     }

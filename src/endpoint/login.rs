@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 
 use super::credentials::principal;
 use super::issue::Grant;
-use super::{Call, Incoming};
+use super::{Call, Incoming, Source};
 use crate::principal::SubjectKind;
 use crate::rejection::Rejection;
 use crate::store::Account;
@@ -16,23 +16,19 @@ use crate::wire::body::Body;
 impl Call<'_> {
     /// A user's name and password to tokens.
     pub(super) async fn login(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
-        if incoming.method == Method::GET {
+        if incoming.method == Method::GET && self.endpoint.from == Source::Either {
             prompted(&incoming.headers)?;
         }
-        let pair = incoming.pair("username", "password").map_err(|why| why.or(Rejection::LoginFailed))?;
-        let pair = match (pair, &incoming.method) {
-            (Some(pair), _) => pair,
-            (None, &Method::GET) => return Err(Rejection::UnsupportedScheme),
-            (None, _) => return Err(incoming.members.missing("username")),
-        };
+        let pair = incoming.pair(self.endpoint, ("username", "password"));
+        let pair = pair.map_err(|why| why.or(Rejection::LoginFailed))?;
         let account = self.prove(SubjectKind::User, pair).await.map_err(|why| why.or(Rejection::LoginFailed))?;
         self.logged_in(&account).await
     }
 
     /// A client's id and secret to tokens.
     pub(super) async fn client_login(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
-        let pair = incoming.pair("client_id", "client_secret").map_err(|why| why.or(Rejection::InvalidClient))?;
-        let pair = pair.ok_or_else(|| incoming.members.missing("client_id"))?;
+        let pair = incoming.pair(self.endpoint, ("client_id", "client_secret"));
+        let pair = pair.map_err(|why| why.or(Rejection::InvalidClient))?;
         let account = self.prove_client(pair).await.map_err(|why| why.or(Rejection::InvalidClient))?;
         self.logged_in(&account).await
     }

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
-use crate::rejection::Rejection;
+use crate::rejection::{MemberFault, Rejection};
 use crate::secret::Secret;
 use crate::wire::body::{Body, BodyError};
 
@@ -39,7 +39,8 @@ pub struct Members<'a> {
 #[derive(Debug)]
 enum Member {
     Text(Secret<String>),
-    /// Null, a number, a list, …; what it holds is of no use to anybody.
+    Null,
+    /// A number, a list, …; what it holds is of no use to anybody.
     Other,
 }
 
@@ -53,7 +54,7 @@ impl<'a> Members<'a> {
     ///
     /// # Errors
     /// [`Rejection::BodyTooLarge`], [`Rejection::RequestTimeout`], [`Rejection::UnsupportedMediaType`] for a body that is
-    /// neither JSON nor a form, and [`Rejection::InvalidRequest`] for one that does not parse.
+    /// neither JSON nor a form, and [`Rejection::MalformedBody`] for one that does not parse.
     pub async fn read(fields: &'a Fields, headers: &HeaderMap, body: Body) -> Result<Self, Rejection> {
         let bytes = collect(body).await?;
         if bytes.is_empty() {
@@ -64,7 +65,7 @@ impl<'a> Members<'a> {
             Some(MediaType::Form) => form(&bytes),
             None => return Err(Rejection::UnsupportedMediaType),
         };
-        let found = parsed.map_err(|what| Rejection::InvalidRequest(what.into()))?;
+        let found = parsed.map_err(Rejection::MalformedBody)?;
         Ok(Self { fields, found, came: true })
     }
 
@@ -73,38 +74,65 @@ impl<'a> Members<'a> {
         self.came
     }
 
+    /// What there is of a member, by its standard name: its text, or why there is none.
+    ///
+    /// # Errors
+    /// [`MemberFault::Missing`], [`MemberFault::Null`] or [`MemberFault::WrongType`].
+    pub fn look(&self, name: &str) -> Result<&str, MemberFault> {
+        match self.found.get(self.spelt(name)) {
+            None => Err(MemberFault::Missing),
+            Some(Member::Text(text)) => Ok(text.expose()),
+            Some(Member::Null) => Err(MemberFault::Null),
+            Some(Member::Other) => Err(MemberFault::WrongType),
+        }
+    }
+
     /// A text, by its standard name; `None` where there is no such member.
     ///
     /// # Errors
-    /// [`Rejection::InvalidRequest`] where it is not a text.
+    /// [`Rejection::InvalidMembers`] where it is not a text.
     pub fn text(&self, name: &str) -> Result<Option<&str>, Rejection> {
-        let spelt = self.spelt(name);
-        match self.found.get(spelt) {
-            None => Ok(None),
-            Some(Member::Text(text)) => Ok(Some(text.expose())),
-            Some(Member::Other) => Err(Rejection::InvalidRequest(format!("`{spelt}` must be a text").into())),
+        match self.look(name) {
+            Ok(text) => Ok(Some(text)),
+            Err(MemberFault::Missing) => Ok(None),
+            Err(fault) => Err(self.wrong(&[(name, fault)])),
         }
+    }
+
+    /// Texts that must be there; all that are not are named.
+    ///
+    /// # Errors
+    /// [`Rejection::InvalidMembers`] where one is missing or not a text.
+    pub fn all<const N: usize>(&self, names: [&str; N]) -> Result<[&str; N], Rejection> {
+        let found = names.map(|name| (name, self.look(name)));
+        let faults: Vec<_> = found.iter().filter_map(|(name, found)| found.err().map(|fault| (*name, fault))).collect();
+        if faults.is_empty() { Ok(found.map(|(_, found)| found.unwrap_or_default())) } else { Err(self.wrong(&faults)) }
     }
 
     /// A text that must be there.
     ///
     /// # Errors
-    /// [`Rejection::InvalidRequest`] where it is missing or not a text.
+    /// [`Rejection::InvalidMembers`] where it is missing or not a text.
     pub fn required(&self, name: &str) -> Result<&str, Rejection> {
-        self.text(name)?.ok_or_else(|| self.missing(name))
+        self.look(name).map_err(|fault| self.wrong(&[(name, fault)]))
     }
 
     /// A text that counts as missing where it is empty (RFC 6749 3.2).
     ///
     /// # Errors
-    /// [`Rejection::InvalidRequest`] where it is not a text.
+    /// [`Rejection::InvalidMembers`] where it is not a text.
     pub fn filled(&self, name: &str) -> Result<Option<&str>, Rejection> {
         Ok(self.text(name)?.filter(|text| !text.is_empty()))
     }
 
     /// The refusal of a request without this member.
     pub fn missing(&self, name: &str) -> Rejection {
-        Rejection::InvalidRequest(format!("`{}` is missing", self.spelt(name)).into())
+        self.wrong(&[(name, MemberFault::Missing)])
+    }
+
+    /// The refusal of a request for these members, by their standard names.
+    pub fn wrong(&self, faults: &[(&str, MemberFault)]) -> Rejection {
+        Rejection::InvalidMembers(faults.iter().map(|&(name, fault)| (self.spelt(name).into(), fault)).collect())
     }
 
     /// The name by which the caller knows a member.
@@ -232,7 +260,7 @@ impl<'de> Deserialize<'de> for Member {
             }
 
             fn visit_unit<E>(self) -> Result<Member, E> {
-                Ok(Member::Other)
+                Ok(Member::Null)
             }
 
             fn visit_bool<E>(self, _: bool) -> Result<Member, E> {
@@ -277,11 +305,7 @@ mod tests {
             headers.append(CONTENT_TYPE, value.parse().unwrap());
         }
         let told = |rejection: Rejection| {
-            if let Rejection::InvalidRequest(what) = rejection {
-                what.into_owned()
-            } else {
-                rejection.code().to_owned()
-            }
+            if rejection.code() == "invalid_request" { rejection.message() } else { rejection.code().to_owned() }
         };
         let members = Members::read(&fields, &headers, Body::full(body.to_owned())).await.map_err(told)?;
         members.required("username").map(str::to_owned).map_err(told)

@@ -95,6 +95,7 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
+    use super::super::{Ends, Incomplete, Source};
     use super::*;
     use crate::rejection::Texts;
 
@@ -108,6 +109,9 @@ mod tests {
             texts: Arc::new(Texts::default()),
             password_grant: false,
             file: None,
+            from: Source::Either,
+            incomplete: Incomplete::Standard,
+            ends: Ends::Family,
         }
     }
 

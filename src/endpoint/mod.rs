@@ -99,6 +99,138 @@ pub struct Endpoint {
     pub password_grant: bool,
     /// What `openapi` and `docs` answer with.
     pub file: Option<Arc<File>>,
+    /// Where credentials may come.
+    pub from: Source,
+    /// How members that are missing or empty are refused.
+    pub incomplete: Incomplete,
+    /// What ends with a refresh token that is revoked.
+    pub ends: Ends,
+}
+
+/// Where `login`, `client_login`, `refresh` and `revoke` look for credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In the body, else in `Authorization`.
+    Either,
+    /// In the body alone.
+    Members,
+    /// In `Authorization` alone; the body is not read.
+    Authorization,
+}
+
+/// How credentials are refused of which a part is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incomplete {
+    /// 400 where a member is missing, as wrong credentials where it is empty.
+    Standard,
+    /// 400 that names it, for an empty one too.
+    Member,
+    /// As wrong credentials, whatever is missing.
+    Credentials,
+}
+
+/// How much `revoke` ends with a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// All that was issued with it (RFC 7009 2.1).
+    Family,
+    /// It and its successors; access tokens live on until they expire.
+    Refresh,
+}
+
+impl Endpoint {
+    /// The methods by which it is asked for.
+    pub fn methods(&self) -> &'static [Method] {
+        match (self.action, self.from) {
+            // GET for a login by `Authorization: Basic`, as browsers ask for
+            (Action::Login, Source::Either | Source::Authorization) => &[Method::GET, Method::POST],
+            (Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs, _) => &[Method::GET, Method::HEAD],
+            (
+                Action::Login
+                | Action::ClientLogin
+                | Action::Refresh
+                | Action::OauthToken
+                | Action::Revoke
+                | Action::Introspect
+                | Action::Register
+                | Action::ChangePassword,
+                _,
+            ) => &[Method::POST],
+        }
+    }
+
+    /// Whether it is asked for by this method.
+    ///
+    /// # Errors
+    /// [`Rejection::MethodNotAllowed`] where it is not.
+    pub fn takes(&self, method: &Method) -> Result<(), Rejection> {
+        if self.methods().contains(method) { Ok(()) } else { Err(Rejection::MethodNotAllowed(self.allow())) }
+    }
+
+    fn allow(&self) -> HeaderValue {
+        HeaderValue::from_static(match (self.action, self.from) {
+            (Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs, _) => "GET, HEAD",
+            (Action::Login, Source::Authorization) => "GET, POST",
+            // a GET without credentials is refused as the wrong method, so it is not held out to anybody
+            (
+                Action::Login
+                | Action::ClientLogin
+                | Action::Refresh
+                | Action::OauthToken
+                | Action::Revoke
+                | Action::Introspect
+                | Action::Register
+                | Action::ChangePassword,
+                _,
+            ) => "POST",
+        })
+    }
+
+    /// The schemes by which credentials may come in `Authorization`.
+    pub fn schemes(&self) -> SchemeSet {
+        match (self.action, self.from) {
+            (Action::Login | Action::ClientLogin | Action::Refresh, Source::Members)
+            | (Action::Register | Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs, _) => &[][..],
+            // at `revoke` a client may say who it is in any case
+            (Action::Login | Action::ClientLogin | Action::OauthToken | Action::Introspect, _)
+            | (Action::Revoke, Source::Members) => &[Scheme::Basic],
+            (Action::Refresh, _) => &[Scheme::Bearer],
+            (Action::ChangePassword, _) => &[Scheme::Basic, Scheme::Bearer],
+            (Action::Revoke, _) => &[Scheme::Basic, Scheme::Token, Scheme::Bearer],
+        }
+        .iter()
+        .copied()
+        .collect()
+    }
+
+    /// What its refusals challenge for (RFC 9110 15.5.2 asks for something). Where credentials may not come in
+    /// `Authorization`, for what is issued: a browser would ask for a password that nobody reads.
+    pub fn challenged(&self) -> SchemeSet {
+        match (self.action, self.from) {
+            (Action::Login | Action::ClientLogin | Action::Refresh, Source::Members) => {
+                std::iter::once(Scheme::Bearer).collect()
+            }
+            _ => self.schemes(),
+        }
+    }
+
+    /// Whether its body is read.
+    fn reads_body(&self, method: &Method) -> bool {
+        let by_authorization = match self.action {
+            Action::Login | Action::ClientLogin | Action::Refresh | Action::Revoke => {
+                self.from == Source::Authorization
+            }
+            Action::OauthToken
+            | Action::Introspect
+            | Action::Register
+            | Action::ChangePassword
+            | Action::Jwks
+            | Action::Metadata
+            | Action::Openapi
+            | Action::Docs => false,
+        };
+        *method == Method::POST && !by_authorization
+    }
 }
 
 /// The endpoints of a snapshot, by exact path.
@@ -117,6 +249,8 @@ pub struct Settings {
     pub default_role: Role,
     /// How refresh tokens are written.
     pub refresh_format: RefreshFormat,
+    /// How long after its use a refresh token gets the same answer again; zero: never.
+    pub refresh_grace: Duration,
     /// Further claims of issued JWTs.
     pub claims: template::Claims,
     /// Whether a `sub` that is an object is written as JSON text.
@@ -208,8 +342,8 @@ impl Service {
             self.limits.address(asked.address).map_err(Rejection::RateLimited)?;
         }
         let (head, body) = request.into_parts();
-        endpoint.action.takes(&head.method)?;
-        let members = if head.method == Method::POST {
+        endpoint.takes(&head.method)?;
+        let members = if endpoint.reads_body(&head.method) {
             Members::read(&endpoint.fields, &head.headers, body).await?
         } else {
             Members::none(&endpoint.fields)
@@ -279,59 +413,6 @@ impl Action {
             | Self::Openapi
             | Self::Docs => Reply::of_nothing(),
         }
-    }
-
-    /// Whether it is asked for by this method.
-    ///
-    /// # Errors
-    /// [`Rejection::MethodNotAllowed`] where it is not.
-    pub fn takes(self, method: &Method) -> Result<(), Rejection> {
-        if self.methods().contains(method) { Ok(()) } else { Err(Rejection::MethodNotAllowed(self.allow())) }
-    }
-
-    /// The methods by which it is asked for.
-    pub const fn methods(self) -> &'static [Method] {
-        match self {
-            // GET for a login by `Authorization: Basic`, as browsers ask for
-            Self::Login => &[Method::GET, Method::POST],
-            Self::Jwks | Self::Metadata | Self::Openapi | Self::Docs => &[Method::GET, Method::HEAD],
-            Self::ClientLogin
-            | Self::Refresh
-            | Self::OauthToken
-            | Self::Revoke
-            | Self::Introspect
-            | Self::Register
-            | Self::ChangePassword => &[Method::POST],
-        }
-    }
-
-    /// The schemes by which credentials may come in `Authorization`, and so what its refusals challenge for.
-    pub fn schemes(self) -> SchemeSet {
-        match self {
-            Self::Login | Self::ClientLogin | Self::OauthToken | Self::Introspect => &[Scheme::Basic][..],
-            Self::Refresh => &[Scheme::Bearer],
-            Self::ChangePassword => &[Scheme::Basic, Scheme::Bearer],
-            Self::Revoke => &[Scheme::Basic, Scheme::Token, Scheme::Bearer],
-            Self::Register | Self::Jwks | Self::Metadata | Self::Openapi | Self::Docs => &[],
-        }
-        .iter()
-        .copied()
-        .collect()
-    }
-
-    const fn allow(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            // a GET without credentials is refused as the wrong method, so it is not held out to anybody
-            Self::Login
-            | Self::ClientLogin
-            | Self::Refresh
-            | Self::OauthToken
-            | Self::Revoke
-            | Self::Introspect
-            | Self::Register
-            | Self::ChangePassword => "POST",
-            Self::Jwks | Self::Metadata | Self::Openapi | Self::Docs => "GET, HEAD",
-        })
     }
 }
 

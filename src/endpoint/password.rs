@@ -18,7 +18,7 @@ impl Call<'_> {
     /// A user's new password. The old one is asked for even from a caller with a token: one who found the token must not
     /// be able to keep the account.
     pub(super) async fn change_password(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
-        let schemes = self.endpoint.action.schemes();
+        let schemes = self.endpoint.schemes();
         let asked = &self.asked;
         let authenticator = &self.service.authenticator;
         let now = self.service.clock.now();

@@ -5,6 +5,7 @@
 //! two parties hold the token, and its whole family ends. Where the reply gives none, the token stays as it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
 
@@ -12,21 +13,22 @@ use super::credentials::{principal, unavailable};
 use super::found::is_jwt;
 use super::issue::{Grant, Made, Tokens, scope_text, seconds};
 use super::template::What;
-use super::{Call, Incoming, replay};
+use super::{Call, Endpoint, Incoming, Incomplete, Source, replay};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
 use crate::authenticate::{Failure, Fault};
 use crate::clock::UnixSeconds;
 use crate::principal::{Principal, Scheme, Scope, Subject};
-use crate::rejection::{Rejection, TokenFault};
+use crate::rejection::{MemberFault, Rejection, TokenFault};
 use crate::secret::Secret;
 use crate::store::{Account, Change, RefreshStanding, RefreshToken, Rotation, StoreError, TokenDigest};
 use crate::wire::authorization::{self, Credential, CredentialError};
 use crate::wire::body::Body;
 use crate::wire::opaque::{self, OpaqueKind};
 
-/// How long after its use a refresh token gets the same answer again, in milliseconds; the last one included.
-const GRACE_MS: i64 = 10_000;
+/// How long after its use a refresh token gets the same answer again, the last millisecond included, at most and where
+/// nothing is configured. The store keeps the answer for as long.
+pub const REFRESH_GRACE_MAX: Duration = Duration::from_secs(10);
 
 /// Why a refresh token gave nothing.
 pub(super) enum Unredeemed {
@@ -79,7 +81,8 @@ impl Call<'_> {
     /// A refresh token to new tokens.
     pub(super) async fn refresh(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let reply = self.endpoint.reply();
-        let redemption = Redemption { text: presented(incoming)?, client: None, scopes: None, what: reply.issues() };
+        let redemption =
+            Redemption { text: presented(self.endpoint, incoming)?, client: None, scopes: None, what: reply.issues() };
         let redeemed = self.redeem(redemption).await.map_err(|why| match why {
             Unredeemed::Refused(fault) => Rejection::RefreshFailed(fault),
             // no scopes were asked for
@@ -212,7 +215,9 @@ impl Call<'_> {
         match standing {
             RefreshStanding::Unknown => Err(TokenFault::Unknown.into()),
             RefreshStanding::Revoked(_) => Err(TokenFault::Revoked.into()),
-            RefreshStanding::Used { token, used_at_ms, .. } if now_ms.saturating_sub(*used_at_ms) > GRACE_MS => {
+            RefreshStanding::Used { token, used_at_ms, .. }
+                if !self.within_grace(now_ms.saturating_sub(*used_at_ms)) =>
+            {
                 self.service.metrics.refresh_reuse.inc();
                 self.happened("refresh_reused", Some(&token.owner), &[]);
                 self.end_family(&token.family, token.expires_at).await?;
@@ -228,6 +233,12 @@ impl Call<'_> {
         }
     }
 
+    /// Whether a second use so many milliseconds after the first is most likely a retry.
+    fn within_grace(&self, elapsed_ms: i64) -> bool {
+        let grace = self.asked.tokens.refresh_grace;
+        !grace.is_zero() && i128::from(elapsed_ms) <= i128::try_from(grace.as_millis()).unwrap_or(0)
+    }
+
     /// The account of the token's owner, where it may still use it.
     async fn holder(&self, token: &RefreshToken, client: Option<&Account>) -> Result<Account, Unredeemed> {
         // a token that a client got is that client's alone (RFC 6749 6), and a client comes with no token of others
@@ -241,7 +252,10 @@ impl Call<'_> {
             return Err(TokenFault::WrongClient.into());
         }
         let account = self.service.store.account(token.owner.clone()).await?;
-        let account = account.filter(|account| !account.disabled).ok_or(TokenFault::UnknownSubject)?;
+        let account = account.ok_or(TokenFault::UnknownSubject)?;
+        if account.disabled {
+            return Err(TokenFault::Disabled.into());
+        }
         if account.session_version != token.session_version {
             return Err(TokenFault::Revoked.into());
         }
@@ -311,15 +325,21 @@ impl Call<'_> {
 
 /// The refresh token of a request: the member, or else `Authorization: Bearer`. The member goes first, since clients send
 /// their access token with every request.
-fn presented(incoming: &Incoming<'_>) -> Result<Secret<String>, Rejection> {
-    if let Some(text) = incoming.members.text("refresh_token")? {
-        return Ok(Secret::new(text.to_owned()));
+fn presented(endpoint: &Endpoint, incoming: &Incoming<'_>) -> Result<Secret<String>, Rejection> {
+    const NAME: &str = "refresh_token";
+    match incoming.members.text(NAME)? {
+        Some("") if endpoint.incomplete == Incomplete::Member => {
+            return Err(incoming.members.wrong(&[(NAME, MemberFault::Empty)]));
+        }
+        Some(text) => return Ok(Secret::new(text.to_owned())),
+        None if endpoint.from == Source::Members => return Err(incoming.members.missing(NAME)),
+        None => {}
     }
     match authorization::credential(&incoming.headers) {
         Ok(Some(Credential::Bearer(token))) => Ok(token),
         Err(repeated @ CredentialError::Repeated) => Err(repeated.into()),
-        Err(CredentialError::Malformed(Scheme::Bearer)) => Err(Rejection::RefreshFailed(TokenFault::Malformed)),
-        _ if incoming.members.came() => Err(incoming.members.missing("refresh_token")),
+        Err(CredentialError::Malformed(Scheme::Bearer)) => Err(Rejection::RefreshFailed(TokenFault::MalformedHeader)),
+        _ if incoming.members.came() => Err(incoming.members.missing(NAME)),
         Ok(None) => Err(Rejection::MissingCredentials),
         Ok(Some(Credential::Basic { .. } | Credential::Token(_)))
         | Err(CredentialError::UnsupportedScheme | CredentialError::Malformed(_)) => Err(Rejection::UnsupportedScheme),

@@ -20,7 +20,7 @@ impl Call<'_> {
     /// A new user.
     pub(super) async fn register(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let members = &incoming.members;
-        let (name, password) = (members.required("username")?, members.required("password")?);
+        let [name, password] = members.all(["username", "password"])?;
         check_name(members.spelt("username"), name)?;
         check_password(self.asked.tokens, members.spelt("password"), password)?;
         let subject = Subject::user(name);
@@ -32,8 +32,13 @@ impl Call<'_> {
         let roles = vec![self.asked.tokens.default_role.clone()];
         let added =
             self.service.store.add_account(subject.clone(), hash, roles, Vec::new()).await.map_err(unavailable)?;
-        if added == Added::Taken {
-            return Err(Rejection::UsernameTaken);
+        match added {
+            Added::Yes => {}
+            Added::Taken => return Err(Rejection::UsernameTaken),
+            Added::TooLong(chars_max) => {
+                let what = format!("`{}` must have at most {chars_max} characters", members.spelt("username"));
+                return Err(Rejection::InvalidRequest(what.into()));
+            }
         }
         self.note(&Change::Subject(subject.clone()));
         self.happened("registered", Some(&subject), &[]);

@@ -8,7 +8,7 @@ use super::credentials::unavailable;
 use super::found::Found;
 use super::issue::seconds;
 use super::template::Values;
-use super::{Call, Incoming};
+use super::{Call, Ends, Incoming, Source};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
 use crate::clock::UnixSeconds;
@@ -39,6 +39,7 @@ impl Call<'_> {
         let client = self.client(incoming).await?;
         let (text, extent) = match incoming.members.filled("token")? {
             Some(text) => (Secret::new(text.to_owned()), Extent::Token),
+            None if self.endpoint.from == Source::Members => return Err(incoming.members.missing("token")),
             None => match authorization::credential(&incoming.headers) {
                 Ok(Some(Credential::Token(token) | Credential::Bearer(token))) => (token, Extent::Session),
                 Err(repeated @ CredentialError::Repeated) => return Err(repeated.into()),
@@ -60,7 +61,14 @@ impl Call<'_> {
             }
             Found::Refresh { token, .. } => {
                 of_client(token.client_id.as_deref(), client.as_ref())?;
-                self.end_family(&token.family, token.expires_at).await?;
+                match self.endpoint.ends {
+                    Ends::Family => self.end_family(&token.family, token.expires_at).await?,
+                    // no access token is looked up by it, so no process has to hear of it
+                    Ends::Refresh => {
+                        let family = Arc::clone(&token.family);
+                        self.service.store.revoke_refresh_tokens(family).await.map_err(unavailable)?;
+                    }
+                }
                 self.revoked("refresh", &token.owner);
             }
             Found::Foreign(claims, id) => {

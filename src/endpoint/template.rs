@@ -1,18 +1,16 @@
-//! Templates: the members of a reply, and further claims of a JWT, with placeholders such as `{access}`.
+//! The templates of replies, and of further claims of a JWT, with placeholders such as `{access}`.
 //!
-//! Compiled once when a configuration is read, so that a misspelt placeholder is found then, and so that it is known which
-//! tokens a reply names: what it does not name is not issued. `{{` and `}}` stand for the braces themselves.
-
-use std::fmt;
+//! It is known from them which tokens a reply names: what it does not name is not issued.
 
 use serde_json::{Map, Value};
 
-use crate::principal::Principal;
+use crate::principal::{Principal, Role};
+use crate::template::{self, Fault, Members, Names, Node, TemplateError, Text};
 
 /// The members of a reply (contract 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    members: Vec<(Box<str>, Node)>,
+    members: Members<Placeholder>,
     issues: What,
     /// As it was read; nothing of a default.
     written: Map<String, Value>,
@@ -21,7 +19,7 @@ pub struct Reply {
 /// Further claims of issued JWTs: the templates of a reply, without the tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    members: Vec<(Box<str>, Node)>,
+    members: Members<Placeholder>,
 }
 
 /// The tokens that a reply names.
@@ -33,21 +31,6 @@ pub struct What {
     pub refresh: bool,
     /// An opaque token.
     pub token: bool,
-}
-
-/// A text that is no template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateError {
-    /// What stands between the braces; the whole text where they are unbalanced.
-    pub placeholder: String,
-    fault: Fault,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Unknown,
-    Unbalanced,
-    NoTokens,
 }
 
 /// What the placeholders stand for.
@@ -65,33 +48,24 @@ pub struct Values<'a> {
     pub principal: Option<&'a Principal>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Node {
-    /// Holds no placeholder anywhere.
-    Constant(Value),
-    /// One placeholder and nothing else: a number stays a number, a list a list.
-    Whole(Placeholder),
-    /// Written out.
-    Text(Vec<Piece>),
-    List(Vec<Node>),
-    Object(Vec<(Box<str>, Node)>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    Literal(Box<str>),
-    Placeholder(Placeholder),
-}
-
+/// What may stand between braces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Placeholder {
+pub enum Placeholder {
+    /// `{access}`
     Access,
+    /// `{refresh}`
     Refresh,
+    /// `{token}`
     Token,
+    /// `{expires_in}`
     ExpiresIn,
+    /// `{user}`
     User,
+    /// `{user_id}`
     UserId,
+    /// `{role}`
     Role,
+    /// `{roles}`
     Roles,
 }
 
@@ -106,9 +80,9 @@ impl Reply {
     /// A placeholder that nobody knows, or braces that do not match.
     pub fn compile(members: Map<String, Value>) -> Result<Self, TemplateError> {
         let written = members.clone();
-        let members = compile_members(members)?;
+        let members = template::compile(members, Names::Verbatim)?;
         let mut issues = What::default();
-        each_placeholder(&members, &mut |placeholder| match placeholder {
+        template::each_placeholder(&members, &mut |placeholder| match placeholder {
             Placeholder::Access => issues.access = true,
             Placeholder::Refresh => issues.refresh = true,
             Placeholder::Token => issues.token = true,
@@ -128,12 +102,12 @@ impl Reply {
 
     /// The reply of `login`, `client_login` and `refresh` where none is configured.
     pub fn of_tokens() -> Self {
-        let whole = |name: &str, placeholder| (name.into(), Node::Whole(placeholder));
+        let whole = |name: &str, placeholder| (Text::verbatim(name), Node::Whole(placeholder));
         Self {
             members: vec![
                 whole("access_token", Placeholder::Access),
                 whole("refresh_token", Placeholder::Refresh),
-                ("token_type".into(), Node::Constant("Bearer".into())),
+                (Text::verbatim("token_type"), Node::Constant("Bearer".into())),
                 whole("expires_in", Placeholder::ExpiresIn),
             ],
             issues: What { access: true, refresh: true, token: false },
@@ -143,11 +117,8 @@ impl Reply {
 
     /// A reply that says `message`.
     pub fn of_message(message: &str) -> Self {
-        Self {
-            members: vec![("message".into(), Node::Constant(message.into()))],
-            issues: What::default(),
-            written: Map::new(),
-        }
+        let members = vec![(Text::verbatim("message"), Node::Constant(message.into()))];
+        Self { members, issues: What::default(), written: Map::new() }
     }
 
     /// A reply without members.
@@ -162,7 +133,7 @@ impl Reply {
 
     /// The reply with its values.
     pub fn render(&self, values: &Values<'_>) -> Map<String, Value> {
-        render_members(&self.members, values)
+        template::render(&self.members, &|placeholder: &Placeholder| placeholder.value(values))
     }
 }
 
@@ -177,7 +148,8 @@ impl Claims {
             [(reply.issues.access, "access"), (reply.issues.refresh, "refresh"), (reply.issues.token, "token")]
         {
             if named {
-                return Err(TemplateError { placeholder: placeholder.to_owned(), fault: Fault::NoTokens });
+                let fault = Fault::OnlyIn("a reply");
+                return Err(TemplateError { placeholder: placeholder.to_owned(), fault });
             }
         }
         Ok(Self { members: reply.members })
@@ -185,13 +157,13 @@ impl Claims {
 
     /// Whether it sets the claim of this name.
     pub fn sets(&self, claim: &str) -> bool {
-        self.members.iter().any(|(name, _)| **name == *claim)
+        self.members.iter().any(|(name, _)| name.literal() == Some(claim))
     }
 
     /// The claims of a JWT for `principal` that lives for `expires_in` seconds.
     pub fn render(&self, principal: &Principal, expires_in: u64) -> Map<String, Value> {
         let values = Values { access: None, refresh: None, token: None, expires_in, principal: Some(principal) };
-        render_members(&self.members, &values)
+        template::render(&self.members, &|placeholder: &Placeholder| placeholder.value(&values))
     }
 }
 
@@ -202,124 +174,9 @@ impl What {
     }
 }
 
-impl fmt::Display for TemplateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.fault {
-            Fault::Unknown => write!(f, "unknown placeholder `{{{}}}`", self.placeholder),
-            Fault::Unbalanced => {
-                write!(f, "unbalanced brace in `{}`; a brace itself is written twice", self.placeholder)
-            }
-            Fault::NoTokens => write!(f, "`{{{}}}` can stand in a reply only", self.placeholder),
-        }
-    }
-}
-
-impl std::error::Error for TemplateError {}
-
-fn compile_members(members: Map<String, Value>) -> Result<Vec<(Box<str>, Node)>, TemplateError> {
-    members.into_iter().map(|(name, value)| Ok((name.into(), compile(value)?))).collect()
-}
-
-fn compile(value: Value) -> Result<Node, TemplateError> {
-    Ok(match value {
-        Value::String(text) => compile_text(&text)?,
-        Value::Array(items) => Node::List(items.into_iter().map(compile).collect::<Result<_, _>>()?),
-        Value::Object(members) => Node::Object(compile_members(members)?),
-        constant @ (Value::Null | Value::Bool(_) | Value::Number(_)) => Node::Constant(constant),
-    })
-}
-
-fn compile_text(text: &str) -> Result<Node, TemplateError> {
-    let unbalanced = || TemplateError { placeholder: text.to_owned(), fault: Fault::Unbalanced };
-    let (mut pieces, mut literal, mut rest) = (Vec::new(), String::new(), text);
-    while let Some((before, brace, after)) = split_at_brace(rest) {
-        literal.push_str(before);
-        if let Some(after) = after.strip_prefix(brace) {
-            literal.push(brace);
-            rest = after;
-            continue;
-        }
-        if brace == '}' {
-            return Err(unbalanced());
-        }
-        let (name, after) = after.split_once('}').ok_or_else(unbalanced)?;
-        if !literal.is_empty() {
-            pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
-        }
-        pieces.push(Piece::Placeholder(Placeholder::from_name(name)?));
-        rest = after;
-    }
-    literal.push_str(rest);
-    Ok(match pieces.as_slice() {
-        [] => Node::Constant(literal.into()),
-        [Piece::Placeholder(placeholder)] if literal.is_empty() => Node::Whole(*placeholder),
-        [..] => {
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(literal.into()));
-            }
-            Node::Text(pieces)
-        }
-    })
-}
-
-/// What stands before the first brace, the brace, and what follows.
-fn split_at_brace(text: &str) -> Option<(&str, char, &str)> {
-    let at = text.find(['{', '}'])?;
-    let (before, from) = text.split_at_checked(at)?;
-    let mut chars = from.chars();
-    let brace = chars.next()?;
-    Some((before, brace, chars.as_str()))
-}
-
-fn each_placeholder(members: &[(Box<str>, Node)], visit: &mut impl FnMut(Placeholder)) {
-    fn node(of: &Node, visit: &mut impl FnMut(Placeholder)) {
-        match of {
-            Node::Constant(_) => {}
-            Node::Whole(placeholder) => visit(*placeholder),
-            Node::Text(pieces) => pieces.iter().for_each(|piece| match piece {
-                Piece::Literal(_) => {}
-                Piece::Placeholder(placeholder) => visit(*placeholder),
-            }),
-            Node::List(items) => items.iter().for_each(|item| node(item, visit)),
-            Node::Object(members) => members.iter().for_each(|(_, member)| node(member, visit)),
-        }
-    }
-    for (_, member) in members {
-        node(member, visit);
-    }
-}
-
-fn render_members(members: &[(Box<str>, Node)], values: &Values<'_>) -> Map<String, Value> {
-    members.iter().map(|(name, node)| (name.to_string(), render(node, values))).collect()
-}
-
-fn render(node: &Node, values: &Values<'_>) -> Value {
-    match node {
-        Node::Constant(constant) => constant.clone(),
-        Node::Whole(placeholder) => placeholder.value(values),
-        Node::Text(pieces) => pieces.iter().map(|piece| written(piece, values)).collect::<String>().into(),
-        Node::List(items) => items.iter().map(|item| render(item, values)).collect(),
-        Node::Object(members) => Value::Object(render_members(members, values)),
-    }
-}
-
-/// A piece as part of a longer text; a list is comma separated, as roles are in identity headers.
-fn written(piece: &Piece, values: &Values<'_>) -> String {
-    let value = match piece {
-        Piece::Literal(literal) => return literal.to_string(),
-        Piece::Placeholder(placeholder) => placeholder.value(values),
-    };
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text,
-        Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
-        other @ (Value::Bool(_) | Value::Number(_) | Value::Object(_)) => other.to_string(),
-    }
-}
-
-impl Placeholder {
-    fn from_name(name: &str) -> Result<Self, TemplateError> {
-        Ok(match name {
+impl template::Placeholder for Placeholder {
+    fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
             "access" => Self::Access,
             "refresh" => Self::Refresh,
             "token" => Self::Token,
@@ -328,10 +185,12 @@ impl Placeholder {
             "user_id" => Self::UserId,
             "role" => Self::Role,
             "roles" => Self::Roles,
-            unknown => return Err(TemplateError { placeholder: unknown.to_owned(), fault: Fault::Unknown }),
+            _ => return None,
         })
     }
+}
 
+impl Placeholder {
     /// What it stands for; null where there is no such thing, such as the role of a principal without any.
     fn value(self, values: &Values<'_>) -> Value {
         let of = |part: fn(&Principal) -> Value| values.principal.map_or(Value::Null, part);
@@ -342,8 +201,8 @@ impl Placeholder {
             Self::ExpiresIn => values.expires_in.into(),
             Self::User => of(|principal| (&*principal.subject.name).into()),
             Self::UserId => of(|principal| principal.user_id.as_deref().into()),
-            Self::Role => of(|principal| principal.roles.first().map(crate::principal::Role::as_str).into()),
-            Self::Roles => of(|principal| principal.roles.iter().map(crate::principal::Role::as_str).collect()),
+            Self::Role => of(|principal| principal.roles.first().map(Role::as_str).into()),
+            Self::Roles => of(|principal| principal.roles.iter().map(Role::as_str).collect()),
         }
     }
 }
@@ -353,7 +212,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::principal::{Role, Subject};
+    use crate::principal::Subject;
 
     fn members(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()

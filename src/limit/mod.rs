@@ -87,6 +87,8 @@ impl Budgets {
     }
 }
 
+/// The names of the limits, as refusals, metrics and `errors.messages` know them.
+pub const NAMES: [&str; 5] = [PER_ADDRESS, PER_ACCOUNT, PER_ACCOUNT_ANYWHERE, UNAUTHENTICATED, ROUTE];
 const PER_ADDRESS: &str = "per_address";
 const PER_ACCOUNT: &str = "per_account";
 const PER_ACCOUNT_ANYWHERE: &str = "per_account_anywhere";

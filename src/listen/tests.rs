@@ -91,7 +91,8 @@ impl Handler for Told {
     fn refuse(&self, _: &Rc<Peer>, rejection: Rejection) -> Response<Body> {
         let texts = Texts::default();
         let schemes = SchemeSet::default();
-        let audience = Audience { realm: "api", schemes, texts: &texts, request_id: "r1", format: Format::Json };
+        let audience =
+            Audience { realm: "api", schemes, texts: &texts, method: "GET", request_id: "r1", format: Format::Json };
         let mut response = rejection.respond(&audience).map(Body::full);
         response.headers_mut().insert("x-request-id", HeaderValue::from_static("r1"));
         response

@@ -66,6 +66,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Its method.
+    pub const fn method(&self) -> &Method {
+        &self.method
+    }
+
     /// A request has come. `request_id` is visible ASCII; `address` is the caller's, behind trusted proxies.
     pub fn open(recorder: &Rc<Recorder>, request_id: HeaderValue, address: IpAddr, method: Method) -> Self {
         recorder.metrics.begun();

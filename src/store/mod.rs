@@ -227,6 +227,8 @@ pub enum Added {
     Yes,
     /// The name is taken.
     Taken,
+    /// The name is longer than so many characters, which are all that another application's table has room for.
+    TooLong(i64),
 }
 
 /// The store. An implementation may be called from any runtime and does its work on its own threads; once called, a
@@ -291,6 +293,8 @@ pub trait Store: Send + Sync {
     fn revoke_family(&self, family: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
     /// Whether any of these ids was revoked: of a JWT whose subject is nobody's here.
     fn jwt_revoked(&self, ids: Vec<Arc<str>>) -> Answer<'_, bool>;
+    /// Revokes the refresh tokens of a family; what was issued with them lives on.
+    fn revoke_refresh_tokens(&self, family: Arc<str>) -> Answer<'_, ()>;
     /// Revokes a JWT by its `jti`, remembered until `until`.
     fn revoke_jwt(&self, jti: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
     /// Revokes a token by its number in [`Store::tokens`]; false where there is none.

@@ -596,6 +596,16 @@ impl Store for SqlStore {
         })
     }
 
+    fn revoke_refresh_tokens(&self, family: Arc<str>) -> Answer<'_, ()> {
+        self.write("revoke_refresh_tokens", move |_, mut tx, _| async move {
+            query("UPDATE portcullis_tokens SET revoked = TRUE, replay = NULL WHERE family = ? AND kind = 'refresh'")
+                .bind(&*family)
+                .execute(tx.db())
+                .await?;
+            tx.commit().await
+        })
+    }
+
     fn revoke_jwt(&self, jti: Arc<str>, until: UnixSeconds) -> Answer<'_, ()> {
         self.write("revoke_jwt", move |_, mut tx, now| async move {
             revoke_id(&mut tx, &jti, until).await?;

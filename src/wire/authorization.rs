@@ -55,7 +55,7 @@ impl From<CredentialError> for Rejection {
             CredentialError::UnsupportedScheme => Self::UnsupportedScheme,
             CredentialError::Malformed(Scheme::Basic) => Self::InvalidCredentials(CredentialsFault::Malformed),
             CredentialError::Malformed(scheme @ (Scheme::Token | Scheme::Bearer)) => {
-                Self::InvalidToken(scheme, TokenFault::Malformed)
+                Self::InvalidToken(scheme, TokenFault::MalformedHeader)
             }
         }
     }

@@ -64,3 +64,4 @@ mod attacks_paths;
 mod bad_environment;
 mod outside;
 mod guides;
+mod cases;

@@ -129,6 +129,8 @@ fn issuer_of(name: &str, algorithms: &[Algorithm], jwks: Jwks) -> Issuer {
             token_type: TypeSource::Header,
             require_exp: true,
             require_iss: true,
+            require_jti: false,
+            require_account: false,
             subject_kind: SubjectKind::Foreign(id),
             keys: None,
         },

@@ -11,7 +11,7 @@ use super::super::model::settings;
 use super::super::report::{Place, Report};
 use crate::endpoint::openapi::{self, Terms};
 use crate::endpoint::template::Reply;
-use crate::endpoint::{self, Action, Endpoint, Endpoints, docs};
+use crate::endpoint::{self, Action, Endpoint, Endpoints, Ends, Incomplete, Source, docs};
 use crate::rejection::Texts;
 
 pub(super) fn compile(
@@ -65,6 +65,9 @@ fn standard(texts: &Texts) -> ByPath {
             texts: Arc::clone(&texts),
             password_grant: false,
             file: None,
+            from: Source::Either,
+            incomplete: Incomplete::Standard,
+            ends: Ends::Family,
         };
         (path.into(), Found { endpoint, place: None })
     });
@@ -117,6 +120,9 @@ fn compile_endpoint(model: Model, texts: &Texts, report: &mut Report) -> Endpoin
         texts: Arc::new(texts),
         password_grant: model.password_grant,
         file: None,
+        from: model.from,
+        incomplete: model.incomplete,
+        ends: model.ends,
     }
 }
 

@@ -61,6 +61,8 @@ fn one(
             token_type: TypeSource::Header,
             require_exp: true,
             require_iss: true,
+            require_jti: false,
+            require_account: false,
             subject_kind: SubjectKind::Foreign(id),
             keys: None,
         },

@@ -179,6 +179,8 @@ fn auth_settings(
         token_type: jwt.token_type,
         require_exp: jwt.require_exp,
         require_iss: jwt.require_iss,
+        require_jti: jwt.require_jti,
+        require_account: jwt.require_account,
         subject_kind: jwt.subject_kind,
         keys: keys.map(Arc::new),
     };
@@ -196,6 +198,7 @@ fn token_settings(tokens: auth::Tokens, passwords: (usize, usize), report: &mut 
         opaque_ttl: tokens.opaque_ttl,
         default_role: tokens.default_role,
         refresh_format: tokens.refresh_format,
+        refresh_grace: tokens.refresh_grace,
         claims: Claims::compile(tokens.claims).ok()?,
         sub_as_json_text: tokens.sub_as_json_text,
         password_bytes_min: passwords.0,

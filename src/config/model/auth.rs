@@ -8,9 +8,11 @@ use super::super::decode::{self, Placed, SecretSource, Section};
 use super::super::report::{Place, Report};
 use super::super::tree::Node;
 use super::issuers::{self, Issuer};
+use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::keys::Algorithm;
 use crate::authenticate::{CacheSettings, ClaimPath, RoleSource, TypeSource};
 use crate::endpoint::RefreshFormat;
+use crate::endpoint::refresh::REFRESH_GRACE_MAX;
 use crate::principal::{Role, Scheme, SchemeSet, Scope, SubjectKind};
 
 const CACHE_CAPACITY_MAX: u64 = 100_000_000;
@@ -84,6 +86,7 @@ fn cache(node: Option<&Node>, report: &mut Report) -> CacheSettings {
 
 /// The section `auth.jwt`.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Jwt {
     /// `issuer`.
     pub issuer: Box<str>,
@@ -101,6 +104,10 @@ pub struct Jwt {
     pub require_exp: bool,
     /// `require_iss`.
     pub require_iss: bool,
+    /// `require_jti`.
+    pub require_jti: bool,
+    /// `require_account`.
+    pub require_account: bool,
     /// `subject_kind`.
     pub subject_kind: SubjectKind,
     /// `keys`, and where they stand; `None`: those in the store.
@@ -131,8 +138,20 @@ pub enum KeyMaterial {
     PublicFile(Placed<Box<str>>),
 }
 
-const JWT_KEYS: &[&str] =
-    &["issuer", "audience", "leeway", "roles", "subject", "subject_kind", "type", "require_exp", "require_iss", "keys"];
+const JWT_KEYS: &[&str] = &[
+    "issuer",
+    "audience",
+    "leeway",
+    "roles",
+    "subject",
+    "subject_kind",
+    "type",
+    "require_exp",
+    "require_iss",
+    "require_jti",
+    "require_account",
+    "keys",
+];
 
 impl Jwt {
     fn read(node: Option<&Node>, report: &mut Report) -> Self {
@@ -145,6 +164,8 @@ impl Jwt {
             token_type: TypeSource::Header,
             require_exp: true,
             require_iss: true,
+            require_jti: false,
+            require_account: false,
             subject_kind: SubjectKind::User,
             keys: None,
         };
@@ -164,6 +185,9 @@ impl Jwt {
         jwt.token_type = section.read("type", report, token_type).unwrap_or(jwt.token_type);
         jwt.require_exp = section.read("require_exp", report, decode::boolean).unwrap_or(jwt.require_exp);
         jwt.require_iss = section.read("require_iss", report, decode::boolean).unwrap_or(jwt.require_iss);
+        jwt.require_jti = section.read("require_jti", report, decode::boolean).unwrap_or(jwt.require_jti);
+        let account = section.read("require_account", report, decode::boolean);
+        jwt.require_account = account.unwrap_or(jwt.require_account);
         let kinds = [SubjectKind::User, SubjectKind::Client].map(|kind| (kind.name(), kind));
         jwt.subject_kind = section.read("subject_kind", report, decode::one_of(&kinds)).unwrap_or(jwt.subject_kind);
         jwt.keys = section.read("keys", report, |node, report| {
@@ -186,7 +210,7 @@ pub fn claim_path(node: &Node, report: &mut Report) -> Option<ClaimPath> {
 }
 
 fn token_type(node: &Node, report: &mut Report) -> Option<TypeSource> {
-    let section = Section::open(node, "`type`", &["claim", "access", "refresh"], &[], report)?;
+    let section = Section::open(node, "`type`", &["claim", "access", "refresh", "missing"], &[], report)?;
     let claim = section.required("claim", report, claim_path);
     let access: Box<str> = section.read("access", report, decode::full_text).unwrap_or("access").into();
     let refresh: Box<str> = section.read("refresh", report, decode::full_text).unwrap_or("refresh").into();
@@ -194,7 +218,8 @@ fn token_type(node: &Node, report: &mut Report) -> Option<TypeSource> {
         report.add(node.place, "`access` and `refresh` are the same: no token could be told from the other");
         return None;
     }
-    Some(TypeSource::Claim { claim: claim?, access, refresh })
+    let unmarked = section.read("missing", report, decode::one_of(&[("access", JwtKind::Access)]));
+    Some(TypeSource::Claim { claim: claim?, access, refresh, unmarked })
 }
 
 fn key(node: &Node, report: &mut Report) -> Option<Key> {
@@ -221,6 +246,9 @@ fn algorithm(node: &Node, report: &mut Report) -> Option<Algorithm> {
     decode::one_of(&Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm)))(node, report)
 }
 
+const TOKENS_KEYS: &[&str] =
+    &["access_ttl", "refresh_ttl", "opaque_ttl", "default_role", "refresh_format", "refresh_grace", "claims", "sub_as"];
+
 /// The section `tokens`.
 #[derive(Debug)]
 pub struct Tokens {
@@ -234,6 +262,8 @@ pub struct Tokens {
     pub default_role: Role,
     /// `refresh_format`.
     pub refresh_format: RefreshFormat,
+    /// `refresh_grace`.
+    pub refresh_grace: Duration,
     /// `claims`, with the place of each.
     pub claims: Map<String, Value>,
     /// Where each of `claims` stands.
@@ -251,12 +281,12 @@ impl Tokens {
             opaque_ttl: Duration::from_hours(24),
             default_role: "user".into(),
             refresh_format: RefreshFormat::Opaque,
+            refresh_grace: REFRESH_GRACE_MAX,
             claims: Map::new(),
             claim_places: Vec::new(),
             sub_as_json_text: false,
         };
-        let keys = &["access_ttl", "refresh_ttl", "opaque_ttl", "default_role", "refresh_format", "claims", "sub_as"];
-        let section = node.and_then(|node| Section::open(node, "`tokens`", keys, &[], report));
+        let section = node.and_then(|node| Section::open(node, "`tokens`", TOKENS_KEYS, &[], report));
         let Some(section) = section else { return tokens };
         tokens.access_ttl = section.read("access_ttl", report, whole_seconds).unwrap_or(tokens.access_ttl);
         tokens.refresh_ttl = section.read("refresh_ttl", report, whole_seconds).unwrap_or(tokens.refresh_ttl);
@@ -266,6 +296,7 @@ impl Tokens {
         let formats = [("opaque", RefreshFormat::Opaque), ("jwt", RefreshFormat::Jwt)];
         let format = section.read("refresh_format", report, decode::one_of(&formats));
         tokens.refresh_format = format.unwrap_or(tokens.refresh_format);
+        tokens.refresh_grace = section.read("refresh_grace", report, refresh_grace).unwrap_or(tokens.refresh_grace);
         if let Some(node) = section.node("claims") {
             tokens.claims = decode::json_map(node, report).unwrap_or_default();
             tokens.claim_places = decode::key_places(node);
@@ -274,6 +305,16 @@ impl Tokens {
             section.read("sub_as", report, decode::one_of(&[("json_text", true)])).unwrap_or_default();
         tokens
     }
+}
+
+/// What a sealed answer is kept for at most.
+fn refresh_grace(node: &Node, report: &mut Report) -> Option<Duration> {
+    let grace = decode::duration(node, report)?;
+    if grace > REFRESH_GRACE_MAX {
+        report.add(node.place, format!("`refresh_grace` is at most {}s", REFRESH_GRACE_MAX.as_secs()));
+        return None;
+    }
+    Some(grace)
 }
 
 /// A lifetime: tokens and the store count in seconds.

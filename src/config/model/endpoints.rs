@@ -7,7 +7,7 @@ use super::super::decode::{self, Placed, Section};
 use super::super::report::{Place, Report};
 use super::super::tree::Node;
 use super::settings;
-use crate::endpoint::Action;
+use crate::endpoint::{Action, Ends, Incomplete, Source};
 use crate::rejection::Texts;
 
 /// One of `endpoints`.
@@ -29,6 +29,12 @@ pub struct Endpoint {
     pub errors: Option<Node>,
     /// `password_grant`.
     pub password_grant: bool,
+    /// `from`.
+    pub from: Source,
+    /// `incomplete`.
+    pub incomplete: Incomplete,
+    /// `ends`.
+    pub ends: Ends,
 }
 
 /// The actions by their names in the file.
@@ -52,11 +58,31 @@ pub fn action_name(action: Action) -> &'static str {
     ACTIONS.iter().find(|(_, known)| *known == action).map_or("", |(name, _)| name)
 }
 
+const KEYS: &[&str] =
+    &["path", "action", "fields", "reply", "status", "errors", "password_grant", "from", "incomplete", "ends"];
+
+/// Keys that only some actions have.
+const OF_ACTIONS: [(&str, &[Action]); 4] = [
+    ("password_grant", &[Action::OauthToken]),
+    ("from", &[Action::Login, Action::ClientLogin, Action::Refresh, Action::Revoke]),
+    ("incomplete", &[Action::Login, Action::ClientLogin, Action::Refresh]),
+    ("ends", &[Action::Revoke]),
+];
+
+/// The words of `from`; without it both places count.
+pub const SOURCES: [(&str, Source); 2] = [("members", Source::Members), ("authorization", Source::Authorization)];
+
+/// The words of `incomplete`.
+pub const INCOMPLETE: [(&str, Incomplete); 2] =
+    [("member", Incomplete::Member), ("credentials", Incomplete::Credentials)];
+
+/// The words of `ends`.
+pub const ENDS: [(&str, Ends); 2] = [("family", Ends::Family), ("refresh", Ends::Refresh)];
+
 impl Endpoint {
     /// Reads one item.
     pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let keys = &["path", "action", "fields", "reply", "status", "errors", "password_grant"];
-        let section = Section::open(node, "an endpoint", keys, &[], report)?;
+        let section = Section::open(node, "an endpoint", KEYS, &[], report)?;
         let path = section.required("path", report, path);
         let action = section.required("action", report, decode::one_of(&ACTIONS));
         let fields = match (section.node("fields"), action) {
@@ -74,8 +100,13 @@ impl Endpoint {
             settings::texts(Some(node), &Texts::default(), report);
         }
         let password_grant = section.read("password_grant", report, decode::boolean).unwrap_or_default();
-        if let (true, Some(node)) = (action != Some(Action::OauthToken), section.node("password_grant")) {
-            report.add(node.place, "`password_grant` belongs to `action: oauth_token`");
+        for (key, actions) in OF_ACTIONS {
+            if let (Some(node), Some(action)) = (section.node(key), action)
+                && !actions.contains(&action)
+            {
+                let names: Vec<_> = actions.iter().map(|action| action_name(*action)).collect();
+                report.add(node.place, format!("`{key}` belongs to `action: {}`", names.join("`, `")));
+            }
         }
         Some(Self {
             path: path?,
@@ -86,6 +117,9 @@ impl Endpoint {
             status: status.and_then(|status| StatusCode::from_u16(status).ok()),
             errors: errors.cloned(),
             password_grant,
+            from: section.read("from", report, decode::one_of(&SOURCES)).unwrap_or(Source::Either),
+            incomplete: section.read("incomplete", report, decode::one_of(&INCOMPLETE)).unwrap_or(Incomplete::Standard),
+            ends: section.read("ends", report, decode::one_of(&ENDS)).unwrap_or(Ends::Family),
         })
     }
 }
@@ -113,20 +147,17 @@ const fn is_plain(byte: u8) -> bool {
         || matches!(byte, b'*' | b'+' | b',' | b'=' | b':' | b'@')
 }
 
-/// The members whose names may be chosen; those of RFC 6749, 7009 and 7662 may not.
+/// The members whose names may be chosen; those of RFC 6749 and 7662 may not.
 const fn members(action: Action) -> &'static [&'static str] {
     match action {
         Action::Login | Action::Register => &["username", "password"],
         Action::ClientLogin => &["client_id", "client_secret"],
         Action::Refresh => &["refresh_token"],
+        Action::Revoke => &["token"],
         Action::ChangePassword => &["password", "new_password"],
-        Action::OauthToken
-        | Action::Revoke
-        | Action::Introspect
-        | Action::Jwks
-        | Action::Metadata
-        | Action::Openapi
-        | Action::Docs => &[],
+        Action::OauthToken | Action::Introspect | Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs => {
+            &[]
+        }
     }
 }
 

@@ -7,11 +7,13 @@ use http::HeaderName;
 
 use super::super::decode::{self, Section};
 use super::super::report::Report;
-use super::super::tree::Node;
+use super::super::tree::{Node, Value};
 use super::super::units;
 use crate::limit::{self, Quota};
+use crate::principal::Scheme;
 use crate::record;
-use crate::rejection::Texts;
+use crate::rejection::texts::{Message, OWN_MEMBERS};
+use crate::rejection::{MALFORMED_BODY, MemberFault, Texts, TokenFault};
 use crate::wire::fields::IdentityNames;
 use crate::wire::target::PathPolicy;
 
@@ -244,15 +246,49 @@ pub const CODES: [&str; 26] = [
     "username_taken",
 ];
 
+/// What may stand behind `code.`: reasons, schemes, and a scheme with a reason.
+fn reasons(code: &str) -> Vec<String> {
+    match code {
+        "invalid_token" => {
+            let of_scheme = |prefix: &str| TokenFault::ALL.map(|fault| format!("{prefix}{}", fault.name()));
+            let schemes = [Scheme::Token, Scheme::Bearer].map(Scheme::name);
+            let exact = schemes.iter().flat_map(|scheme| of_scheme(&format!("{scheme}.")));
+            of_scheme("").into_iter().chain(schemes.iter().map(ToString::to_string)).chain(exact).collect()
+        }
+        "invalid_request" => {
+            MemberFault::ALL.map(MemberFault::name).into_iter().chain([MALFORMED_BODY]).map(str::to_owned).collect()
+        }
+        "rate_limited" => limit::NAMES.map(str::to_owned).into(),
+        _ => Vec::new(),
+    }
+}
+
+/// A message: a text, or the members of the body.
+fn message(code: &str, node: &Node, report: &mut Report) -> Option<Message> {
+    if !matches!(node.value, Value::Map(_)) {
+        return decode::text(node, report).map(|text| Message::Text(text.into()));
+    }
+    for member in decode::key_places(node) {
+        if OWN_MEMBERS.contains(&&*member.value) {
+            report.add(member.place, format!("`{}` is another member of every error", member.value));
+        }
+    }
+    match Message::members(code, decode::json_map(node, report)?) {
+        Ok(message) => Some(message),
+        Err(error) => {
+            report.add(node.place, error.to_string());
+            None
+        }
+    }
+}
+
 /// The section `errors`, for all or, over what holds `for_all`, for one endpoint.
 pub fn texts(node: Option<&Node>, for_all: &Texts, report: &mut Report) -> Texts {
     let mut texts = for_all.clone();
     let section = node.and_then(|node| Section::open(node, "`errors`", &["member", "messages"], &[], report));
     let Some(section) = section else { return texts };
     if let Some(member) = section.read("member", report, decode::full_text) {
-        // these members have their own meaning (contract 4 and RFC 9457 3.1)
-        let taken = ["error", "request_id", "type", "title", "status", "error_description"];
-        if let (true, Some(node)) = (taken.contains(&member), section.node("member")) {
+        if let (true, Some(node)) = (OWN_MEMBERS.contains(&member), section.node("member")) {
             report.add(node.place, format!("`{member}` is another member of every error"));
         }
         texts.member = member.into();
@@ -262,9 +298,14 @@ pub fn texts(node: Option<&Node>, for_all: &Texts, report: &mut Report) -> Texts
             let base = code.value.split('.').next().unwrap_or_default();
             if !CODES.contains(&base) {
                 report.unknown(code.place, "error code", code.value, CODES);
+            } else if let Some(reason) = code.value.strip_prefix(base).and_then(|rest| rest.strip_prefix('.'))
+                && !reasons(base).iter().any(|known| known == reason)
+            {
+                let known = reasons(base);
+                report.unknown(code.place, "reason", reason, known.iter().map(String::as_str));
             }
-            if let Some(message) = decode::text(message, report) {
-                texts.messages.insert(code.value.into(), message.into());
+            if let Some(message) = self::message(code.value, message, report) {
+                texts.messages.insert(code.value.into(), message);
             }
         }
     }

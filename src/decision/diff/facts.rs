@@ -9,12 +9,13 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::authenticate::{JwtSettings, RoleSource, TypeSource};
-use crate::config::model::endpoints::action_name;
+use crate::config::model::endpoints::{ENDS, INCOMPLETE, SOURCES, action_name};
 use crate::config::snapshot::Snapshot;
 use crate::config::units::{show_duration, show_rate, show_size};
 use crate::endpoint::Endpoint;
 use crate::forward::{FileDigest, HealthCheck, ServerGroup, UpstreamKind, UpstreamSettings};
 use crate::rejection::Texts;
+use crate::rejection::texts::Message;
 use crate::route::{Cors, FieldEdits, Origins, RateBy, Route, RouteRate};
 use crate::wire::fields::IdentityNames;
 use crate::wire::target::PathPolicy;
@@ -221,13 +222,19 @@ fn rate(rate: &RouteRate) -> String {
 /// What an endpoint does; the first is its action.
 pub(super) fn of_endpoint(endpoint: &Endpoint, of_file: &Texts) -> Vec<Fact> {
     // a file is made of the others
-    let Endpoint { path: _, action, fields, reply, status, texts, password_grant, file: _ } = endpoint;
+    let Endpoint { path: _, action, fields, reply, status, texts, password_grant, from, incomplete, ends, file: _ } =
+        endpoint;
     let mut facts = vec![
         Fact::new("action", action_name(*action)),
         Fact::optional("status", status.map(|status| status.as_u16().to_string())),
         Fact::word("password_grant", *password_grant),
         Fact::new("reply", reply.as_ref().map_or_else(|| "default".to_owned(), |reply| reply.written().to_string())),
     ];
+    facts.extend([
+        Fact::optional("from", name_of(&SOURCES, *from)),
+        Fact::optional("incomplete", name_of(&INCOMPLETE, *incomplete)),
+        Fact::optional("ends", name_of(&ENDS, *ends)),
+    ]);
     let mut fields: Vec<_> = fields.iter().collect();
     fields.sort();
     facts.extend(fields.into_iter().map(|(name, used)| Fact::new(format!("fields.{name}"), &**used)));
@@ -240,10 +247,18 @@ pub(super) fn of_endpoint(endpoint: &Endpoint, of_file: &Texts) -> Vec<Fact> {
     facts
 }
 
-fn messages<'t>(messages: impl Iterator<Item = (&'t Box<str>, &'t Box<str>)>) -> Vec<Fact> {
+fn messages<'t>(messages: impl Iterator<Item = (&'t Box<str>, &'t Message)>) -> Vec<Fact> {
     let mut messages: Vec<_> = messages.collect();
-    messages.sort();
-    messages.into_iter().map(|(code, text)| Fact::new(format!("errors.messages.{code}"), &**text)).collect()
+    messages.sort_by_key(|(code, _)| *code);
+    messages
+        .into_iter()
+        .map(|(code, message)| Fact::new(format!("errors.messages.{code}"), message.written()))
+        .collect()
+}
+
+/// The word of a setting in the file; `None` for a default that has none.
+fn name_of<T: Copy + PartialEq>(words: &[(&str, T)], value: T) -> Option<String> {
+    words.iter().find(|(_, known)| *known == value).map(|(word, _)| (*word).to_owned())
 }
 
 /// What holds for all requests alike.
@@ -274,11 +289,12 @@ fn identity(names: &IdentityNames) -> Vec<Fact> {
 
 fn jwt(jwt: &JwtSettings) -> Vec<Fact> {
     let JwtSettings { issuer, require_iss, audience, leeway, roles, subject, subject_is_id, .. } = jwt;
-    let JwtSettings { subject_kind, token_type, require_exp, keys, .. } = jwt;
+    let JwtSettings { subject_kind, token_type, require_exp, require_jti, require_account, keys, .. } = jwt;
     let token_type = match token_type {
         TypeSource::Header => None,
-        TypeSource::Claim { claim, access, refresh } => {
-            Some(format!("{{ claim: {}, access: {access}, refresh: {refresh} }}", claim.0.join(".")))
+        TypeSource::Claim { claim, access, refresh, unmarked } => {
+            let missing = unmarked.map_or("", |_| ", missing: access");
+            Some(format!("{{ claim: {}, access: {access}, refresh: {refresh}{missing} }}", claim.0.join(".")))
         }
     };
     let names = keys.as_ref().map(|keys| {
@@ -302,6 +318,8 @@ fn jwt(jwt: &JwtSettings) -> Vec<Fact> {
         Fact::new("auth.jwt.subject_kind", subject_kind.name()),
         Fact::optional("auth.jwt.type", token_type),
         Fact::word("auth.jwt.require_exp", *require_exp),
+        Fact::word("auth.jwt.require_jti", *require_jti),
+        Fact::word("auth.jwt.require_account", *require_account),
         Fact::optional("auth.jwt.keys", names).comparing(secretly(&keys.as_ref().map(|keys| keys.fingerprint()))),
     ]
 }

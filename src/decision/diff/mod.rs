@@ -181,7 +181,7 @@ impl<'s> Side<'s> {
             Rule {
                 pattern: Pattern::exact(path),
                 hosts: &[],
-                methods: endpoint.action.methods(),
+                methods: endpoint.methods(),
                 meaning: numbers.of(format!("endpoint {number:?}")),
             }
         }));
@@ -195,7 +195,7 @@ impl<'s> Side<'s> {
         };
         match place(self.snapshot, Head { method, uri, version: Version::HTTP_11, headers }, &target) {
             Err(rejection) => Decider::Refused(rejection.status().as_u16()),
-            Ok(Place::Endpoint(endpoint)) => match endpoint.action.takes(method) {
+            Ok(Place::Endpoint(endpoint)) => match endpoint.takes(method) {
                 Ok(()) => Decider::Endpoint((*endpoint.path).into()),
                 Err(rejection) => Decider::Refused(rejection.status().as_u16()),
             },

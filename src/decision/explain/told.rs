@@ -50,11 +50,12 @@ impl Told {
     /// A refusal, whole.
     pub(super) fn refused(snapshot: &Snapshot, rejection: &Rejection, asked: &Asked<'_>) -> Self {
         let offered = asked.route.map(|route| route.schemes);
-        let offered = offered.or_else(|| asked.endpoint.map(|endpoint| endpoint.action.schemes()));
+        let offered = offered.or_else(|| asked.endpoint.map(|endpoint| endpoint.challenged()));
         let response = rejection.respond(&Audience {
             realm: &snapshot.auth.realm,
             schemes: offered.unwrap_or(snapshot.schemes),
             texts: asked.endpoint.map_or(&*snapshot.texts, |endpoint| &endpoint.texts),
+            method: asked.method.as_str(),
             request_id: asked.request_id,
             format: asked.headers.map_or(Format::Json, Format::of),
         });

@@ -9,11 +9,14 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::requests;
 use super::shape::{self, Same};
 use crate::endpoint::template::Values;
-use crate::endpoint::{Action, Endpoint, Settings};
+use crate::endpoint::{Action, Endpoint, Settings, Source};
 use crate::principal::{Principal, Role, Scheme, SchemeSet, Subject};
-use crate::rejection::{Audience, CredentialsFault, Exhausted, Format, OAuthError, Rejection, Texts, TokenFault};
+use crate::rejection::{
+    Audience, CredentialsFault, Exhausted, Format, MemberFault, OAuthError, Rejection, Texts, TokenFault,
+};
 
 /// Stands for the id of a request in examples.
 const REQUEST_ID: &str = "3f0c2b9e5d7a4c1e8b6f0a9d2c4e6b81";
@@ -119,7 +122,11 @@ pub(super) fn refusals(endpoint: &Endpoint, method: &Method, global: &Texts) -> 
     let before =
         [Rejection::BadRequest("The request is malformed"), Rejection::HeadersTooLarge, Rejection::RequestTimeout];
     for (rejection, texts) in own.chain(before.into_iter().map(|rejection| (rejection, global))) {
-        by_status.entry(rejection.status()).or_default().push(Said::by(&rejection, texts, endpoint.action.schemes()));
+        by_status.entry(rejection.status()).or_default().push(Said::by(
+            &rejection,
+            texts,
+            (endpoint.challenged(), method),
+        ));
     }
     by_status.into_iter().map(|(status, said)| (status, response(status, &said))).collect()
 }
@@ -133,12 +140,21 @@ fn of_action(endpoint: &Endpoint, method: &Method) -> Vec<Rejection> {
         let exhausted = Exhausted { limit: "per_address", quota: 30, window: second * 60, retry_after: second * 2 };
         found.push(Rejection::RateLimited(exhausted));
     }
-    if *method == Method::POST {
+    if endpoint.reads_body(method) {
         found.extend([
-            Rejection::InvalidRequest("`…` is missing".into()),
+            Rejection::InvalidRequest("`…` cannot be used".into()),
+            Rejection::MalformedBody("the body does not parse"),
             Rejection::BodyTooLarge,
             Rejection::UnsupportedMediaType,
         ]);
+        // each by itself, since the member may be named where the message stands
+        let faults = requests::required(endpoint)
+            .into_iter()
+            .flat_map(|name| MemberFault::ALL.map(|fault| Rejection::InvalidMembers(vec![(name.clone(), fault)])));
+        found.extend(faults);
+    }
+    if endpoint.from == Source::Authorization && matches!(endpoint.action, Action::Login | Action::ClientLogin) {
+        found.extend([Rejection::MissingCredentials, Rejection::UnsupportedScheme]);
     }
     match endpoint.action {
         Action::Login => found.push(Rejection::LoginFailed(no_one)),
@@ -185,9 +201,10 @@ struct Said {
 }
 
 impl Said {
-    fn by(rejection: &Rejection, texts: &Texts, schemes: SchemeSet) -> Self {
+    fn by(rejection: &Rejection, texts: &Texts, (schemes, method): (SchemeSet, &Method)) -> Self {
         let respond = |format| {
-            let audience = Audience { realm: "", schemes, texts, request_id: REQUEST_ID, format };
+            let method = method.as_str();
+            let audience = Audience { realm: "", schemes, texts, method, request_id: REQUEST_ID, format };
             rejection.respond(&audience)
         };
         let body = |response: &Response<Bytes>| serde_json::from_slice(response.body()).unwrap_or_default();

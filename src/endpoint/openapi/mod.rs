@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::file::{File, Kept};
-use super::{Action, Endpoint, Settings};
+use super::{Action, Endpoint, Settings, Source};
 use crate::rejection::Texts;
 
 use answers::Shared;
@@ -31,10 +31,10 @@ pub fn document<'a>(endpoints: impl Iterator<Item = &'a Endpoint> + Clone, terms
     let (mut paths, mut shared, mut security) = (Map::new(), Shared::default(), Vec::new());
     for (number, endpoint) in endpoints.clone().enumerate() {
         let mut item = Map::new();
-        for method in endpoint.action.methods().iter().filter(|method| is_told(endpoint.action, method)) {
+        for method in endpoint.methods().iter().filter(|method| is_told(endpoint, method)) {
             let name = method.as_str().to_ascii_lowercase();
             let id = format!("{name}_{}_{number}", word(endpoint.action));
-            security.push(requests::security(endpoint.action));
+            security.push(requests::security(endpoint));
             item.insert(name, operation(endpoint, method, id, terms, &mut shared));
         }
         paths.insert(endpoint.path.to_string(), item.into());
@@ -65,8 +65,9 @@ pub fn file(document: &Bytes) -> File {
 
 /// HEAD is what GET is, without the content (RFC 9110 9.3.2). A log-in by GET is for browsers: a program that asks without
 /// credentials is told to use POST.
-fn is_told(action: Action, method: &Method) -> bool {
-    *method != Method::HEAD && !(action == Action::Login && *method == Method::GET)
+fn is_told(endpoint: &Endpoint, method: &Method) -> bool {
+    let for_browsers = endpoint.action == Action::Login && endpoint.from != Source::Authorization;
+    *method != Method::HEAD && !(for_browsers && *method == Method::GET)
 }
 
 fn operation(endpoint: &Endpoint, method: &Method, id: String, terms: &Terms<'_>, shared: &mut Shared) -> Value {
@@ -75,7 +76,7 @@ fn operation(endpoint: &Endpoint, method: &Method, id: String, terms: &Terms<'_>
     operation.insert("operationId".into(), id.into());
     operation.insert("tags".into(), json!([tag]));
     operation.insert("summary".into(), summary.into());
-    operation.insert("security".into(), requests::security(endpoint.action));
+    operation.insert("security".into(), requests::security(endpoint));
     if *method == Method::POST
         && let Some(body) = requests::body(endpoint, terms.tokens)
     {

@@ -1,8 +1,9 @@
 //! What an endpoint takes: the members of its body, and the schemes of its `Authorization`.
 
+use http::Method;
 use serde_json::{Map, Value, json};
 
-use crate::endpoint::{Action, Endpoint, Settings};
+use crate::endpoint::{Action, Endpoint, Settings, Source};
 use crate::principal::NAME_BYTES_MAX;
 
 const JSON: &str = "application/json";
@@ -22,7 +23,7 @@ struct Member {
 /// The body of a request; `None` where there is none.
 pub(super) fn body(endpoint: &Endpoint, settings: &Settings) -> Option<Value> {
     let members = members(endpoint, settings);
-    if members.is_empty() {
+    if members.is_empty() || !endpoint.reads_body(&Method::POST) {
         return None;
     }
     let (mut properties, mut required) = (Map::new(), Vec::new());
@@ -39,12 +40,27 @@ pub(super) fn body(endpoint: &Endpoint, settings: &Settings) -> Option<Value> {
     let media_types = if by_rfc { [FORM, JSON] } else { [JSON, FORM] };
     let content: Map<_, _> =
         media_types.into_iter().map(|name| (name.to_owned(), json!({ "schema": schema }))).collect();
-    Some(json!({ "required": needs_body(endpoint.action), "content": content }))
+    Some(json!({ "required": needs_body(endpoint), "content": content }))
 }
 
 /// Whether nothing in `Authorization` can stand for the members.
-const fn needs_body(action: Action) -> bool {
-    !matches!(action, Action::Login | Action::ClientLogin | Action::Refresh | Action::Revoke)
+fn needs_body(endpoint: &Endpoint) -> bool {
+    let by_either = matches!(endpoint.action, Action::Login | Action::ClientLogin | Action::Refresh | Action::Revoke);
+    !by_either || endpoint.from == Source::Members
+}
+
+/// The members that must be there, by the names in use.
+pub(super) fn required(endpoint: &Endpoint) -> Vec<Box<str>> {
+    let names: &[&str] = match endpoint.action {
+        Action::Login | Action::Register => &["username", "password"],
+        Action::ClientLogin => &["client_id", "client_secret"],
+        Action::Refresh => &["refresh_token"],
+        Action::Revoke | Action::Introspect => &["token"],
+        Action::ChangePassword => &["password", "new_password"],
+        Action::OauthToken => &["grant_type"],
+        Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs => &[],
+    };
+    names.iter().map(|name| endpoint.fields.get(*name).map_or_else(|| (*name).into(), Clone::clone)).collect()
 }
 
 fn members(endpoint: &Endpoint, settings: &Settings) -> Vec<Member> {
@@ -111,12 +127,14 @@ fn new_password(settings: &Settings) -> Value {
 }
 
 /// The alternatives of `Authorization` (an empty one: none is needed).
-pub(super) fn security(action: Action) -> Value {
-    let schemes = action.schemes().iter().map(|scheme| json!({ scheme.name(): [] }));
+pub(super) fn security(endpoint: &Endpoint) -> Value {
+    let schemes = endpoint.schemes();
+    let schemes = schemes.iter().map(|scheme| json!({ scheme.name(): [] }));
     // the credentials of all others may be members of the body
-    let without = (action != Action::ChangePassword).then(|| json!({}));
+    let only = endpoint.action == Action::ChangePassword || endpoint.from == Source::Authorization;
+    let without = (!only).then(|| json!({}));
     let alternatives: Vec<_> = without.into_iter().chain(schemes).collect();
-    if alternatives.len() > 1 { alternatives.into() } else { json!([]) }
+    if alternatives.len() > 1 || only { alternatives.into() } else { json!([]) }
 }
 
 /// The schemes that these alternatives name, and what each is.

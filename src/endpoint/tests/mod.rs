@@ -91,6 +91,8 @@ pub(super) fn jwt_settings() -> JwtSettings {
         token_type: TypeSource::Header,
         require_exp: true,
         require_iss: true,
+        require_jti: false,
+        require_account: false,
         subject_kind: SubjectKind::User,
         keys: None,
     }
@@ -98,7 +100,7 @@ pub(super) fn jwt_settings() -> JwtSettings {
 
 /// As flask-jwt-extended and `SimpleJWT` tell types apart.
 pub(super) fn by_claim() -> TypeSource {
-    TypeSource::Claim { claim: path("type"), access: "access".into(), refresh: "refresh".into() }
+    TypeSource::Claim { claim: path("type"), access: "access".into(), refresh: "refresh".into(), unmarked: None }
 }
 
 pub(super) fn path(text: &str) -> ClaimPath {
@@ -120,6 +122,9 @@ pub(super) fn endpoint(action: Action) -> Endpoint {
         texts: Arc::new(Texts::default()),
         password_grant: false,
         file: None,
+        from: Source::Either,
+        incomplete: Incomplete::Standard,
+        ends: Ends::Family,
     }
 }
 
@@ -205,6 +210,7 @@ impl Rig {
             opaque_ttl: Duration::from_hours(24),
             default_role: Role::from("user"),
             refresh_format: RefreshFormat::Opaque,
+            refresh_grace: Duration::from_secs(10),
             claims: Claims::default(),
             sub_as_json_text: false,
             password_bytes_min: 8,
@@ -283,8 +289,9 @@ impl Rig {
         };
         let audience = Audience {
             realm: "api",
-            schemes: SchemeSet::all(),
+            schemes: endpoint.challenged(),
             texts: &endpoint.texts,
+            method: "POST",
             request_id: "r1",
             format: Format::Json,
         };

@@ -391,6 +391,10 @@ impl Foreign {
         if taken.is_some() {
             return Ok(Added::Taken);
         }
+        let chars = i64::try_from(subject.name.chars().count()).unwrap_or(i64::MAX);
+        if let Some(most) = self.name_chars.filter(|most| chars > *most) {
+            return Ok(Added::TooLong(most));
+        }
         let placed = self.place(roles)?;
         let quoted = |name: &str| self.engine.quoted(name);
         let mut columns = vec![self.name.clone(), quoted(self.settings.password.as_str())];

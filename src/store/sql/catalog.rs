@@ -42,12 +42,22 @@ impl Type {
     }
 }
 
+/// The length of a type such as `VARCHAR(50)`, which `SQLite` keeps as it was written.
+fn declared_chars(engine: Engine, name: &str) -> Option<i64> {
+    let name = name.to_ascii_lowercase();
+    let (kind, length) = name.split_once('(')?;
+    if engine != Engine::Sqlite || !kind.contains("char") {
+        return None;
+    }
+    length.trim_end().strip_suffix(')')?.trim().parse().ok()
+}
+
 /// A column as it is.
 #[derive(Debug)]
 pub(super) struct Column {
     name: String,
     pub(super) kind: Type,
-    /// How many characters it takes; `None`: as many as we need.
+    /// How many characters it says that it takes; `None`: as many as we need. `SQLite` takes more all the same.
     pub(super) chars: Option<i64>,
 }
 
@@ -97,8 +107,9 @@ impl<'a> Table<'a> {
         let columns = rows
             .iter()
             .map(|row| {
-                let kind = Type::of(engine, &row.text("type")?);
-                Ok(Column { name: row.text("name")?, kind, chars: row.maybe_number("chars")? })
+                let name = row.text("type")?;
+                let chars = row.maybe_number("chars")?.or_else(|| declared_chars(engine, &name));
+                Ok(Column { name: row.text("name")?, kind: Type::of(engine, &name), chars })
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
         if columns.is_empty() {

@@ -46,6 +46,8 @@ pub(super) struct Foreign {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) password: String,
+    /// How long a name may be.
+    pub(super) name_chars: Option<i64>,
     id_type: Type,
     flag_types: Vec<Type>,
     active_type: Option<Type>,
@@ -179,9 +181,9 @@ impl Foreign {
         let engine = db.engine();
         let table = Table::find(db.again(), "users", &settings.table).await?;
         let id = table.column(&settings.id, &[Type::Integer, Type::Text, Type::Uuid])?.kind.clone();
-        table.column(&settings.name, &[Type::Text])?;
+        let name_chars = table.column(&settings.name, &[Type::Text])?.chars;
         let password = table.column(&settings.password, &[Type::Text, Type::Bytes])?;
-        if rehash && password.chars.is_some_and(|chars| chars < OUR_HASH_CHARS) {
+        if rehash && engine != Engine::Sqlite && password.chars.is_some_and(|chars| chars < OUR_HASH_CHARS) {
             let text = format!(
                 "`store.rehash`: the column `{}` takes fewer than the {OUR_HASH_CHARS} characters of a new hash",
                 settings.password.as_str()
@@ -222,6 +224,7 @@ impl Foreign {
             name: engine.quoted(settings.name.as_str()),
             password: password_expression,
             settings: settings.clone(),
+            name_chars,
             id_type: id,
             flag_types,
             active_type,

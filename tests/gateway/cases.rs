@@ -1,0 +1,133 @@
+//! The nine systems that `examples/` stands in for: each example is started as anybody would, and answers every case of
+//! `tests/data/cases.json` as a gateway should.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::support::eventually;
+use crate::support::gateway::project;
+use crate::support::replay::{self, Replay};
+
+fn cases() -> (PathBuf, Value) {
+    let path = project().join("tests/data/cases.json");
+    let cases = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    (path, cases)
+}
+
+/// `examples/start` as it runs.
+struct Started {
+    child: Child,
+    address: SocketAddr,
+    _told: NamedTempFile,
+}
+
+impl Started {
+    fn new(system: &str, upstream: &str, cases: &Path) -> Self {
+        // somebody else may take the port before the gateway does
+        for _ in 0..5 {
+            let told = NamedTempFile::new().unwrap();
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut child = Command::new(project().join("examples/start"))
+                .args([system, "--port", &address.port().to_string(), "--upstream", upstream, "--cases"])
+                .arg(cases)
+                .env("PORTCULLIS", env!("CARGO_BIN_EXE_portcullis"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(told.reopen().unwrap())
+                .spawn()
+                .unwrap();
+            let ended = eventually("the example serves or ends", || {
+                if std::net::TcpStream::connect(address).is_ok() {
+                    return Ok(None);
+                }
+                child.try_wait().unwrap().map(Some).ok_or("neither")
+            });
+            let Some(status) = ended else { return Self { child, address, _told: told } };
+            let told = std::fs::read_to_string(told.path()).unwrap();
+            assert!(told.contains("in use"), "{status}: {told}");
+        }
+        panic!("no port was free long enough");
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // it may have ended already
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Plays all cases of a system on fresh fixtures.
+#[track_caller]
+fn play(name: &str, expected: usize) {
+    let (path, cases) = cases();
+    replayed(name, &path, &cases, expected);
+}
+
+#[track_caller]
+fn replayed(name: &str, path: &Path, cases: &Value, expected: usize) {
+    let system = &cases["systems"][name];
+    let upstream = replay::upstream(system);
+    let started = Started::new(name, &upstream.url(), path);
+    let replay = Replay::new(system, started.address);
+    let of_system: Vec<_> = cases["cases"].as_array().unwrap().iter().filter(|case| case["system"] == name).collect();
+    assert_eq!(of_system.len(), expected);
+    let deviating: BTreeMap<_, _> = of_system
+        .into_iter()
+        .map(|case| (case["name"].as_str().unwrap(), replay.play(case)))
+        .filter(|(_, deviations)| !deviations.is_empty())
+        .collect();
+    let told: String = deviating.iter().map(|(case, all)| format!("\n{case}:\n  {}", all.join("\n  "))).collect();
+    assert!(deviating.is_empty(), "{} of {expected} cases deviate:{told}", deviating.len());
+}
+
+#[test]
+fn a_gateway_for_client_ids_and_secrets_answers_every_case() {
+    play("S0", 73);
+}
+
+#[test]
+fn a_gateway_for_flask_jwt_extended_answers_every_case() {
+    play("S1a", 63);
+}
+
+#[test]
+fn a_gateway_for_simplejwt_answers_every_case() {
+    play("S1b", 79);
+}
+
+#[test]
+fn a_gateway_for_registration_and_login_answers_every_case() {
+    play("S2", 49);
+}
+
+#[test]
+fn a_gateway_for_basic_to_jwt_answers_every_case() {
+    play("S3", 46);
+}
+
+#[test]
+fn a_gateway_for_basic_with_roles_answers_every_case() {
+    play("S4a", 54);
+}
+
+#[test]
+fn a_gateway_for_stored_tokens_answers_every_case() {
+    play("S4b", 60);
+}
+
+#[test]
+fn a_gateway_for_jwts_with_roles_answers_every_case() {
+    play("S4c", 74);
+}
+
+#[test]
+fn a_gateway_for_all_three_schemes_answers_every_case() {
+    play("S4d", 146);
+}
