@@ -145,9 +145,18 @@ impl<H: Handler> Accepting<H> {
         }
     }
 
-    /// Serves a connection once there is room; until then it stays where it is.
+    /// Serves a connection once there is room; until then it stays where it is. At the cap those who ask nothing make way
+    /// for it, or ten thousand silent callers would keep all others out.
     async fn start_in_turn(&self, held: &mut Option<Accepted>) {
-        let place = self.worker.state.room.enter().await;
+        let room = &self.worker.state.room;
+        let place = loop {
+            let another_look = sleep(PAUSE);
+            tokio::select! {
+                biased;
+                place = room.enter() => break place,
+                () = self.worker.make_way(another_look) => {}
+            }
+        };
         if let Some((stream, address)) = held.take() {
             self.start(stream, address, place);
         }

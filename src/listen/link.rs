@@ -47,6 +47,10 @@ pub(super) enum Phase {
     Busy,
 }
 
+/// How long a connection may be without a request, or with half a head, before it makes way for another at the cap. A caller
+/// on a bad line needs that long to say what it wants.
+const MAKES_WAY_AFTER: Duration = Duration::from_secs(1);
+
 /// How long a connection that was asked to finish may take over telling so.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -171,6 +175,24 @@ impl Worker {
             link.order(order);
             link.sweep(limits);
         });
+    }
+
+    /// Ends the connection that has waited longest for its caller, if that is long enough, and then waits for `pause`.
+    pub(super) async fn make_way(&self, pause: impl Future<Output = ()>) {
+        if let Some((_, link)) = self.waiting().max_by_key(|(waited, _)| *waited) {
+            link.order(if link.phase() == Phase::Idle { Order::Finish } else { Order::Abort });
+        }
+        pause.await;
+    }
+
+    /// Connections without a request that were not asked to end yet, and for how long they have had none.
+    fn waiting(&self) -> impl Iterator<Item = (u32, Rc<Link>)> {
+        let links: Vec<_> = self.links.borrow().iter().filter_map(Weak::upgrade).collect();
+        let long = ticks(MAKES_WAY_AFTER);
+        links.into_iter().filter(|link| link.phase() != Phase::Busy && !link.is_finishing()).filter_map(move |link| {
+            let waited = link.now().wrapping_sub(link.since.get());
+            (waited > long).then_some((waited, link))
+        })
     }
 
     /// To wake a task runs nothing of it, so nobody borrows the list a second time.

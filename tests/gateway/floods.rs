@@ -272,13 +272,13 @@ fn more_connections_than_descriptors() {
     // half a head, nearly as large as it may be: what is held for it is held for long
     let head = format!("GET /open/x HTTP/1.1\r\nHost: a\r\nX-Fill: {}", "a".repeat(30_000));
     for (name, sent) in [("silent", ""), ("half a head", &*head)] {
-        let yaml = "workers: 1\nlog: { access: off }\ntimeouts: { request_header: 1s, idle: 2s }\n";
+        let yaml = "workers: 1\nlog: { access: off }\n";
         let gateway = Setup::new(&format!("{yaml}{}", routes(&upstream))).descriptors(DESCRIPTORS).start();
         gateway.send(&get("/open/first")).expect(200);
         let mut flood: Vec<_> = (0..CALLERS).map(|_| begin(&gateway)).collect();
         let mut peak = 0;
         let mut answered = 0;
-        for round in 0..8 {
+        for round in 0..4 {
             for socket in &mut flood {
                 // who was let in says something, who was shut out comes again
                 let written = socket.write(sent.as_bytes());
@@ -292,7 +292,7 @@ fn more_connections_than_descriptors() {
         }
         let bound = PROCESS_MAX + WORKER_MAX + CONNECTIONS * HTTP1_MAX;
         assert!(peak < bound, "{name}: {} of {} MiB", peak / MIB, bound / MIB);
-        assert_eq!(answered, 8);
+        assert_eq!(answered, 4);
         drop(flood);
         // by itself, and soon
         gateway.send(&get("/open/last")).expect(200);

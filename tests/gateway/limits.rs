@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Gateway, Response, USERS, Upstream, eventually, get, post, routes};
+use crate::support::{Gate, Gateway, Reply, Response, USERS, Upstream, eventually, get, post, routes};
 
 /// Limits that are off but for `rest`.
 fn limits(token_endpoints: &str, rest: &str) -> String {
@@ -206,21 +206,51 @@ fn a_caller_that_dawdles_is_cut_off() {
 
 #[test]
 fn connections_beyond_the_limit_wait_for_one_to_end() {
-    let upstream = Upstream::hello();
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let upstream = Upstream::start(move |received| {
+        if received.target == "/open/held" {
+            opened.wait();
+        }
+        Reply::text("hello")
+    });
     let gateway = Gateway::start(&format!("workers: 1\nlimits: {{ connections: 3 }}\n{USERS}{}", routes(&upstream)));
     let mut held: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
     for connection in &mut held {
-        connection.send(&get("/open/x")).expect(200);
+        connection.write(&get("/open/held").to_bytes()).unwrap();
     }
+    eventually("all are under way", || match upstream.received().len() {
+        3 => Ok(()),
+        count => Err(count),
+    });
     let mut further = gateway.connect();
     further.write(&get("/open/further").to_bytes()).unwrap();
-    // the others are served meanwhile, this one is not
-    for connection in &mut held {
-        connection.send(&get("/open/x")).expect(200);
+    // longer than those without a request may keep their place
+    std::thread::park_timeout(std::time::Duration::from_secs(2));
+    assert_eq!(upstream.received().len(), 3, "nobody who waits for an answer makes way");
+    gate.open();
+    for mut connection in held {
+        assert_eq!(connection.response("GET").unwrap().status, 200);
     }
-    assert!(upstream.received().iter().all(|received| received.target == "/open/x"));
-    held.pop();
     assert_eq!(further.response("GET").unwrap().status, 200);
+}
+
+#[test]
+fn who_asks_nothing_makes_way_at_the_limit() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("workers: 1\nlimits: {{ connections: 3 }}\n{USERS}{}", routes(&upstream)));
+    let mut idle = gateway.connect();
+    idle.send(&get("/open/x")).expect(200);
+    let mut half = gateway.connect();
+    half.write(b"GET /open/x HTTP/1.1\r\nHost: a\r\n").unwrap();
+    let silent = gateway.connect();
+    // long before any of them is overdue
+    let mut held = vec![idle, half, silent];
+    for _ in 0..3 {
+        let mut further = gateway.connect();
+        further.send(&get("/open/further")).expect(200);
+        held.push(further);
+    }
 }
 
 #[test]
