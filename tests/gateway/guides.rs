@@ -5,15 +5,16 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::gateway::project;
 use crate::support::wait::within;
 
 /// How long following a page may take: it begins with installing a framework.
-const DEADLINE: Duration = Duration::from_mins(5);
+const DEADLINE: Duration = Duration::from_mins(10);
 
 /// The ports that pages name: of the gateway, of the API, and of an identity provider.
 const PORTS: [&str; 3] = ["8443", "8000", "8090"];
@@ -100,6 +101,17 @@ fn sections(port: u16) -> String {
     )
 }
 
+/// The shell that follows a page, with all that it started, until it is dropped.
+struct Followed(Child);
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // there may be nothing left of the group
+        drop(Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).stderr(Stdio::null()).status());
+        drop(self.0.wait());
+    }
+}
+
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
@@ -119,20 +131,23 @@ fn follow(name: &str) {
     let wheels =
         std::env::var_os("PORTCULLIS_TEST_WHEELS").map_or_else(|| project().join("target/test-wheels"), PathBuf::from);
     assert!(wheels.exists(), "no {}: it is made by tests/run.sh", wheels.display());
-    let mut child = Command::new("bash")
+    let child = Command::new("bash")
         .arg(file("page.sh"))
         .current_dir(file("empty"))
         .env("PATH", format!("{}:{path}", program.parent().unwrap().display()))
         .env("PIP_NO_INDEX", "1")
         .env("PIP_FIND_LINKS", wheels)
         .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+        .env("PIP_NO_COMPILE", "1")
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
         .unwrap();
+    let mut followed = Followed(child);
     let said = || std::fs::read_to_string(file("log")).unwrap();
-    let status = within(DEADLINE, name, || child.try_wait().unwrap().ok_or_else(said));
+    let status = within(DEADLINE, name, || followed.0.try_wait().unwrap().ok_or_else(said));
     assert!(status.success(), "{name}:\n{}", said());
 }
 
