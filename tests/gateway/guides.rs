@@ -160,3 +160,8 @@ fn put_it_in_front_of_a_flask_api() {
 fn put_it_in_front_of_a_django_api() {
     follow("django.md");
 }
+
+#[test]
+fn use_your_idp() {
+    follow("use-your-idp.md");
+}
