@@ -135,7 +135,7 @@ fn rewriting(c: &mut Criterion) {
         trusted: false,
         https: true,
         host: HeaderValue::from_static("api.example.com"),
-        request_id: HeaderValue::from_static("8f14e45fceea167a5a36dedd4bea2543"),
+        request_id: &HeaderValue::from_static("8f14e45fceea167a5a36dedd4bea2543"),
         random: [7; 24],
     };
     let route = snapshot.routes.routes().first().unwrap();

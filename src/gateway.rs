@@ -290,7 +290,13 @@ impl Worker {
     }
 
     /// What the upstream is told of where the request came from.
-    fn origin(&self, snapshot: &Snapshot, peer: &Peer, exchange: &Exchange, head: &request::Parts) -> Origin {
+    fn origin<'e>(
+        &self,
+        snapshot: &Snapshot,
+        peer: &Peer,
+        exchange: &'e Exchange,
+        head: &request::Parts,
+    ) -> Origin<'e> {
         let trusted = snapshot.trusted_proxies.trusts(peer.address.ip());
         let mut random = [0; 24];
         self.0.random.borrow_mut().fill(&mut random);
@@ -299,7 +305,7 @@ impl Worker {
             trusted,
             https: forwarded::caller_is_https(peer.https, trusted, &head.headers),
             host: host_field(head),
-            request_id: exchange.request_id().clone(),
+            request_id: exchange.request_id(),
             random,
         }
     }
@@ -402,7 +408,7 @@ fn finish(
 ) -> Response<Body> {
     let status = refused.map_or_else(|| response.status(), Rejection::status);
     exchange.answered(status, refused.map(Rejection::reason));
-    response.headers_mut().insert(X_REQUEST_ID, exchange.request_id().clone());
+    response.headers_mut().insert(&X_REQUEST_ID, exchange.tell_request_id());
     if let Some(cors) = cors {
         cors.write(response.headers_mut());
     }

@@ -8,6 +8,14 @@ use std::process::{Child, Command, Stdio};
 /// Ends the gateway with the bench.
 pub(crate) struct Ending(Child);
 
+impl Ending {
+    /// Its process.
+    #[allow(dead_code, reason = "not every bench asks")]
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Ending {
     fn drop(&mut self) {
         drop(self.0.kill());
@@ -42,14 +50,26 @@ pub(crate) fn upstream() -> SocketAddr {
 
 /// The gateway with `configuration` and this upstream as `api`, and where it listens.
 pub(crate) fn gateway(folder: &Path, configuration: &str, upstream: SocketAddr) -> (Ending, SocketAddr) {
+    gateway_under(&[], folder, configuration, upstream)
+}
+
+/// The same, as what `under` runs where that is not empty.
+pub(crate) fn gateway_under(
+    under: &[String],
+    folder: &Path,
+    configuration: &str,
+    upstream: SocketAddr,
+) -> (Ending, SocketAddr) {
     let text = format!("{configuration}upstreams: {{ api: {{ servers: ['http://{upstream}'] }} }}\n");
     std::fs::write(folder.join("gateway.yaml"), text).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    let mut child = command.current_dir(folder).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let program = env!("CARGO_BIN_EXE_portcullis").to_owned();
+    let mut words = under.iter().chain([&program]);
+    let mut command = Command::new(words.next().unwrap());
+    let mut child = command.args(words).current_dir(folder).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let ending = Ending(child);
     let mut address = None;
-    for line in lines.map_while(Result::ok) {
+    for line in lines.by_ref().map_while(Result::ok) {
         if let Some((_, listening)) = line.split_once("listening on http://") {
             address = listening.parse().ok();
         }
@@ -57,10 +77,13 @@ pub(crate) fn gateway(folder: &Path, configuration: &str, upstream: SocketAddr) 
             break;
         }
     }
+    // what it says from here on is read, so that it never waits for a reader
+    std::thread::spawn(move || lines.for_each(drop));
     (ending, address.expect("it listens"))
 }
 
 /// One request and its response, which ends in `hello`.
+#[allow(dead_code, reason = "not every bench asks so")]
 pub(crate) fn ask(socket: &mut TcpStream, request: &[u8]) {
     socket.write_all(request).unwrap();
     let (mut answer, mut part) = (Vec::new(), [0; 1024]);

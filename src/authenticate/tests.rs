@@ -550,16 +550,42 @@ async fn a_remembered_jwt_ends_with_its_exp_and_leeway() {
 #[tokio::test]
 async fn a_principal_is_looked_up_again_after_its_time_and_a_refusal_sooner() {
     let stage = Stage::new().await;
+    // long ones: the clock moves on by itself as well
+    let times = CacheSettings {
+        ttl: Duration::from_hours(1),
+        negative_ttl: Duration::from_mins(10),
+        ..stage.settings.cache.clone()
+    };
+    stage.authenticator.configure(&Settings { cache: times, ..stage.settings.clone() }, &Handle::current());
     let (good, bad) = (basic("ann", PASSWORD), basic("ann", "wrong"));
     assert_eq!((stage.outcome(&good).await, stage.outcome(&bad).await, stage.asked()), ("ok", "wrong_password", 2));
-    stage.clock.advance(Duration::from_millis(1900));
+    stage.clock.advance(Duration::from_mins(9));
     assert_eq!((stage.outcome(&good).await, stage.outcome(&bad).await, stage.asked()), ("ok", "wrong_password", 0));
-    stage.clock.advance(Duration::from_millis(200));
+    stage.clock.advance(Duration::from_mins(1));
     assert_eq!((stage.outcome(&good).await, stage.outcome(&bad).await, stage.asked()), ("ok", "wrong_password", 1));
-    stage.clock.advance(Duration::from_secs(27));
+    stage.clock.advance(Duration::from_mins(49));
     assert_eq!((stage.outcome(&good).await, stage.asked()), ("ok", 0));
-    stage.clock.advance(Duration::from_secs(1));
+    stage.clock.advance(Duration::from_mins(1));
     assert_eq!((stage.outcome(&good).await, stage.asked()), ("ok", 1));
+}
+
+/// A worker's own memory of whom it met is judged as the shelf is.
+#[tokio::test]
+async fn what_a_worker_has_met_is_forgotten_with_the_shelf() {
+    let mut stage = Stage::new().await;
+    let good = basic("ann", PASSWORD);
+    for _ in 0..200 {
+        assert_eq!(stage.outcome(&good).await, "ok");
+    }
+    assert_eq!(stage.asked(), 1);
+    // another shelf
+    stage.settings.cache.ttl += Duration::from_hours(1);
+    stage.authenticator.configure(&stage.settings, &Handle::current());
+    assert_eq!((stage.outcome(&good).await, stage.asked()), ("ok", 1));
+    // a change
+    stage.change(&ann(), |tables| row(tables).disabled = true);
+    assert_ne!(stage.outcome(&good).await, "ok");
+    assert_eq!(stage.asked(), 1);
 }
 
 #[tokio::test]

@@ -183,7 +183,7 @@ pub struct Settings<'a> {
 
 /// Where a request comes from, as far as an upstream is told.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct Origin<'a> {
     /// The other end of the socket.
     pub peer: IpAddr,
     /// Whether that is a trusted proxy, whose forwarding fields pass.
@@ -193,7 +193,7 @@ pub struct Origin {
     /// The host that the caller asked for, with its port if it gave one.
     pub host: HeaderValue,
     /// The id of the request, sent upstream and back.
-    pub request_id: HeaderValue,
+    pub request_id: &'a HeaderValue,
     /// For a new `traceparent`.
     pub random: [u8; 24],
 }

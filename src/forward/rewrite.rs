@@ -5,7 +5,7 @@
 //! What the gateway says of a request (who, from where, which id) is said by it alone: neither a caller nor a route's edits
 //! can say it in its place.
 
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request, response};
 use http_body::Body as _;
@@ -15,9 +15,7 @@ use crate::authenticate::Identity;
 use crate::route::{FieldEdits, Route};
 use crate::wire::body::Body;
 use crate::wire::fields::{self, Hop, IdentityNames};
-use crate::wire::forwarded::{
-    self, TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
-};
+use crate::wire::forwarded::{self, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::wire::target::Target;
 
 /// What decides how a request is rewritten.
@@ -32,7 +30,7 @@ pub struct Outbound<'a> {
     /// The target that was matched.
     pub target: &'a Target,
     /// Where the request comes from.
-    pub origin: &'a Origin,
+    pub origin: &'a Origin<'a>,
 }
 
 /// How a server finds the end of a request's body.
@@ -185,14 +183,18 @@ impl<'a> Departure<'a> {
         if form == Form::Http1 {
             to.pass(&HOST, &origin.host);
         }
-        let traced = forwarded::continues_trace(&self.head.headers) && !self.hop.names(&TRACEPARENT);
+        // few callers have one, and to look at the names is cheaper than to search for it
+        let headers = &self.head.headers;
+        let traced = headers.keys().any(|name| *name == TRACEPARENT)
+            && forwarded::continues_trace(headers)
+            && !self.hop.names(&TRACEPARENT);
         self.say_the_callers(form, traced, to);
         self.say_whence(traced, to);
         let FieldEdits { set, .. } = &route.request_fields;
         for (name, value) in set.iter().filter(|(name, _)| *name != X_REQUEST_ID && !names.contains(name)) {
             to.pass(name, value);
         }
-        to.pass(&X_REQUEST_ID, &origin.request_id);
+        to.pass(&X_REQUEST_ID, origin.request_id);
         if let Some(identity) = identity {
             tell_identity(identity, names, to);
         }
@@ -217,13 +219,12 @@ impl<'a> Departure<'a> {
 
     fn passes(&self, name: &HeaderName, traced: bool) -> bool {
         let Outbound { route, names, origin, .. } = self.outbound;
-        let passes = match *name {
+        let passes = match name.as_str() {
             // Said anew: framing by the body. `Expect` is ours to answer: the server side says 100 once the body is read, so
             // that a refusal comes before it.
-            HOST | CONTENT_LENGTH | EXPECT => false,
-            AUTHORIZATION => route.forward_credentials,
-            _ if *name == X_FORWARDED_FOR || *name == X_FORWARDED_PROTO || *name == X_REQUEST_ID => false,
-            _ if *name == TRACEPARENT || *name == TRACESTATE => traced,
+            "host" | "content-length" | "expect" | "x-forwarded-for" | "x-forwarded-proto" | "x-request-id" => false,
+            "authorization" => route.forward_credentials,
+            "traceparent" | "tracestate" => traced,
             _ => true,
         };
         passes
@@ -246,7 +247,7 @@ impl<'a> Departure<'a> {
             to.pass(&X_FORWARDED_PROTO, &HeaderValue::from_static(if origin.https { "https" } else { "http" }));
         }
         // with its port, unless a trusted proxy has said it
-        let said = origin.trusted && self.head.headers.contains_key(X_FORWARDED_HOST);
+        let said = origin.trusted && self.head.headers.contains_key(&X_FORWARDED_HOST);
         if !said && !is_edited(edits, &X_FORWARDED_HOST) {
             to.pass(&X_FORWARDED_HOST, &origin.host);
         }
@@ -259,7 +260,7 @@ impl<'a> Departure<'a> {
         match framing {
             // methods that have a meaning for content say that there is none (RFC 9110 8.6); some servers answer 411 else
             Framing::Empty
-                if form == Form::Http1 && [Method::POST, Method::PUT, Method::PATCH].contains(&self.head.method) =>
+                if form == Form::Http1 && matches!(self.head.method, Method::POST | Method::PUT | Method::PATCH) =>
             {
                 to.pass(&CONTENT_LENGTH, &HeaderValue::from_static("0"));
             }
@@ -330,10 +331,12 @@ fn edit(headers: &mut HeaderMap, edits: &FieldEdits) {
 pub fn response(head: &mut response::Parts, body: &Body, to: &Method, route: &Route) {
     head.version = Version::HTTP_11;
     let headers = &mut head.headers;
-    let trailer = headers.remove(TRAILER);
-    fields::strip_hop_by_hop(headers);
-    if let Some(trailer) = trailer {
-        headers.insert(TRAILER, trailer);
+    if headers.keys().any(fields::is_hop_by_hop) {
+        let trailer = headers.remove(TRAILER);
+        fields::strip_hop_by_hop(headers);
+        if let Some(trailer) = trailer {
+            headers.insert(TRAILER, trailer);
+        }
     }
     keep_length(headers, head.status, body, to);
     edit(headers, &route.response_fields);
@@ -342,12 +345,10 @@ pub fn response(head: &mut response::Parts, body: &Body, to: &Method, route: &Ro
 /// Keeps `Content-Length` only where it is the length of what will be sent, or of what a HEAD asks about. An upstream that
 /// sends it beside `Transfer-Encoding` would otherwise have its caller read the next response from the middle of this one.
 fn keep_length(headers: &mut HeaderMap, status: StatusCode, body: &Body, to: &Method) {
-    if !headers.contains_key(CONTENT_LENGTH) {
-        return;
-    }
     let said = {
         let mut values = headers.get_all(CONTENT_LENGTH).iter();
-        let first = values.next().and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+        let Some(first) = values.next() else { return };
+        let first = first.to_str().ok().and_then(|text| text.parse::<u64>().ok());
         first.filter(|_| values.next().is_none())
     };
     let about_another = *to == Method::HEAD || status == StatusCode::NOT_MODIFIED;

@@ -161,7 +161,7 @@ impl Upstreams {
         target: &Target,
         head: &mut request::Parts,
         body: Body,
-        origin: &Origin,
+        origin: &Origin<'_>,
     ) -> (Result<Response<Body>, Rejection>, Option<Sent<'s>>) {
         let route = permit.route();
         let Some(upstream) = settings.upstreams.get(route.upstream.0) else { return (Err(Rejection::Internal), None) };

@@ -98,6 +98,14 @@ impl Exchange {
         &self.request_id
     }
 
+    /// The id of the request for its response, to be asked for once: only the log needs it longer.
+    pub fn tell_request_id(&mut self) -> HeaderValue {
+        match self.recorder.access_log {
+            Some(_) => self.request_id.clone(),
+            None => std::mem::replace(&mut self.request_id, HeaderValue::from_static("")),
+        }
+    }
+
     /// The id of the request as text.
     pub fn request_id_text(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()

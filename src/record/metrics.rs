@@ -24,7 +24,7 @@ const REQUEST_BUCKETS: [f64; 14] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// The methods that have a label of their own, registered by RFC 9110 9 and RFC 5789; others count as `other`.
-const METHODS: [Method; 9] = [
+static METHODS: [Method; 9] = [
     Method::GET,
     Method::HEAD,
     Method::POST,
@@ -234,28 +234,14 @@ impl WorkerMetrics {
         took: Duration,
     ) {
         let mut routes = self.routes.borrow_mut();
-        if !routes.contains_key(route) {
-            let cells = RouteCells::default();
-            lock(&self.shared.durations).push((Arc::clone(route), Arc::clone(&cells.durations)));
-            routes.insert(Arc::clone(route), cells);
+        // looked up once where it is there, as it nearly always is
+        if let Some(cells) = routes.get_mut(route) {
+            return cells.count(&self.shared, route, method, status, (outcome, reason), took);
         }
-        let Some(cells) = routes.get_mut(route) else { return };
-        let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
-        if let Some((_, _, cell)) = cells.requests.iter().find(|(m, s, _)| (*m, *s) == (method, status)) {
-            add(cell, 1);
-        } else {
-            let cell = Arc::new(AtomicU64::new(1));
-            lock(&self.shared.requests).push((Arc::clone(route), method, status, Arc::clone(&cell)));
-            cells.requests.push((method, status, cell));
-        }
-        if let Some((_, _, cell)) = cells.decisions.iter().find(|(o, r, _)| (*o, *r) == (outcome, reason)) {
-            add(cell, 1);
-        } else {
-            let cell = Arc::new(AtomicU64::new(1));
-            lock(&self.shared.decisions).push((Arc::clone(route), outcome, reason, Arc::clone(&cell)));
-            cells.decisions.push((outcome, reason, cell));
-        }
-        cells.durations.observe(took);
+        let mut cells = RouteCells::default();
+        lock(&self.shared.durations).push((Arc::clone(route), Arc::clone(&cells.durations)));
+        cells.count(&self.shared, route, method, status, (outcome, reason), took);
+        routes.insert(Arc::clone(route), cells);
     }
 
     /// Counts a credential.
@@ -292,6 +278,35 @@ impl WorkerMetrics {
             CacheResult::Miss => add(miss, 1),
             CacheResult::Stale => add(stale, 1),
         }
+    }
+}
+
+impl RouteCells {
+    fn count(
+        &mut self,
+        shared: &Cells,
+        route: &Arc<str>,
+        method: &Method,
+        status: u16,
+        (outcome, reason): (&'static str, &'static str),
+        took: Duration,
+    ) {
+        let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
+        if let Some((_, _, cell)) = self.requests.iter().find(|(m, s, _)| (*m, *s) == (method, status)) {
+            add(cell, 1);
+        } else {
+            let cell = Arc::new(AtomicU64::new(1));
+            lock(&shared.requests).push((Arc::clone(route), method, status, Arc::clone(&cell)));
+            self.requests.push((method, status, cell));
+        }
+        if let Some((_, _, cell)) = self.decisions.iter().find(|(o, r, _)| (*o, *r) == (outcome, reason)) {
+            add(cell, 1);
+        } else {
+            let cell = Arc::new(AtomicU64::new(1));
+            lock(&shared.decisions).push((Arc::clone(route), outcome, reason, Arc::clone(&cell)));
+            self.decisions.push((outcome, reason, cell));
+        }
+        self.durations.observe(took);
     }
 }
 

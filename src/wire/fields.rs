@@ -5,50 +5,13 @@
 use http::header::{
     ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_TYPE, COOKIE, DATE, EXPECT, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LOCATION, MAX_FORWARDS, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, RETRY_AFTER,
-    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
+    IF_UNMODIFIED_SINCE, LOCATION, MAX_FORWARDS, PRAGMA, RANGE, RETRY_AFTER, SET_COOKIE, TE, UPGRADE, VARY,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::principal::Role;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// Fields that mean something to the next hop only (RFC 9110 7.6.1; `HTTP2-Settings` of RFC 7540 3.2.1).
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
-
-/// Fields by which a proxy in front tells who calls and what for, and by which a server is made to take a request for
-/// another one than was authorised; believed of trusted peers only. `Proxy` becomes `HTTP_PROXY` in CGI's environment.
-const PROXY_FIELDS: [&str; 11] = [
-    "forwarded",
-    "proxy",
-    "x-real-ip",
-    "x-original-url",
-    "x-original-uri",
-    "x-original-host",
-    "x-original-method",
-    "x-rewrite-url",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-];
-
-/// And all that begin so.
-const PROXY_PREFIX: &str = "x-forwarded-";
 
 /// Whether the value of such a field is a credential, or probably one: it is not shown then.
 pub fn may_bear_secret(name: &HeaderName) -> bool {
@@ -112,9 +75,22 @@ impl IdentityNames {
     }
 }
 
-/// Whether a field means something to the next hop only.
+/// Whether a field means something to the next hop only (RFC 9110 7.6.1; `HTTP2-Settings` of RFC 7540 3.2.1). Told from its
+/// text: every field of every request is asked about, and a list of names would be made and dropped each time.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name)
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
 }
 
 /// What the fields of one hop say.
@@ -160,17 +136,18 @@ impl Hop {
 }
 
 /// Removes the fields of one hop, and those that `Connection` names. To be called before the gateway adds its own.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Hop {
-    let hop = Hop::of(headers);
-    remove_where(headers, |name| hop.ends(name));
-    hop
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.keys().any(is_hop_by_hop) {
+        let hop = Hop::of(headers);
+        remove_where(headers, |name| hop.ends(name));
+    }
 }
 
 /// Fields that `Connection` cannot take away, because they concern every recipient (RFC 9110 7.6.1). Otherwise a caller
 /// could have removed what a trusted proxy said of them, the request's host, or the length of its body.
 fn is_end_to_end(name: &str) -> bool {
     let fixed = [HOST, CONTENT_LENGTH, CONTENT_TYPE, CACHE_CONTROL, AUTHORIZATION, COOKIE];
-    fixed.iter().any(|field| field.as_str().eq_ignore_ascii_case(name)) || is_proxy_field(name)
+    fixed.iter().any(|field| field.as_str().eq_ignore_ascii_case(name)) || is_proxy_field(&name.to_ascii_lowercase())
 }
 
 /// The elements of a field that is a list of tokens.
@@ -179,10 +156,25 @@ fn options<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item 
     elements.filter_map(|option| std::str::from_utf8(option.trim_ascii()).ok())
 }
 
+/// Fields by which a proxy in front tells who calls and what for, and by which a server is made to take a request for
+/// another one than was authorised; believed of trusted peers only. `Proxy` becomes `HTTP_PROXY` in CGI's environment.
+/// `name` is in lower case.
 fn is_proxy_field(name: &str) -> bool {
-    let prefix = name.as_bytes().get(..PROXY_PREFIX.len());
-    prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PROXY_PREFIX.as_bytes()))
-        || PROXY_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name))
+    let named = matches!(
+        name,
+        "forwarded"
+            | "proxy"
+            | "x-real-ip"
+            | "x-original-url"
+            | "x-original-uri"
+            | "x-original-host"
+            | "x-original-method"
+            | "x-rewrite-url"
+            | "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
+    );
+    named || name.starts_with("x-forwarded-")
 }
 
 /// Whether every server reads this name as the same. `_` and `.` are folded to `-` by many (CGI, WSGI), so that
@@ -211,7 +203,7 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool)
 
 /// Fields that have no business in a trailer: framing, routing, authentication, request modifiers, response control, and
 /// how content is to be read (RFC 9110 6.5.1).
-const NEVER_TRAILERS: [HeaderName; 31] = [
+static NEVER_TRAILERS: [HeaderName; 31] = [
     ACCEPT_ENCODING,
     AGE,
     AUTHORIZATION,
@@ -354,13 +346,11 @@ mod tests {
 
     #[test]
     fn what_the_hop_asked_for_is_remembered() {
-        let mut asked =
-            headers(&[("connection", "Upgrade, TE"), ("upgrade", "websocket"), ("te", "gzip;q=0.5, Trailers")]);
-        let hop = strip_hop_by_hop(&mut asked);
+        let asked = headers(&[("connection", "Upgrade, TE"), ("upgrade", "websocket"), ("te", "gzip;q=0.5, Trailers")]);
+        let hop = Hop::of(&asked);
         let websocket = Some(HeaderValue::from_static("websocket"));
         assert_eq!(hop, Hop { takes_trailers: true, upgrade: websocket, named: Vec::new() });
-        assert!(asked.is_empty());
-        assert_eq!(strip_hop_by_hop(&mut headers(&[("upgrade", "websocket")])), Hop::default());
+        assert_eq!(Hop::of(&headers(&[("upgrade", "websocket")])), Hop::default());
     }
 
     #[test]

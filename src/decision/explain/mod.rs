@@ -8,7 +8,7 @@ mod words;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use self::told::Told;
 use super::{Place, Request, claimed, decide};
@@ -186,7 +186,9 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
         (Ok(_), Some(endpoint), _) => Outcome::Answered(endpoint),
         (Ok(Some(permit)), None, Some(target)) => {
             explanation.told = Some(Told::passed(permit.route(), &request_of));
-            let origin = sent::origin(snapshot, &request, peer, request_of.request_id);
+            let request_id = HeaderValue::from_str(request_of.request_id);
+            let request_id = request_id.unwrap_or_else(|_| HeaderValue::from_static(""));
+            let origin = sent::origin(snapshot, &request, peer, &request_id);
             let head = sent::head(snapshot, &request, permit.route(), permit.identity(), target, &origin);
             Outcome::Forwarded(upstream(snapshot, permit.route()), head)
         }

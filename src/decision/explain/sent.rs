@@ -23,7 +23,12 @@ const EXAMPLE_TRACE: [u8; 24] = [0xab; 24];
 const MASK: &str = "********";
 
 /// Where the request comes from.
-pub(super) fn origin(snapshot: &Snapshot, request: &Request, peer: IpAddr, request_id: &str) -> Origin {
+pub(super) fn origin<'a>(
+    snapshot: &Snapshot,
+    request: &Request,
+    peer: IpAddr,
+    request_id: &'a HeaderValue,
+) -> Origin<'a> {
     let trusted = snapshot.trusted_proxies.trusts(peer);
     let first_is_tls = snapshot.listeners.first().is_some_and(|first| matches!(first.mode, Mode::Tls(_)));
     Origin {
@@ -31,7 +36,7 @@ pub(super) fn origin(snapshot: &Snapshot, request: &Request, peer: IpAddr, reque
         trusted,
         https: forwarded::caller_is_https(request.https.unwrap_or(first_is_tls), trusted, &request.headers),
         host: request.host(),
-        request_id: HeaderValue::from_str(request_id).unwrap_or_else(|_| HeaderValue::from_static("")),
+        request_id,
         random: EXAMPLE_TRACE,
     }
 }
@@ -44,7 +49,7 @@ pub(super) fn head(
     route: &Route,
     identity: Option<&Arc<Identity>>,
     target: &Target,
-    origin: &Origin,
+    origin: &Origin<'_>,
 ) -> String {
     let (mut head, ()) = http::Request::new(()).into_parts();
     (head.method, head.uri, head.headers) = (asked.method.clone(), asked.uri.clone(), asked.headers.clone());

@@ -86,7 +86,7 @@ impl Told {
 
     fn with(mut self, asked: &Asked<'_>) -> Self {
         let id = HeaderValue::from_str(asked.request_id).unwrap_or_else(|_| HeaderValue::from_static(EXAMPLE_ID));
-        self.headers.insert(X_REQUEST_ID, id);
+        self.headers.insert(&X_REQUEST_ID, id);
         if let Some(grant) = &asked.grant {
             grant.write(&mut self.headers);
         }

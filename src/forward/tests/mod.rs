@@ -155,6 +155,8 @@ fn server_of(address: SocketAddr, protocol: Protocol) -> ServerAddress {
     ServerAddress { label, host: address.ip().to_string().into(), port: address.port(), protocol }
 }
 
+static REQUEST_ID: HeaderValue = HeaderValue::from_static("id-1");
+
 /// An address at which nobody listens.
 async fn closed_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
@@ -209,7 +211,7 @@ struct Bench {
     metrics: Arc<Metrics>,
     clock: Clock,
     route: Route,
-    origin: Origin,
+    origin: Origin<'static>,
 }
 
 impl Bench {
@@ -248,7 +250,7 @@ impl Bench {
                 trusted: false,
                 https: true,
                 host: HeaderValue::from_static("api.example.com"),
-                request_id: HeaderValue::from_static("id-1"),
+                request_id: &REQUEST_ID,
                 random: [7; 24],
             },
         }

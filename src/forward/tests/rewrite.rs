@@ -24,7 +24,7 @@ struct Case {
     route: Route,
     identity: Option<Arc<Identity>>,
     names: IdentityNames,
-    origin: Origin,
+    origin: Origin<'static>,
 }
 
 impl Case {
@@ -34,7 +34,7 @@ impl Case {
             trusted: false,
             https: true,
             host: HeaderValue::from_static("api.example.com:8443"),
-            request_id: HeaderValue::from_static("id-1"),
+            request_id: &REQUEST_ID,
             random: [7; 24],
         };
         Self { route: route(), identity: Some(identity()), names: IdentityNames::default(), origin }
