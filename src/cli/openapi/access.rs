@@ -1,0 +1,177 @@
+//! `security`: a list of alternatives, each of which asks for all that it names. A rule has one set of schemes (any), of
+//! roles (any) and of scopes (all), so that not every list can be said; then less is let through, never more.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use super::super::operator::CliError;
+use super::document::{Document, escaped};
+use super::{comment, quoted};
+
+/// Who may use an operation, as a rule says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Access {
+    open: bool,
+    roles: BTreeSet<String>,
+    scopes: BTreeSet<String>,
+    schemes: BTreeSet<&'static str>,
+    /// What the rule does not say as the document does.
+    notes: BTreeSet<String>,
+}
+
+/// One alternative.
+#[derive(Debug, Default)]
+struct Alternative {
+    schemes: BTreeSet<&'static str>,
+    roles: BTreeSet<String>,
+    scopes: BTreeSet<String>,
+    foreign: Vec<String>,
+    /// As the document has it.
+    shown: String,
+}
+
+/// Who may use an operation, which stands at `place`; or why no rule can say it.
+///
+/// # Errors
+/// A scheme is a reference that leads nowhere.
+pub(super) fn of(document: &Document, operation: &Value, place: &str) -> Result<Result<Access, String>, CliError> {
+    let own = operation.get("security").and_then(Value::as_array);
+    let Some(list) = own.or_else(|| document.at("/security").and_then(Value::as_array)) else {
+        let unsaid = "the document says nothing of who may; `allow: anyone` where it is for everyone".to_owned();
+        return Ok(Ok(Access { notes: BTreeSet::from([unsaid]), ..Access::default() }));
+    };
+    let requirements: Vec<&Map<String, Value>> = list.iter().filter_map(Value::as_object).collect();
+    if list.is_empty() {
+        return Ok(Ok(Access { open: true, ..Access::default() }));
+    }
+    if requirements.iter().any(|requirement| requirement.is_empty()) {
+        let optional = "a credential is optional here, and `anyone` looks at none".to_owned();
+        let notes = requirements.iter().any(|requirement| !requirement.is_empty()).then_some(optional);
+        return Ok(Ok(Access { open: true, notes: notes.into_iter().collect(), ..Access::default() }));
+    }
+    let alternatives: Result<Vec<_>, CliError> =
+        requirements.into_iter().map(|requirement| Alternative::of(document, requirement, place)).collect();
+    Ok(combined(&alternatives?))
+}
+
+impl Alternative {
+    fn of(document: &Document, requirement: &Map<String, Value>, place: &str) -> Result<Self, CliError> {
+        let mut alternative = Self::default();
+        let mut parts = Vec::new();
+        for (name, names) in requirement {
+            let names: BTreeSet<String> =
+                names.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+            let listed: Vec<&str> = names.iter().map(String::as_str).collect();
+            parts.push(if names.is_empty() { name.clone() } else { format!("{name} [{}]", listed.join(", ")) });
+            let pointer = format!("/components/securitySchemes/{}", escaped(name));
+            let scheme = match document.at(&pointer) {
+                Some(scheme) => Some(document.resolve(scheme, &format!("#{pointer}"))?),
+                None => None,
+            };
+            let member =
+                |member: &str| scheme.and_then(|scheme| scheme.get(member)).and_then(Value::as_str).unwrap_or_default();
+            let in_authorization = member("in") == "header" && member("name").eq_ignore_ascii_case("authorization");
+            let ours = match (member("type"), member("scheme").to_ascii_lowercase().as_str()) {
+                ("http", "basic") => Some("basic"),
+                ("http", "bearer") | ("oauth2" | "openIdConnect", _) => Some("bearer"),
+                ("apiKey", _) if in_authorization => Some("token"),
+                _ => None,
+            };
+            match ours {
+                Some(ours) => drop(alternative.schemes.insert(ours)),
+                None if scheme.is_none() => alternative.foreign.push(format!(
+                    "the document does not say what the scheme {} of {} is",
+                    comment(name),
+                    comment(place)
+                )),
+                None => {
+                    let foreign = format!("the scheme {} is not one of basic, token and bearer", comment(name));
+                    alternative.foreign.push(foreign);
+                }
+            }
+            if matches!(member("type"), "oauth2" | "openIdConnect") {
+                alternative.scopes.extend(names);
+            } else {
+                alternative.roles.extend(names);
+            }
+        }
+        alternative.shown = parts.join(" and ");
+        Ok(alternative)
+    }
+
+    /// Why a rule cannot ask for this.
+    fn fault(&self) -> Option<&'static str> {
+        if self.schemes.len() > 1 {
+            Some("asks for several credentials at once, and a request has one")
+        } else if self.roles.len() > 1 {
+            Some("asks for several roles at once, and a rule asks for any one of its roles")
+        } else {
+            None
+        }
+    }
+}
+
+/// What lets nobody pass whom the document does not.
+fn combined(alternatives: &[Alternative]) -> Result<Access, String> {
+    let mut access = Access::default();
+    let (sayable, others): (Vec<_>, Vec<_>) =
+        alternatives.iter().partition(|alternative| alternative.fault().is_none());
+    for alternative in others {
+        access.note(format!("{} {}", comment(&alternative.shown), alternative.fault().unwrap_or_default()));
+    }
+    if sayable.is_empty() {
+        return Err(access.notes.into_iter().collect::<Vec<_>>().join("; "));
+    }
+    for alternative in &sayable {
+        access.schemes.extend(&alternative.schemes);
+        access.roles.extend(alternative.roles.iter().cloned());
+        access.scopes.extend(alternative.scopes.iter().cloned());
+        access.notes.extend(alternative.foreign.iter().cloned());
+    }
+    let with_roles = sayable.iter().filter(|alternative| !alternative.roles.is_empty()).count();
+    let scopes_differ = sayable.iter().any(|alternative| alternative.scopes != access.scopes);
+    if scopes_differ || with_roles > 0 && with_roles < sayable.len() {
+        let shown: Vec<String> = sayable.iter().map(|alternative| comment(&alternative.shown)).collect();
+        access.note(format!(
+            "the document asks for {}; a rule has one set of scopes and of roles, and this asks for all of them",
+            shown.join(" or ")
+        ));
+    }
+    Ok(access)
+}
+
+impl Access {
+    /// Whether it is for everybody.
+    pub(super) const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Says beside it what it does not say as the document does.
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.insert(note);
+    }
+
+    /// All that was noted.
+    pub(super) fn notes(&self) -> impl Iterator<Item = &String> {
+        self.notes.iter()
+    }
+
+    /// Writes it as keys of a route.
+    pub(super) fn write(&self, printed: &mut String) {
+        let list = |names: &BTreeSet<String>| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        // writing to a text cannot fail
+        match (self.open, self.roles.is_empty()) {
+            (true, _) => writeln!(printed, "    allow: anyone").ok(),
+            (false, true) => writeln!(printed, "    allow: authenticated").ok(),
+            (false, false) => writeln!(printed, "    allow: [{}]", list(&self.roles)).ok(),
+        };
+        if !self.scopes.is_empty() {
+            writeln!(printed, "    scopes: [{}]", list(&self.scopes)).ok();
+        }
+        if !self.schemes.is_empty() {
+            writeln!(printed, "    schemes: [{}]", self.schemes.iter().copied().collect::<Vec<_>>().join(", ")).ok();
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The document itself: JSON or YAML, its references, its servers.
+
+use serde_json::{Map, Value};
+
+use super::super::operator::CliError;
+use crate::config::report::Report;
+use crate::config::tree::{self, Node, Plain};
+
+/// References that lead to references.
+const REFERENCES_MAX: usize = 8;
+/// Where the API is expected where the document does not say.
+const DEFAULT_ORIGIN: &str = "http://127.0.0.1:8000";
+
+/// An `OpenAPI` 3.x document.
+#[derive(Debug)]
+pub(super) struct Document {
+    name: String,
+    root: Value,
+}
+
+impl Document {
+    /// Reads JSON or YAML; `name` is the file's.
+    ///
+    /// # Errors
+    /// It is neither, or no such document.
+    pub(super) fn read(text: &str, name: &str) -> Result<Self, CliError> {
+        let root = match serde_json::from_str(text) {
+            Ok(root) => root,
+            Err(_) => yaml(text, name)?,
+        };
+        let document = Self { name: name.to_owned(), root };
+        let version = document.root.get("openapi").and_then(Value::as_str).unwrap_or_default();
+        if !version.starts_with("3.") {
+            return Err(document.wrong("#", "this is not an OpenAPI 3.x document: there is no `openapi: 3.…`"));
+        }
+        Ok(document)
+    }
+
+    /// Its paths.
+    pub(super) fn paths(&self) -> Result<&Map<String, Value>, CliError> {
+        let paths = self.root.get("paths").and_then(Value::as_object);
+        paths.ok_or_else(|| self.wrong("#", "the document has no `paths`"))
+    }
+
+    /// What stands at a pointer such as `/security`.
+    pub(super) fn at(&self, pointer: &str) -> Option<&Value> {
+        self.root.pointer(pointer)
+    }
+
+    /// What a value stands for, which may be a reference within the document; `place` is where it stands.
+    ///
+    /// # Errors
+    /// A reference leads to nothing, out of the document, or round and round.
+    pub(super) fn resolve<'v>(&'v self, value: &'v Value, place: &str) -> Result<&'v Value, CliError> {
+        let mut found = value;
+        for _ in 0..=REFERENCES_MAX {
+            let Some(reference) = found.get("$ref") else { return Ok(found) };
+            let shown = super::comment(reference.as_str().unwrap_or_default());
+            let Some(pointer) = reference.as_str().and_then(|text| text.strip_prefix('#')) else {
+                let what = format!("`$ref` to {shown} leads out of this document; bundle it into one first");
+                return Err(self.wrong(place, &what));
+            };
+            let pointer = percent_encoding::percent_decode_str(pointer).decode_utf8_lossy();
+            let next = self.root.pointer(&pointer);
+            found = next.ok_or_else(|| self.wrong(place, &format!("`$ref` to {shown} leads to nothing")))?;
+        }
+        Err(self.wrong(place, "`$ref` leads round and round"))
+    }
+
+    fn wrong(&self, place: &str, what: &str) -> CliError {
+        let place = if place == "#" { String::new() } else { format!(": {}", super::comment(place)) };
+        CliError::Usage(format!("{}{place}: {what}", self.name))
+    }
+
+    /// The origin of the first server, and the path that stands before all others: of the first of `nearer` that names
+    /// servers, or else of the document.
+    pub(super) fn server(&self, nearer: &[&Value]) -> (String, String) {
+        let of = |value: &'_ Value| value.pointer("/servers/0").filter(|server| server.get("url").is_some()).cloned();
+        let server = nearer.iter().find_map(|value| of(value)).or_else(|| of(&self.root)).unwrap_or_default();
+        let mut url = server.get("url").and_then(Value::as_str).unwrap_or_default().to_owned();
+        for (name, variable) in server.get("variables").and_then(Value::as_object).into_iter().flatten() {
+            if let Some(default) = variable.get("default").and_then(Value::as_str) {
+                url = url.replace(&format!("{{{name}}}"), default);
+            }
+        }
+        let (origin, path) = match url.split_once("://") {
+            Some((scheme, rest)) => {
+                let (authority, path) = rest.find('/').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, ""));
+                (format!("{scheme}://{authority}"), path)
+            }
+            None => (String::new(), &*url),
+        };
+        let usable = ["http://", "https://"].iter().any(|scheme| origin.starts_with(scheme))
+            && !origin.contains(['{', '@', '$', '?', '#']);
+        let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+        let base = if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        (if usable { origin } else { DEFAULT_ORIGIN.to_owned() }, base)
+    }
+}
+
+/// A name as a part of a JSON pointer (RFC 6901 3).
+pub(super) fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+fn yaml(text: &str, name: &str) -> Result<Value, CliError> {
+    let mut report = Report::default();
+    match tree::parse(text, &mut report) {
+        Some(root) if report.is_empty() => Ok(value(&root)),
+        Some(_) | None => {
+            let listing = crate::config::listing::Listing::of_broken(text);
+            Err(CliError::Usage(report.into_problems(name, &listing).to_string()))
+        }
+    }
+}
+
+/// A node as JSON. Numbers stay the texts that they are: none is needed.
+fn value(node: &Node) -> Value {
+    match &node.value {
+        tree::Value::Scalar(scalar) => match scalar.kind() {
+            Plain::Null => Value::Null,
+            Plain::Boolean(value) => value.into(),
+            Plain::Number | Plain::Text => (*scalar.text).into(),
+        },
+        tree::Value::List(items) => items.iter().map(value).collect(),
+        tree::Value::Map(entries) => {
+            entries.iter().map(|entry| (entry.key.to_string(), value(&entry.value))).collect::<Map<_, _>>().into()
+        }
+    }
+}
