@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::super::operator::CliError;
 use super::document::{Document, escaped};
 use super::{comment, quoted};
+use crate::principal::NAME_BYTES_MAX;
 
 /// Who may use an operation, as a rule says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,10 +108,22 @@ impl Alternative {
             Some("asks for several credentials at once, and a request has one")
         } else if self.roles.len() > 1 {
             Some("asks for several roles at once, and a rule asks for any one of its roles")
+        } else if !self.roles.iter().all(|name| is_role(name)) || !self.scopes.iter().all(|name| is_scope(name)) {
+            Some("names what no principal can have")
         } else {
             None
         }
     }
+}
+
+fn is_role(name: &str) -> bool {
+    let reserved = ["anyone", "authenticated"].contains(&name);
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control) && !reserved
+}
+
+/// RFC 6749 3.3.
+fn is_scope(name: &str) -> bool {
+    is_role(name) && name.bytes().all(|byte| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~'))
 }
 
 /// What lets nobody pass whom the document does not.

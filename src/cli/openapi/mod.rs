@@ -384,6 +384,9 @@ routes:
             r#"{{ "openapi": "3.0.3", "paths": {{ "{odd}": {{ "get": {{}} }}, "/${{HOME}}": {{ "get": {{}} }} }} }}"#
         ));
         assert!(!found.contains("\n    allow: anyone"), "{found}");
+        let scheme =
+            r#"{ "openapi": "3.0.3", "paths": { "/a": { "get": { "security": [{ "s\n  - path: /x": ["a\n"] }] } } } }"#;
+        assert!(!printed(scheme).contains("\n  - path: /x"));
         for text in ["swagger: '2.0'\npaths: {}", "[]", "openapi: 3.0.0"] {
             assert!(tried(text).is_err(), "{text}");
         }
