@@ -25,7 +25,6 @@ static SETTINGS: LazyLock<(JwtSettings, Arc<KeyRing>)> = LazyLock::new(|| {
         subject_is_id: false,
         require_exp: true,
         require_iss: true,
-        subject_is_id: false,
         subject_kind: SubjectKind::User,
         keys: Some(Arc::clone(&ring)),
     };
