@@ -63,7 +63,7 @@ fn a_new_name_and_its_password_are_members() {
     let endpoints = "endpoints: [{ path: /register, action: register }, { path: /auth/login, action: login }]\n";
     let (gateway, _upstream) = gateway(endpoints);
     let refused = gateway.send(&post("/register").basic("new", "new password")).refused(400, "invalid_request");
-    assert_eq!(refused.member("message"), "`username` is missing");
+    assert_eq!(refused.member("message"), "`username` is missing; `password` is missing");
     gateway.send(&login("new", "new password")).expect(401);
 }
 

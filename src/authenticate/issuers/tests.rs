@@ -443,8 +443,8 @@ async fn what_its_tokens_say_is_held_against_its_settings() {
         ("no end", key.token(&without("exp")), "missing_claim"),
         ("not yet", key.token(&changed(&good, "nbf", (now + 60).into())), "not_yet_valid"),
         ("issued in the future", key.token(&changed(&good, "iat", (now + 60).into())), "not_yet_valid"),
-        ("no name", key.token(&without("preferred_username")), "missing_claim"),
-        ("an empty name", key.token(&changed(&good, "preferred_username", "".into())), "missing_claim"),
+        ("no name", key.token(&without("preferred_username")), "missing_subject"),
+        ("an empty name", key.token(&changed(&good, "preferred_username", "".into())), "missing_subject"),
         ("a name of 256 bytes", key.token(&changed(&good, "preferred_username", "a".repeat(256).into())), "malformed"),
         ("a name of 255 bytes", key.token(&changed(&good, "preferred_username", "a".repeat(255).into())), "ok"),
         ("a name that is a list", key.token(&changed(&good, "preferred_username", json!(["ann"]))), "malformed"),
@@ -486,7 +486,7 @@ async fn nobody_is_taken_for_another_of_the_same_name() {
     assert_eq!((ours.principal.user_id.as_deref(), &main.principal.user_id), (Some("7"), &None));
     // Ann of our store is disabled: that is another Ann
     stage.change(&Change::Subject(Subject::user("ann")), |tables| super::super::tests::row(tables).disabled = true);
-    assert_eq!(stage.outcome(&stage.bearer(json!({}))).await, "unknown_subject");
+    assert_eq!(stage.outcome(&stage.bearer(json!({}))).await, "disabled");
     assert_eq!(stage.of(&key.token(&claims)).await, "ok");
 }
 

@@ -71,8 +71,8 @@ fn routes(document: &Document) -> Result<String, CliError> {
         }
     }
     let mut printed = routes.printed;
-    if !printed.contains("  - ") {
-        printed = printed.replace("routes:\n", "routes: []\n");
+    if !printed.lines().any(|line| line.starts_with("  - ")) {
+        printed = printed.replacen("routes:\n", "routes: []\n", 1);
     }
     // what is printed is taken as it is; better no routes than broken ones
     load_text(&printed, Path::new("."), "the routes", &Environment::default())
