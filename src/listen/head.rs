@@ -156,7 +156,9 @@ fn complete(bytes: &[u8], parsed: &httparse::Request<'_, '_>) -> Result<Head, Fa
     if fields::has_bare_line_feed(bytes) {
         return Err(NO_CR);
     }
-    let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(MALFORMED)?;
+    // `#` may stand in a method (RFC 9110 5.6.2), and in none that exists: the request line is refused wherever it is
+    let method = parsed.method.filter(|method| !method.contains('#'));
+    let method = method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(MALFORMED)?;
     // one copy, which the target and the fields share
     let shared = Bytes::copy_from_slice(bytes);
     let uri = target(parsed.path.unwrap_or_default(), bytes, &shared)?;
@@ -363,6 +365,7 @@ mod tests {
             ("another version", "GET / HTTP/1.2\r\n\r\n", ANY),
             ("a version in lower case", "GET / http/1.1\r\n\r\n", ANY),
             ("a byte that no method has", "G(T / HTTP/1.1\r\n\r\n", ANY),
+            ("a fragment's mark in the method", "#GET / HTTP/1.1\r\n\r\n", ANY),
             ("an old version", "GET / HTTP/1.0\r\n\r\n", "Empty +0"),
             (
                 "chunks over an old version",
