@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         match (&whole, &pieces) {
             // a line that comes late may be one too many, or one that nobody can read
-            (Err(()), _) => assert!(pieces.is_err() , "in pieces of {step}"),
+            (Err(()), _) => assert!(pieces.is_err(), "in pieces of {step}"),
             _ => assert_eq!(pieces, whole, "in pieces of {step}"),
         }
     }

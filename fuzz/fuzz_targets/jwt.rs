@@ -2,31 +2,22 @@
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::authenticate::bearer::{Header, JwtKind, read};
 use portcullis::authenticate::claims::Claims;
 use portcullis::authenticate::keys::{Algorithm, Key, KeyRing};
-use portcullis::authenticate::{ClaimPath, JwtSettings, RoleSource, TypeSource};
-use portcullis::principal::SubjectKind;
+use portcullis::authenticate::{ClaimPath, JwtSettings, RoleSource};
 use portcullis::secret::Secret;
 
 static SETTINGS: LazyLock<(JwtSettings, Arc<KeyRing>)> = LazyLock::new(|| {
     let key = Key::hmac("k1", Algorithm::HS256, Secret::new(b"nobody who feeds this knows it..".to_vec())).unwrap();
     let ring = Arc::new(KeyRing::new(vec![key]).unwrap());
     let settings = JwtSettings {
-        issuer: "portcullis".into(),
         audience: vec!["api".into()],
-        leeway: Duration::from_secs(30),
         roles: RoleSource::Claim(ClaimPath(vec!["realm".into(), "roles".into()])),
-        subject: ClaimPath(vec!["sub".into()]),
-        token_type: TypeSource::Header,
-        subject_is_id: false,
-        require_exp: true,
-        require_iss: true,
-        subject_kind: SubjectKind::User,
         keys: Some(Arc::clone(&ring)),
+        ..JwtSettings::of("portcullis")
     };
     (settings, ring)
 });

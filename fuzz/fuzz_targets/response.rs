@@ -15,7 +15,9 @@ type Outcome = (Vec<u8>, Result<Option<(String, usize)>, ()>);
 
 fn decode(framing: Framing, bytes: &[u8], piece: usize) -> Outcome {
     let mut content = Vec::new();
-    let Some(mut decoder) = Decoder::new(framing, TRAILER_BYTES_MAX) else { return (content, Ok(Some((String::new(), bytes.len())))) };
+    let Some(mut decoder) = Decoder::new(framing, TRAILER_BYTES_MAX) else {
+        return (content, Ok(Some((String::new(), bytes.len()))));
+    };
     let mut behind = bytes.len();
     for part in bytes.chunks(piece) {
         behind -= part.len();
@@ -88,7 +90,7 @@ fn check_head(bytes: &[u8], method: &Method, found: &Head) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let method = if bytes.len() % 8 == 0 { Method::HEAD } else { Method::GET };
+    let method = if bytes.len().is_multiple_of(8) { Method::HEAD } else { Method::GET };
     let whole = head(bytes, &method);
     // a few places to cut at; all of them would make long inputs slow
     for cut in (0..bytes.len().min(64)).chain((64..bytes.len()).step_by(97)) {

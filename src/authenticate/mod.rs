@@ -147,6 +147,26 @@ pub struct JwtSettings {
 }
 
 impl JwtSettings {
+    /// What tokens of `issuer` are read by where nothing else is set.
+    #[must_use]
+    pub fn of(issuer: impl Into<Box<str>>) -> Self {
+        Self {
+            issuer: issuer.into(),
+            audience: Vec::new(),
+            leeway: Duration::from_secs(30),
+            roles: RoleSource::Store,
+            subject: ClaimPath(vec!["sub".into()]),
+            subject_is_id: false,
+            token_type: TypeSource::Header,
+            require_exp: true,
+            require_iss: true,
+            require_jti: false,
+            require_account: false,
+            subject_kind: SubjectKind::User,
+            keys: None,
+        }
+    }
+
     fn leeway_seconds(&self) -> UnixSeconds {
         UnixSeconds::try_from(self.leeway.as_secs()).unwrap_or(UnixSeconds::MAX)
     }

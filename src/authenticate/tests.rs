@@ -40,21 +40,7 @@ const PASSWORD: &str = "Tr0ub4dor&3";
 /// Claims are read under these settings in all tests of this stage.
 pub(super) fn jwt_settings() -> JwtSettings {
     let key = Key::hmac("k1", Algorithm::HS256, Secret::new(SECRET.to_vec())).unwrap();
-    JwtSettings {
-        issuer: "portcullis".into(),
-        audience: Vec::new(),
-        leeway: Duration::from_secs(30),
-        roles: RoleSource::Store,
-        subject: ClaimPath(vec!["sub".into()]),
-        subject_is_id: false,
-        token_type: TypeSource::Header,
-        require_exp: true,
-        require_iss: true,
-        require_jti: false,
-        require_account: false,
-        subject_kind: SubjectKind::User,
-        keys: Some(Arc::new(KeyRing::new(vec![key]).unwrap())),
-    }
+    JwtSettings { keys: Some(Arc::new(KeyRing::new(vec![key]).unwrap())), ..JwtSettings::of("portcullis") }
 }
 
 pub(super) fn claims(value: Value) -> Map<String, Value> {

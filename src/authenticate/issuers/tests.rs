@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::super::ClaimPath;
 use super::super::keys::KeyError;
 use super::super::tests::Stage;
-use super::super::{ClaimPath, TypeSource};
 use super::jwks::{JWKS_BYTES_MAX, JwksError, LeftOut};
 use super::*;
 use crate::principal::SubjectKind;
@@ -120,19 +120,11 @@ fn issuer_of(name: &str, algorithms: &[Algorithm], jwks: Jwks) -> Issuer {
     Issuer {
         id,
         claims: JwtSettings {
-            issuer: name.into(),
             audience: vec!["orders".into()],
-            leeway: Duration::from_secs(30),
             roles: RoleSource::Claim(path(&["realm_access", "roles"])),
             subject: path(&["preferred_username"]),
-            subject_is_id: false,
-            token_type: TypeSource::Header,
-            require_exp: true,
-            require_iss: true,
-            require_jti: false,
-            require_account: false,
             subject_kind: SubjectKind::Foreign(id),
-            keys: None,
+            ..JwtSettings::of(name)
         },
         algorithms: algorithms.to_vec(),
         user_prefix: "".into(),

@@ -14,7 +14,7 @@ use crate::authenticate::issuers::fetch::{Location, Tls};
 use crate::authenticate::issuers::jwks::KeySet;
 use crate::authenticate::issuers::{Issuer, Jwks};
 use crate::authenticate::keys::Algorithm;
-use crate::authenticate::{JwtSettings, RoleSource, TypeSource};
+use crate::authenticate::{JwtSettings, RoleSource};
 use crate::principal::{IssuerId, SubjectKind};
 
 pub(super) fn compile(
@@ -52,19 +52,12 @@ fn one(
     Some(Issuer {
         id,
         claims: JwtSettings {
-            issuer: issuer.issuer.value,
             audience: issuer.audience,
             leeway: jwt.leeway,
             roles: RoleSource::Claim(issuer.roles),
             subject: issuer.user,
-            subject_is_id: false,
-            token_type: TypeSource::Header,
-            require_exp: true,
-            require_iss: true,
-            require_jti: false,
-            require_account: false,
             subject_kind: SubjectKind::Foreign(id),
-            keys: None,
+            ..JwtSettings::of(issuer.issuer.value)
         },
         algorithms: issuer.algorithms,
         user_prefix: issuer.user_prefix,

@@ -181,7 +181,7 @@ async fn keys_and_metadata_are_public() {
     let metadata = rig.send(&endpoint(Action::Metadata), "GET", None, None, "").await;
     assert_eq!(metadata.body["token_endpoint"], "https://api.example.com/oauth/token");
     assert_eq!(metadata.headers["cache-control"], "no-store", "a cache would give one caller's host to all");
-    rig.auth.jwt = Arc::new(JwtSettings { issuer: "https://id.example.com/tenant".into(), ..jwt_settings() });
+    rig.auth.jwt = Arc::new(JwtSettings::of("https://id.example.com/tenant"));
     let metadata = rig.send(&endpoint(Action::Metadata), "GET", None, None, "").await;
     assert_eq!(metadata.body["token_endpoint"], "https://id.example.com/oauth/token");
     assert_eq!(metadata.headers["cache-control"], "public, max-age=60");

@@ -235,7 +235,7 @@ async fn every_endpoint_costs_its_caller() {
 
 #[tokio::test]
 async fn configured_claims_are_issued_and_ours_stay() {
-    let mut jwt = jwt_settings();
+    let mut jwt = JwtSettings::of("portcullis");
     jwt.audience = vec!["orders-api".into()];
     jwt.token_type = by_claim();
     jwt.subject = path("sub.username");
@@ -265,7 +265,7 @@ async fn a_subject_is_put_where_it_will_be_looked_for() {
         ("sub", true),
         ("id", false),
     ] {
-        let mut jwt = jwt_settings();
+        let mut jwt = JwtSettings::of("portcullis");
         jwt.subject = path(subject);
         let mut rig = Rig::with(jwt).await;
         rig.tokens.sub_as_json_text = json_text;

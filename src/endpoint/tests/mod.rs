@@ -22,7 +22,7 @@ use crate::authenticate::issuers::Issuers;
 use crate::authenticate::keys::{Algorithm, Key, KeyRing};
 use crate::authenticate::{CacheSettings, ClaimPath, JwtSettings, LookUp, RoleSource, TypeSource, Visit};
 use crate::limit::{self, Quota};
-use crate::principal::{Scheme, SchemeSet, Scope, SubjectKind};
+use crate::principal::{Scheme, SchemeSet, Scope};
 use crate::record::lines::Lines;
 use crate::rejection::{Audience, Format};
 use crate::secret::Secret;
@@ -77,24 +77,6 @@ impl Said {
 
     pub(super) fn challenges(&self) -> Vec<&str> {
         self.headers.get_all(WWW_AUTHENTICATE).iter().map(|value| value.to_str().unwrap()).collect()
-    }
-}
-
-pub(super) fn jwt_settings() -> JwtSettings {
-    JwtSettings {
-        issuer: "portcullis".into(),
-        audience: Vec::new(),
-        leeway: Duration::from_secs(30),
-        roles: RoleSource::Store,
-        subject: path("sub"),
-        subject_is_id: false,
-        token_type: TypeSource::Header,
-        require_exp: true,
-        require_iss: true,
-        require_jti: false,
-        require_account: false,
-        subject_kind: SubjectKind::User,
-        keys: None,
     }
 }
 
@@ -155,7 +137,7 @@ pub(super) fn bearer(token: &str) -> String {
 
 impl Rig {
     pub(super) async fn start() -> Self {
-        Self::with(jwt_settings()).await
+        Self::with(JwtSettings::of("portcullis")).await
     }
 
     pub(super) async fn with(jwt: JwtSettings) -> Self {

@@ -158,7 +158,7 @@ async fn what_is_no_refresh_token_is_refused() {
 
 #[tokio::test]
 async fn refresh_tokens_of_the_replaced_system_are_taken_over() {
-    let mut jwt = jwt_settings();
+    let mut jwt = JwtSettings::of("portcullis");
     jwt.token_type = by_claim();
     jwt.keys = Some(Arc::new(hs256()));
     let rig = Rig::with(jwt).await;
