@@ -4,28 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A command that is missing, and the Debian package that has it.
 missing=()
-need() { command -v "$1" >/dev/null || missing+=("$2"); }
-need gcc gcc
-need make make
-need git git
-need curl curl
-need python3 python3
-need chromium chromium
-need chromedriver chromium-driver
-need node nodejs
-need npm npm
 # Debian has venv and the pip in it as a package of their own
-python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-if ! curl --version 2>/dev/null | grep -q HTTP2; then missing+=(curl); fi
-if [ ${#missing[@]} -gt 0 ]; then
-    echo "tests/run.sh: installing ${missing[*]}" >&2
-    as_root=()
-    if [ "$(id -u)" -ne 0 ]; then as_root=(sudo); fi
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" libc6-dev
-fi
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(missing-venv:python3-venv)
+if ! curl --version 2>/dev/null | grep -q HTTP2; then missing+=(missing-http2:curl); fi
+tests/packages.sh gcc:gcc make:make git:git curl:curl python3:python3 chromium:chromium chromedriver:chromium-driver \
+    node:nodejs npm:npm "${missing[@]}"
 
 venv=target/test-venv
 if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then

@@ -4,15 +4,23 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Ends the gateway with the bench.
 pub(crate) struct Ending(Child);
 
 impl Ending {
-    /// Its process.
+    /// Asks it to end, and waits until it has.
     #[allow(dead_code, reason = "not every bench asks")]
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
+    #[allow(clippy::disallowed_methods, reason = "a bench waits in real time")]
+    pub(crate) fn end(mut self, within: Duration) {
+        let told = Command::new("kill").arg(self.0.id().to_string()).status();
+        assert!(told.is_ok_and(|status| status.success()));
+        let begun = Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < within, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -22,6 +30,11 @@ impl Drop for Ending {
         drop(self.0.wait());
     }
 }
+
+/// With the fields that most servers send.
+const HELLO: &[u8] =
+    b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Sun, 22 Nov 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\n\
+                       Content-Length: 5\r\n\r\nhello";
 
 /// An upstream that answers `hello`.
 pub(crate) fn upstream() -> SocketAddr {
@@ -35,7 +48,7 @@ pub(crate) fn upstream() -> SocketAddr {
                 let mut line = String::new();
                 while reader.read_line(&mut line).is_ok_and(|count| count > 0) {
                     if line == "\r\n" {
-                        let sent = reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+                        let sent = reader.get_mut().write_all(HELLO);
                         if sent.is_err() {
                             return;
                         }
