@@ -98,6 +98,15 @@ impl Algorithm {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
     }
 
+    /// Bytes that its secret needs (RFC 7518 3.2): with fewer, whoever has one token can search for the secret at home.
+    /// `None` where its key is no secret that both sides know.
+    pub fn secret_bytes_min(self) -> Option<usize> {
+        match self.family() {
+            Family::Hmac(family) => Some(family.digest_algorithm().output_len),
+            Family::Rsa(..) | Family::Ecdsa(..) | Family::Ed25519 => None,
+        }
+    }
+
     #[rustfmt::skip]
     fn family(self) -> Family {
         match self {
@@ -174,6 +183,8 @@ pub struct Key {
     jwk: Option<Map<String, Value>>,
     /// Of all that decides what it verifies.
     fingerprint: [u8; 32],
+    /// A secret of fewer bytes than [`Algorithm::secret_bytes_min`].
+    is_short: bool,
 }
 
 impl fmt::Debug for Key {
@@ -200,6 +211,7 @@ impl Key {
         let id = id.into();
         Ok(Self {
             fingerprint: fingerprint(&id, algorithm, secret.expose()),
+            is_short: algorithm.secret_bytes_min().is_some_and(|bytes_min| secret.expose().len() < bytes_min),
             id,
             algorithm,
             signer: Some(Signer::Hmac(key.clone())),
@@ -257,6 +269,11 @@ impl Key {
     /// The only algorithm it is used with.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// Whether it is a secret of fewer bytes than [`Algorithm::secret_bytes_min`].
+    pub const fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// Of all that decides what it verifies.
@@ -326,6 +343,7 @@ impl Key {
         jwk.insert("kid".into(), (*id).into());
         Ok(Self {
             fingerprint: fingerprint(&id, algorithm, public),
+            is_short: false,
             id,
             algorithm,
             signer,
@@ -482,6 +500,11 @@ impl KeyRing {
     /// Each key's id and algorithm, the signing one first.
     pub fn names(&self) -> impl Iterator<Item = (&str, Algorithm)> {
         self.0.iter().map(|key| (&*key.id, key.algorithm))
+    }
+
+    /// The keys, the signing one first.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter().map(|key| &**key)
     }
 
     /// The algorithms of the ring, each once, the signing one first.
@@ -668,6 +691,17 @@ mod tests {
 
     fn hmac(id: &str, algorithm: Algorithm) -> Key {
         Key::hmac(id, algorithm, Secret::new(b"canary".to_vec())).unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_short_that_has_fewer_bytes_than_its_hash() {
+        for (algorithm, bytes_min) in [(Algorithm::HS256, 32), (Algorithm::HS384, 48), (Algorithm::HS512, 64)] {
+            for (bytes, is_short) in [(1, true), (bytes_min - 1, true), (bytes_min, false), (bytes_min + 1, false)] {
+                let key = Key::hmac("k", algorithm, Secret::new(vec![b'x'; bytes])).unwrap();
+                assert_eq!(key.is_short(), is_short, "{algorithm:?}, {bytes} bytes");
+            }
+        }
+        assert_eq!(Algorithm::EdDSA.secret_bytes_min(), None);
     }
 
     #[test]

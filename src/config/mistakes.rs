@@ -73,6 +73,19 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
                 "    allow: anyone\n    request_headers: { set: { Authorization: Basic canary, X-Api-Key: '${KEY:-canary}' } }",
             ),
         ),
+        (
+            "a secret of tokens that is short",
+            format!(
+                "auth: {{ jwt: {{ keys: [{{ id: a, algorithm: HS256, secret: '${{KEY:-canary}}' }}] }} }}\n{LEAST}"
+            ),
+        ),
+        (
+            "an issuer whose users may be called as ours",
+            format!(
+                "bootstrap: {{ users: [{{ name: a, roles: [user] }}] }}\nauth:\n  issuers:\n    - {{ issuer: one, jwks: \
+                 'https://one/k', audience: [a] }}\n    - {{ issuer: two, jwks: 'https://two/k', audience: [a], user_prefix: 'two:' }}\n{LEAST}"
+            ),
+        ),
         ("a listener without TLS", format!("listeners: [{{ address: '0.0.0.0:80' }}]\n{LEAST}")),
         (
             "an open path below a closed one",

@@ -12,6 +12,7 @@ use super::report::{self, Place, Report};
 use super::snapshot::{ExpectedCaller, Snapshot};
 use super::tree::{Node, Plain, Value};
 use crate::authenticate::RoleSource;
+use crate::endpoint::Action;
 use crate::principal::Role;
 use crate::route::{Allow, Pattern, Route};
 use crate::wire::fields::may_bear_secret;
@@ -56,6 +57,7 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
             report.warn(secret.place, message, "write `${NAME}` and set it in the environment, or `{ file: path }`");
         }
     }
+    short_secrets(root, snapshot, report);
     same_names(root, snapshot, report);
     // whose roles are in their tokens may have any
     if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
@@ -117,16 +119,44 @@ fn fields(root: &Node, report: &mut Report) {
     }
 }
 
+/// Secrets that sign tokens and can be found from one of them.
+fn short_secrets(root: &Node, snapshot: &Snapshot, report: &mut Report) {
+    let nodes = items(child(child(child(Some(root), "auth"), "jwt"), "keys"));
+    let ring = snapshot.auth.jwt.keys.iter().flat_map(|ring| ring.iter());
+    for (key, node) in ring.zip(nodes).filter(|(key, _)| key.is_short()) {
+        let (algorithm, bytes_min) = (key.algorithm().name(), key.algorithm().secret_bytes_min().unwrap_or_default());
+        let place = child(Some(node), "secret").map_or(node.place, |secret| secret.place);
+        let message = format!("this secret has fewer than the {bytes_min} bytes that {algorithm} needs (RFC 7518 3.2)");
+        report.warn(place, message, "whoever has one token can search for it; take a longer one, or another algorithm");
+    }
+}
+
 /// Issuers whose users an upstream could take for those of another, or for ours: it is told a name and nothing else.
 fn same_names(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     let nodes = items(child(child(Some(root), "auth"), "issuers"));
+    let has_own = has_accounts(snapshot);
     let mut seen = HashSet::new();
     for (issuer, node) in snapshot.auth.issuers.iter().zip(nodes) {
         if !seen.insert(&*issuer.user_prefix) {
             let message = "users of this issuer and of another above are told upstream by the same names";
             report.warn(node.place, message, "give it a `user_prefix` of its own");
+        } else if has_own && !issuer.user_prefix.contains(':') {
+            let message = "users of this issuer may be told upstream by the names of users of this gateway's own";
+            report.warn(
+                node.place,
+                message,
+                "give it a `user_prefix` with a colon, such as `idp:`: no name here has one",
+            );
         }
     }
+}
+
+/// Whether the file shows that there are users or clients of the gateway's own.
+fn has_accounts(snapshot: &Snapshot) -> bool {
+    !snapshot.bootstrap.users.is_empty()
+        || !snapshot.bootstrap.clients.is_empty()
+        || snapshot.tables.users.is_some()
+        || snapshot.endpoints.values().any(|endpoint| endpoint.action == Action::Register)
 }
 
 /// Roles that are named by routes alone, or by accounts alone. Where no account is made here, nothing is known of them.

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::head::HeadBounds;
 use super::http1::{self, Http2};
-use super::link::{FIRST_BYTE, Guard, Link, Order, Tracked, Worker};
+use super::link::{FIRST_BYTE, Guard, Link, Order, Phase, Tracked, Worker};
 use super::listeners::{Offer, Speaks};
 use super::rewound::Rewound;
 use super::tls::Acceptor;
@@ -64,12 +64,15 @@ pub(super) async fn serve<H: Handler>(
 ) {
     // a response is written whole; waiting for more of it helps nobody. Where it fails the peer is gone, and reading tells
     drop(socket.set_nodelay(true));
+    let link = worker.link(Arc::clone(&offer));
     let redirect_to = match &offer.speaks {
         Speaks::Tls(acceptor) => {
+            link.enter(Phase::Handshake);
             // boxed, since what a handshake needs is more than what an idle connection does
-            let Some(tls) = Box::pin(handshake(acceptor, socket, &peer, &worker)).await else { return };
+            let Some(tls) = Box::pin(handshake(acceptor, socket, &peer, &worker, &link)).await else { return };
+            link.enter(Phase::Opened);
             let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-            let service = Service::new(handler, peer, worker, offer, None);
+            let service = Service::new(handler, peer, worker, link, None);
             return if http2 {
                 service.http2(Http2 { socket: tls, ahead: BytesMut::new(), guard }).await;
             } else {
@@ -79,7 +82,7 @@ pub(super) async fn serve<H: Handler>(
         Speaks::Plain => None,
         Speaks::Redirect { https_port } => Some(*https_port),
     };
-    let service = Service::new(handler, peer, worker, offer, redirect_to);
+    let service = Service::new(handler, peer, worker, link, redirect_to);
     if let Some(connection) = http1::serve(socket, true, &service, guard).await {
         service.http2(connection).await;
     }
@@ -107,20 +110,30 @@ async fn handshake(
     socket: TcpStream,
     peer: &Peer,
     worker: &Worker,
+    link: &Link,
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     let limit = Instant::now() + worker.state.terms().timeouts.handshake;
-    let shaken = match speaks_at_all(&socket, limit, peer).await {
-        Ok(true) => timeout_at(limit, acceptor.accept(socket)).await,
-        Ok(false) => return None,
-        Err(elapsed) => Err(elapsed),
+    let shaking = async {
+        match speaks_at_all(&socket, limit, peer).await {
+            Ok(true) => timeout_at(limit, acceptor.accept(socket)).await.map(Some),
+            Ok(false) => Ok(None),
+            Err(elapsed) => Err(elapsed),
+        }
     };
-    let (version, result, tls) = match shaken {
-        Ok(Ok(tls)) => (acceptor_version(&tls), "ok", Some(tls)),
-        Ok(Err(error)) => {
+    let mut shaking = pin!(shaking);
+    // at the cap it makes way for others, as whoever asks nothing
+    let shaken = poll_fn(|cx| match link.ordered(cx) {
+        Some(Order::Abort) => Poll::Ready(None),
+        Some(Order::Finish) | None => shaking.as_mut().poll(cx).map(Some),
+    });
+    let (version, result, tls) = match shaken.await {
+        Some(Ok(None)) => return None,
+        Some(Ok(Some(Ok(tls)))) => (acceptor_version(&tls), "ok", Some(tls)),
+        Some(Ok(Some(Err(error)))) => {
             tracing::debug!(listener = %peer.listener, %error, "tls handshake failed");
             ("-", "failed", None)
         }
-        Err(_) => ("-", "timeout", None),
+        Some(Err(_)) | None => ("-", "timeout", None),
     };
     worker.state.metrics.tls_handshakes.with_label_values(&[&*peer.listener, version, result]).inc();
     tls
@@ -139,11 +152,11 @@ impl<H: Handler> Service<H> {
         handler: H,
         peer: Rc<Peer>,
         worker: Rc<Worker>,
-        offer: Arc<Offer>,
+        link: Rc<Link>,
         redirect_to: Option<u16>,
     ) -> Rc<Self> {
         let bounds = worker.state.terms().bounds;
-        Rc::new(Self { handler, peer, link: worker.link(offer), redirect_to, bounds, worker })
+        Rc::new(Self { handler, peer, link, worker, redirect_to, bounds })
     }
 
     /// What heads are held to.

@@ -37,6 +37,8 @@ pub(super) enum Order {
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The end of its TLS handshake, which has a limit of its own.
+    Handshake,
     /// The first byte of its first request.
     Opened,
     /// The rest of a head.
@@ -47,8 +49,8 @@ pub(super) enum Phase {
     Busy,
 }
 
-/// How long a connection may be without a request, or with half a head, before it makes way for another at the cap. A caller
-/// on a bad line needs that long to say what it wants.
+/// How long a connection may be without a request, or with half a handshake or head, before it makes way for another at the
+/// cap. A caller on a bad line needs that long to say what it wants.
 const MAKES_WAY_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection that was asked to finish may take over telling so.
@@ -142,7 +144,7 @@ impl Worker {
         }
     }
 
-    /// A connection whose protocol is known, and under which offer it came.
+    /// A connection, and under which offer it came.
     pub(super) fn link(&self, offer: Arc<Offer>) -> Rc<Link> {
         let link = Rc::new(Link::new(Rc::clone(&self.time), offer));
         if self.draining.get() {
@@ -431,7 +433,7 @@ impl Link {
             Phase::Opened if waited > limits.request_header => self.order(Order::Abort),
             Phase::Opened if self.finishing.has_begun() && waited > limits.first_byte => self.order(Order::Abort),
             Phase::Idle if waited > limits.idle && !self.streams.have_tunnel() => self.order(Order::Finish),
-            Phase::Opened | Phase::Head | Phase::Idle | Phase::Busy => {}
+            Phase::Handshake | Phase::Opened | Phase::Head | Phase::Idle | Phase::Busy => {}
         }
         let is_done = !self.is_busy() && !self.streams.have_tunnel();
         let unanswered = self.finishing.exceeds(now, limits.farewell) && is_done;

@@ -254,6 +254,49 @@ fn who_asks_nothing_makes_way_at_the_limit() {
 }
 
 #[test]
+fn a_handshake_that_is_not_finished_makes_way_at_the_limit() {
+    use rustls::version::{TLS12, TLS13};
+
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let upstream = Upstream::start(move |_| {
+        opened.wait();
+        Reply::text("hello")
+    });
+    let tls = "listeners: [{ address: '127.0.0.1:0', tls: { self_signed: [localhost] } }]\n";
+    // nothing of this test is overdue before it has failed
+    let limits =
+        "workers: 1\nlimits: { connections: 3 }\ntimeouts: { handshake: 10m, request_header: 10m, idle: 10m }\n";
+    let gateway = Gateway::start(&format!("{tls}{limits}{USERS}{}", routes(&upstream)));
+    let client = crate::support::keys::Trusting::new();
+    let connect = || {
+        let config = client.config(&[&TLS12, &TLS13], &[]);
+        crate::support::Connection::tls(gateway.address(), "localhost", config).unwrap()
+    };
+    // one that says nothing, one that says the beginning of its first message, and one that says nothing once it is safe
+    let silent = gateway.connect();
+    let mut half = gateway.connect();
+    half.write(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).unwrap();
+    let held = [silent, half, connect()];
+    let mut served: Vec<_> = (0..3)
+        .map(|_| {
+            let mut further = connect();
+            further.write(&get("/open/further").to_bytes()).unwrap();
+            further
+        })
+        .collect();
+    eventually("all who ask are served", || match upstream.received().len() {
+        3 => Ok(()),
+        count => Err(count),
+    });
+    gate.open();
+    for connection in &mut served {
+        assert_eq!(connection.response("GET").unwrap().status, 200);
+    }
+    drop(held);
+}
+
+#[test]
 fn an_address_cannot_be_made_up_to_get_a_fresh_budget() {
     let upstream = Upstream::hello();
     let limits = limits(

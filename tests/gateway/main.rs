@@ -58,6 +58,7 @@ mod streams;
 mod floods;
 mod faults;
 mod attacks_framing;
+mod attacks_http1;
 mod attacks_identity;
 mod attacks_jwt;
 mod attacks_paths;

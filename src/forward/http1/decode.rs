@@ -122,7 +122,8 @@ fn complete(
     }
     // a body that is announced where there can be none might come all the same
     let doubtful = status == StatusCode::NO_CONTENT && (said.chunked || said.length.is_some_and(|length| length > 0));
-    let keep_alive = if old { said.keep_alive && !said.close } else { !said.close } && !doubtful;
+    let ends_it = framing == Framing::Close || doubtful;
+    let keep_alive = if old { said.keep_alive && !said.close } else { !said.close } && !ends_it;
     Ok(Step::Head(Head { parts, framing, keep_alive, rest: shared.slice(length..) }))
 }
 
@@ -183,7 +184,7 @@ mod tests {
     fn a_heads_end_and_the_responses_are_found() {
         for (name, said, expected) in [
             ("a length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "200 Length(2) kept +2"),
-            ("no length", "HTTP/1.1 200 OK\r\n\r\n", "200 Close kept +0"),
+            ("no length", "HTTP/1.1 200 OK\r\n\r\n", "200 Close +0"),
             ("a length of nothing", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 Empty kept +0"),
             (
                 "the largest length",
@@ -286,9 +287,9 @@ mod tests {
     #[test]
     fn as_many_fields_pass_as_there_may_be() {
         for (count, expected) in [
-            (FIELDS_USUAL, "200 Close kept +0"),
-            (FIELDS_USUAL + 1, "200 Close kept +0"),
-            (FIELDS_MAX, "200 Close kept +0"),
+            (FIELDS_USUAL, "200 Close +0"),
+            (FIELDS_USUAL + 1, "200 Close +0"),
+            (FIELDS_MAX, "200 Close +0"),
             (FIELDS_MAX + 1, "TooLarge"),
         ] {
             let said = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X-A: b\r\n".repeat(count));

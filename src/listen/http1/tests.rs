@@ -97,7 +97,8 @@ fn service<H: Handler>(handler: H) -> (Rc<Service<H>>, Guard) {
     let guard = Guard::new(&worker, "test", place);
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     let peer = Rc::new(Peer { address, listener: "test".into(), https: false, shutdown: Shutdown::new() });
-    (Service::new(handler, peer, worker, Arc::new(Offer::new(Speaks::Plain)), None), guard)
+    let link = worker.link(Arc::new(Offer::new(Speaks::Plain)));
+    (Service::new(handler, peer, worker, link, None), guard)
 }
 
 /// Says `pieces` one after the other and ends; what comes back.

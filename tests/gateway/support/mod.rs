@@ -18,7 +18,7 @@ pub mod websocket;
 pub use client::{Connection, Request, Response, delete, get, post, put};
 pub use gateway::{Cli, Gateway, Setup};
 pub use keys::{Certificate, Signer};
-pub use upstream::{Reply, Upstream};
+pub use upstream::{Received, Reply, Upstream};
 pub use wait::{DEADLINE, Gate, eventually, unix_now};
 
 /// Users whose passwords are their names and `password`, as most tests need them.
