@@ -80,6 +80,23 @@ pub enum Action {
     Docs,
 }
 
+impl Action {
+    /// Whether it only gives what anybody may read.
+    fn is_a_document(self) -> bool {
+        match self {
+            Self::Jwks | Self::Metadata | Self::Openapi | Self::Docs => true,
+            Self::Login
+            | Self::ClientLogin
+            | Self::Refresh
+            | Self::OauthToken
+            | Self::Revoke
+            | Self::Introspect
+            | Self::Register
+            | Self::ChangePassword => false,
+        }
+    }
+}
+
 /// One entry of `endpoints`, compiled.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -142,20 +159,10 @@ impl Endpoint {
     /// The methods by which it is asked for.
     pub fn methods(&self) -> &'static [Method] {
         match (self.action, self.from) {
+            _ if self.action.is_a_document() => &[Method::GET, Method::HEAD],
             // GET for a login by `Authorization: Basic`, as browsers ask for
             (Action::Login, Source::Either | Source::Authorization) => &[Method::GET, Method::POST],
-            (Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs, _) => &[Method::GET, Method::HEAD],
-            (
-                Action::Login
-                | Action::ClientLogin
-                | Action::Refresh
-                | Action::OauthToken
-                | Action::Revoke
-                | Action::Introspect
-                | Action::Register
-                | Action::ChangePassword,
-                _,
-            ) => &[Method::POST],
+            _ => &[Method::POST],
         }
     }
 
@@ -169,20 +176,10 @@ impl Endpoint {
 
     fn allow(&self) -> HeaderValue {
         HeaderValue::from_static(match (self.action, self.from) {
-            (Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs, _) => "GET, HEAD",
+            _ if self.action.is_a_document() => "GET, HEAD",
             (Action::Login, Source::Authorization) => "GET, POST",
             // a GET without credentials is refused as the wrong method, so it is not held out to anybody
-            (
-                Action::Login
-                | Action::ClientLogin
-                | Action::Refresh
-                | Action::OauthToken
-                | Action::Revoke
-                | Action::Introspect
-                | Action::Register
-                | Action::ChangePassword,
-                _,
-            ) => "POST",
+            _ => "POST",
         })
     }
 
@@ -216,19 +213,8 @@ impl Endpoint {
 
     /// Whether its body is read.
     fn reads_body(&self, method: &Method) -> bool {
-        let by_authorization = match self.action {
-            Action::Login | Action::ClientLogin | Action::Refresh | Action::Revoke => {
-                self.from == Source::Authorization
-            }
-            Action::OauthToken
-            | Action::Introspect
-            | Action::Register
-            | Action::ChangePassword
-            | Action::Jwks
-            | Action::Metadata
-            | Action::Openapi
-            | Action::Docs => false,
-        };
+        let by_authorization = self.from == Source::Authorization
+            && matches!(self.action, Action::Login | Action::ClientLogin | Action::Refresh | Action::Revoke);
         *method == Method::POST && !by_authorization
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 
 use super::super::decode::Placed;
-use super::super::model::auth::Jwt;
 use super::super::model::issuers::{self, JwksSource, JwksUrl};
 use super::super::report::Report;
 use super::Files;
@@ -19,7 +18,7 @@ use crate::principal::{IssuerId, SubjectKind};
 
 pub(super) fn compile(
     issuers: Vec<issuers::Issuer>,
-    jwt: &Jwt,
+    jwt: &JwtSettings,
     roots: &mut SystemRoots,
     files: &mut Files,
     report: &mut Report,
@@ -39,7 +38,7 @@ pub(super) fn compile(
 
 fn one(
     issuer: issuers::Issuer,
-    jwt: &Jwt,
+    jwt: &JwtSettings,
     roots: &mut SystemRoots,
     files: &mut Files,
     report: &mut Report,

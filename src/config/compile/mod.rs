@@ -166,24 +166,10 @@ fn auth_settings(
     files: &mut Files,
     report: &mut Report,
 ) -> authenticate::Settings {
-    let auth::Auth { realm, cache, jwt, issuers, .. } = auth;
+    let auth::Auth { realm, cache, jwt, jwt_keys, issuers, .. } = auth;
     let issuers = issuers::compile(issuers, &jwt, roots, files, report);
-    let keys = jwt.keys.and_then(|keys| keys::compile(keys, files, report));
-    let jwt = authenticate::JwtSettings {
-        issuer: jwt.issuer,
-        audience: jwt.audience,
-        leeway: jwt.leeway,
-        roles: jwt.roles,
-        subject: jwt.subject,
-        subject_is_id,
-        token_type: jwt.token_type,
-        require_exp: jwt.require_exp,
-        require_iss: jwt.require_iss,
-        require_jti: jwt.require_jti,
-        require_account: jwt.require_account,
-        subject_kind: jwt.subject_kind,
-        keys: keys.map(Arc::new),
-    };
+    let keys = jwt_keys.and_then(|keys| keys::compile(keys, files, report));
+    let jwt = authenticate::JwtSettings { subject_is_id, keys: keys.map(Arc::new), ..jwt };
     authenticate::Settings { realm, cache, jwt: Arc::new(jwt), issuers: issuers.into() }
 }
 

@@ -10,7 +10,7 @@ use super::super::tree::Node;
 use super::issuers::{self, Issuer};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::keys::Algorithm;
-use crate::authenticate::{CacheSettings, ClaimPath, RoleSource, TypeSource};
+use crate::authenticate::{CacheSettings, ClaimPath, JwtSettings, RoleSource, TypeSource};
 use crate::endpoint::RefreshFormat;
 use crate::endpoint::refresh::REFRESH_GRACE_MAX;
 use crate::principal::{Role, Scheme, SchemeSet, Scope, SubjectKind};
@@ -27,8 +27,10 @@ pub struct Auth {
     pub schemes: SchemeSet,
     /// `cache`.
     pub cache: CacheSettings,
-    /// `jwt`.
-    pub jwt: Jwt,
+    /// `jwt`, all but its keys.
+    pub jwt: JwtSettings,
+    /// `jwt.keys`, and where they stand; `None`: those in the store.
+    pub jwt_keys: Option<Placed<Vec<Key>>>,
     /// `issuers`.
     pub issuers: Vec<Issuer>,
 }
@@ -39,11 +41,13 @@ impl Auth {
         let keys = &["realm", "schemes", "cache", "jwt", "issuers"];
         let section = node.and_then(|node| Section::open(node, "`auth`", keys, &[], report));
         let child = |key| section.as_ref().and_then(|section| section.node(key));
+        let (jwt, jwt_keys) = jwt(child("jwt"), report);
         Self {
             realm: child("realm").and_then(|node| realm(node, report)).unwrap_or_else(|| "api".into()),
             schemes: child("schemes").and_then(|node| schemes(node, report)).unwrap_or_else(SchemeSet::all),
             cache: cache(child("cache"), report),
-            jwt: Jwt::read(child("jwt"), report),
+            jwt,
+            jwt_keys,
             issuers: child("issuers").and_then(|node| issuers::read(node, report)).unwrap_or_default(),
         }
     }
@@ -82,36 +86,6 @@ fn cache(node: Option<&Node>, report: &mut Report) -> CacheSettings {
     let stale = section.read("stale_if_store_down", report, decode::duration);
     cache.stale_if_store_down = stale.unwrap_or(cache.stale_if_store_down);
     cache
-}
-
-/// The section `auth.jwt`.
-#[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
-pub struct Jwt {
-    /// `issuer`.
-    pub issuer: Box<str>,
-    /// `audience`.
-    pub audience: Vec<Box<str>>,
-    /// `leeway`.
-    pub leeway: Duration,
-    /// `roles`.
-    pub roles: RoleSource,
-    /// `subject`.
-    pub subject: ClaimPath,
-    /// `type`.
-    pub token_type: TypeSource,
-    /// `require_exp`.
-    pub require_exp: bool,
-    /// `require_iss`.
-    pub require_iss: bool,
-    /// `require_jti`.
-    pub require_jti: bool,
-    /// `require_account`.
-    pub require_account: bool,
-    /// `subject_kind`.
-    pub subject_kind: SubjectKind,
-    /// `keys`, and where they stand; `None`: those in the store.
-    pub keys: Option<Placed<Vec<Key>>>,
 }
 
 /// One of `auth.jwt.keys`.
@@ -153,48 +127,34 @@ const JWT_KEYS: &[&str] = &[
     "keys",
 ];
 
-impl Jwt {
-    fn read(node: Option<&Node>, report: &mut Report) -> Self {
-        let mut jwt = Self {
-            issuer: "portcullis".into(),
-            audience: Vec::new(),
-            leeway: Duration::from_secs(30),
-            roles: RoleSource::Store,
-            subject: ClaimPath(vec!["sub".into()]),
-            token_type: TypeSource::Header,
-            require_exp: true,
-            require_iss: true,
-            require_jti: false,
-            require_account: false,
-            subject_kind: SubjectKind::User,
-            keys: None,
-        };
-        let section = node.and_then(|node| Section::open(node, "`jwt`", JWT_KEYS, &[], report));
-        let Some(section) = section else { return jwt };
-        jwt.issuer = section.read("issuer", report, decode::full_text).map_or(jwt.issuer, Into::into);
-        let audience = section.read("audience", report, |node, report| {
-            decode::some(node, report, |item, report| decode::full_text(item, report).map(Into::into))
-        });
-        jwt.audience = audience.unwrap_or_default();
-        jwt.leeway = section.read("leeway", report, decode::duration).unwrap_or(jwt.leeway);
-        let roles = section.read("roles", report, |node, report| {
-            if decode::is_word(node, "store") { None } else { claim_path(node, report).map(RoleSource::Claim) }
-        });
-        jwt.roles = roles.unwrap_or(jwt.roles);
-        jwt.subject = section.read("subject", report, claim_path).unwrap_or(jwt.subject);
-        jwt.token_type = section.read("type", report, token_type).unwrap_or(jwt.token_type);
-        jwt.require_exp = section.read("require_exp", report, decode::boolean).unwrap_or(jwt.require_exp);
-        jwt.require_iss = section.read("require_iss", report, decode::boolean).unwrap_or(jwt.require_iss);
-        jwt.require_jti = section.read("require_jti", report, decode::boolean).unwrap_or(jwt.require_jti);
-        let account = section.read("require_account", report, decode::boolean);
-        jwt.require_account = account.unwrap_or(jwt.require_account);
-        let kinds = [SubjectKind::User, SubjectKind::Client].map(|kind| (kind.name(), kind));
-        jwt.subject_kind = section.read("subject_kind", report, decode::one_of(&kinds)).unwrap_or(jwt.subject_kind);
-        jwt.keys = section.read("keys", report, |node, report| {
-            decode::some(node, report, key).map(|value| Placed { value, place: node.place })
-        });
-        jwt
-    }
+/// The section `auth.jwt`: all but the keys, and the keys.
+fn jwt(node: Option<&Node>, report: &mut Report) -> (JwtSettings, Option<Placed<Vec<Key>>>) {
+    let mut jwt = JwtSettings::of("portcullis");
+    let section = node.and_then(|node| Section::open(node, "`jwt`", JWT_KEYS, &[], report));
+    let Some(section) = section else { return (jwt, None) };
+    jwt.issuer = section.read("issuer", report, decode::full_text).map_or(jwt.issuer, Into::into);
+    let audience = section.read("audience", report, |node, report| {
+        decode::some(node, report, |item, report| decode::full_text(item, report).map(Into::into))
+    });
+    jwt.audience = audience.unwrap_or_default();
+    jwt.leeway = section.read("leeway", report, decode::duration).unwrap_or(jwt.leeway);
+    let roles = section.read("roles", report, |node, report| {
+        if decode::is_word(node, "store") { None } else { claim_path(node, report).map(RoleSource::Claim) }
+    });
+    jwt.roles = roles.unwrap_or(jwt.roles);
+    jwt.subject = section.read("subject", report, claim_path).unwrap_or(jwt.subject);
+    jwt.token_type = section.read("type", report, token_type).unwrap_or(jwt.token_type);
+    jwt.require_exp = section.read("require_exp", report, decode::boolean).unwrap_or(jwt.require_exp);
+    jwt.require_iss = section.read("require_iss", report, decode::boolean).unwrap_or(jwt.require_iss);
+    jwt.require_jti = section.read("require_jti", report, decode::boolean).unwrap_or(jwt.require_jti);
+    let account = section.read("require_account", report, decode::boolean);
+    jwt.require_account = account.unwrap_or(jwt.require_account);
+    let kinds = [SubjectKind::User, SubjectKind::Client].map(|kind| (kind.name(), kind));
+    jwt.subject_kind = section.read("subject_kind", report, decode::one_of(&kinds)).unwrap_or(jwt.subject_kind);
+    let keys = section.read("keys", report, |node, report| {
+        decode::some(node, report, key).map(|value| Placed { value, place: node.place })
+    });
+    (jwt, keys)
 }
 
 /// A path such as `realm_access.roles`.
