@@ -223,7 +223,7 @@ impl Worker {
         let permit = authorize::permit(route, caller)?;
         let principal = permit.identity().map(|identity| &identity.principal.subject);
         let place = snapshot.routes.index(route);
-        let drawn = in_force.budgets.draw(place, &state.limits, principal, exchange.address());
+        let drawn = in_force.budgets.draw(place, &state.limits, principal, exchange.address()).await;
         drawn.map_err(Rejection::RateLimited)?;
         let body_bytes_max = route.body_bytes_max.unwrap_or(snapshot.body_bytes_max);
         let body = capped(body, body_bytes_max)?;

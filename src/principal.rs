@@ -89,6 +89,11 @@ impl IssuerId {
         id.copy_from_slice(digest(&SHA256, iss.as_bytes()).as_ref().split_at(16).0);
         Self(id)
     }
+
+    /// The same in every process.
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0
+    }
 }
 
 /// What kind of principal a name belongs to. A user and a client of the same name are two principals, and so are two

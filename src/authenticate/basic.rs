@@ -32,7 +32,13 @@ pub(super) async fn look_up(parts: &LookUp, user: String, password: Secret<Strin
         }
         // only a name that exists is ever changed: a refusal that ended with a change of its name would tell which do
         Err(Failure::Refused(fault)) => Ok(Verdict::refused(fault, generation, depends.and_anything())),
-        Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => Err(failure),
+        Err(
+            failure @ (Failure::Unavailable
+            | Failure::NoKeys
+            | Failure::Busy
+            | Failure::Internal
+            | Failure::Exhausted(_)),
+        ) => Err(failure),
     }
 }
 

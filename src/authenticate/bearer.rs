@@ -136,7 +136,13 @@ pub(super) async fn look_up(
     let claims = match resolved(parts, settings, claims).await {
         Ok(claims) => claims,
         Err(Failure::Refused(fault)) => return Ok(Verdict::refused(fault, generation, depends)),
-        Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
+        Err(
+            failure @ (Failure::Unavailable
+            | Failure::NoKeys
+            | Failure::Busy
+            | Failure::Internal
+            | Failure::Exhausted(_)),
+        ) => {
             return Err(failure);
         }
     };
@@ -151,7 +157,13 @@ pub(super) async fn look_up(
             Ok(Verdict::accepted(identity, generation, depends).until(end))
         }
         Err(Failure::Refused(fault)) => Ok(Verdict::refused(fault, generation, depends)),
-        Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => Err(failure),
+        Err(
+            failure @ (Failure::Unavailable
+            | Failure::NoKeys
+            | Failure::Busy
+            | Failure::Internal
+            | Failure::Exhausted(_)),
+        ) => Err(failure),
     }
 }
 

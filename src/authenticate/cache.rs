@@ -28,7 +28,7 @@ use crate::store::Change;
 use crate::store::changes::{Changes, DependencyKey};
 
 /// The longest that one look-up may take, queue of the password pool included.
-const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the store is left alone after it did not answer, where a stale principal can be served instead.
 const STORE_RESPITE: Duration = Duration::from_secs(1);
@@ -138,6 +138,11 @@ impl Verdict {
     /// No longer than the credential itself; `None` for one that does not end.
     pub(super) fn until(self, end: Option<UnixSeconds>) -> Self {
         Self { valid_until: end.unwrap_or(UnixSeconds::MAX), ..self }
+    }
+
+    /// Whether the credential is no good.
+    pub(super) const fn is_refusal(&self) -> bool {
+        self.outcome.is_err()
     }
 
     /// Whether it may be remembered. A token that is not valid yet becomes so without any change being noted.
@@ -384,7 +389,7 @@ impl Cache {
     }
 
     /// Looks `key` up, or waits for whoever is doing so. The work runs in the background and is finished even where
-    /// everybody who waits goes away.
+    /// everybody who waits goes away; it has to bound its time itself.
     pub(super) async fn look_up<F>(
         self: &Arc<Self>,
         key: CacheKey,
@@ -435,7 +440,7 @@ impl Cache {
         drop(flights);
         let takeoff = TakeOff { cache: Arc::clone(self), key };
         self.background.spawn(async move {
-            let mut result = tokio::time::timeout(LOOK_UP_TIMEOUT, work).await.unwrap_or(Err(Failure::Unavailable));
+            let mut result = work.await;
             if let Ok(Verdict { outcome: Ok(identity), generation, depends, valid_until }) = &mut result {
                 let tie = Tie { depends: *depends, generation: *generation, valid_until: *valid_until };
                 takeoff.cache.finish(identity, tie);
@@ -451,7 +456,9 @@ impl Cache {
         let verdict = match result {
             Ok(verdict) => verdict,
             Err(Failure::Unavailable) => return self.store_is_down(),
-            Err(Failure::NoKeys | Failure::Busy | Failure::Internal | Failure::Refused(_)) => return,
+            Err(Failure::NoKeys | Failure::Busy | Failure::Internal | Failure::Refused(_) | Failure::Exhausted(_)) => {
+                return;
+            }
         };
         let (shelves, now) = (self.shelves.load(), self.clock.now());
         let CacheSettings { ttl, negative_ttl, .. } = shelves.settings;

@@ -25,17 +25,18 @@ use aws_lc_rs::digest::{Context, SHA256};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use self::bearer::JwtKind;
 pub use self::cache::Tie;
-use self::cache::{Cache, Found, Keying, Verdict};
+use self::cache::{Cache, Found, Keying, LOOK_UP_TIMEOUT, Verdict};
 use self::claims::Claims;
 use self::issuers::{Issuer, Issuers};
 use self::keys::Keys;
 use self::password::{PasswordPool, QueueFull};
 pub use self::recent::Recent;
 use crate::clock::{Clock, UnixSeconds};
-use crate::limit::{Attempt, Limits};
+use crate::limit::{Limits, Reserved};
 use crate::principal::{Principal, Scheme, SchemeSet, Subject, SubjectKind};
 use crate::record::metrics::{AuthOutcome, CacheResult, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Exhausted, Rejection, TokenFault};
@@ -215,6 +216,9 @@ pub enum TypeSource {
 /// How long a request waits for the store while it could be served by what was looked up before.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many look-ups of others a request waits for whose callers have no budget left.
+const VISITS_MAX: usize = 3;
+
 /// What a look-up needs.
 pub struct LookUp {
     /// Accounts, tokens, revocations.
@@ -346,7 +350,7 @@ impl Authenticator {
             }
             Err((scheme, error)) => {
                 // dropped: a failed attempt is spent
-                drop(self.limits.unauthenticated(visit.address).map_err(Rejection::RateLimited)?);
+                drop(self.limits.unauthenticated(visit.address).await.map_err(Rejection::RateLimited)?);
                 visit.metrics.auth(scheme, AuthOutcome::Refused);
                 Err(error.into())
             }
@@ -380,7 +384,7 @@ impl Authenticator {
             Found::Refused(fault) => Err(Failure::Refused(fault)),
             Found::Stale(_) | Found::Nothing => {
                 let credential = presented.read().map_err(|error| Failure::Refused(error.into()))?;
-                self.look_up(key, settings, credential, false).await
+                self.look_up(key, settings, credential, false, None).await
             }
         }
     }
@@ -390,7 +394,7 @@ impl Authenticator {
         settings: &Settings,
         presented: Presented<'_>,
         visit: Visit<'_>,
-    ) -> Result<Arc<Identity>, Denial> {
+    ) -> Result<Arc<Identity>, Failure> {
         let Visit { address, now, metrics, recent } = visit;
         let key = self.cache_key(settings, presented);
         if let Some(identity) = recent.and_then(|recent| recent.find(&self.cache, &key, now)) {
@@ -398,7 +402,7 @@ impl Authenticator {
             return Ok(identity);
         }
         let shelves = self.cache.shelves_number();
-        let (pays, stale) = match self.cache.find(&key) {
+        let stale = match self.cache.find(&key) {
             Found::Fresh(entry) => {
                 metrics.cache(CacheResult::Hit);
                 if let Some(recent) = recent {
@@ -408,24 +412,38 @@ impl Authenticator {
             }
             Found::Refused(fault) => {
                 metrics.cache(CacheResult::Hit);
-                drop(self.limits.unauthenticated(address)?);
-                return Err(fault.into());
+                drop(self.limits.unauthenticated(address).await?);
+                return Err(Failure::Refused(fault));
             }
             Found::Stale(identity) if !self.cache.may_ask() => {
                 metrics.cache(CacheResult::Stale);
                 return Ok(identity);
             }
-            // it was good a moment ago: others' failures at the same address are not held against it
-            Found::Stale(_) => (false, true),
+            Found::Stale(_) => true,
+            Found::Nothing => false,
+        };
+        let mut visits = 0;
+        let (looked_up, paid) = loop {
+            visits += 1;
+            let credential = presented.read();
+            let mut toll = Toll::of(credential.as_ref().ok(), address, &self.limits);
             // who waits for another's look-up costs nothing until it is known how it ends; or a thousand requests at once
             // with one good credential would exhaust the budget for bad ones
-            Found::Nothing => (!self.cache.is_looking_up(&key), false),
-        };
-        let credential = presented.read();
-        let deposit = if pays { Some(self.deposit(credential.as_ref().ok(), address)?) } else { None };
-        let looked_up = match credential {
-            Ok(credential) => self.look_up(key, settings, credential, stale).await,
-            Err(error) => Err(Failure::Refused(error.into())),
+            if !stale && !self.cache.is_looking_up(&key) {
+                toll.reserve()?;
+            }
+            // it was good a moment ago: others' failures at the same address are not held against it
+            let due = (!stale).then_some(&mut toll);
+            let looked_up = match credential {
+                Ok(credential) => self.look_up(key, settings, credential, stale, due).await,
+                Err(error) => Err(Failure::Refused(error.into())),
+            };
+            let paid = toll.end();
+            match looked_up {
+                // whoever began it had no budget left; this one may have
+                Err(Failure::Exhausted(_)) if !paid && visits < VISITS_MAX => {}
+                looked_up => break (looked_up, paid),
+            }
         };
         if stale
             && looked_up == Err(Failure::Unavailable)
@@ -435,54 +453,45 @@ impl Authenticator {
             return Ok(identity);
         }
         metrics.cache(CacheResult::Miss);
-        match (deposit, &looked_up) {
-            (
-                Some(deposit),
-                Ok(_) | Err(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal),
-            ) => {
-                deposit.give_back();
-            }
-            (Some(deposit), Err(Failure::Refused(_))) => drop(deposit),
-            // of the account nothing: the same guess again is no further one, and what was good before is none
-            (None, Err(Failure::Refused(_))) => drop(self.limits.unauthenticated(address)?),
-            (None, Ok(_) | Err(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {}
+        // of the account nothing: the same guess again is no further one, and what was good before is none
+        if !paid && matches!(looked_up, Err(Failure::Refused(_))) {
+            drop(self.limits.unauthenticated(address).await?);
         }
-        Ok(looked_up?)
+        looked_up
     }
 
-    /// What a credential that was not seen before draws on until it is known to be good. Basic also draws on what its
-    /// account has: or passwords could be guessed on any route, past the limits of the log-in.
-    fn deposit(&self, credential: Option<&Credential>, address: IpAddr) -> Result<Deposit, Exhausted> {
-        let of_address = self.limits.unauthenticated(address)?;
-        let of_account = match credential {
-            Some(Credential::Basic { user, .. }) => self.limits.attempt(&Subject::user(user.as_str()), address),
-            Some(Credential::Token(_) | Credential::Bearer(_)) | None => {
-                return Ok(Deposit { of_address, of_account: None });
-            }
-        };
-        match of_account {
-            Ok(attempt) => Ok(Deposit { of_address, of_account: Some(attempt) }),
-            Err(exhausted) => {
-                // it is not looked at
-                of_address.abandoned();
-                Err(exhausted)
-            }
-        }
-    }
-
+    /// Looks a credential up, or waits for whoever is doing so. Whose look-up it is pays the toll, where one is due, in the
+    /// look-up itself: once, whoever waits and whoever goes away.
     async fn look_up(
         &self,
         key: cache::CacheKey,
         settings: &Settings,
         credential: Credential,
         impatient: bool,
+        due: Option<&mut Toll<'_>>,
     ) -> Result<Arc<Identity>, Failure> {
         let (parts, jwt, issuers) = (Arc::clone(&self.parts), Arc::clone(&settings.jwt), Arc::clone(&settings.issuers));
-        let landing = self.cache.look_up(key, || async move { verdict(&parts, &jwt, &issuers, credential).await });
+        let landing = self.cache.look_up(key, || {
+            let toll = due.map(Toll::take);
+            async move {
+                let attempt = match toll {
+                    Some(reserved) => Some(reserved?.confirm().await?),
+                    None => None,
+                };
+                let verdict = timeout(LOOK_UP_TIMEOUT, verdict(&parts, &jwt, &issuers, credential)).await;
+                let verdict = verdict.unwrap_or(Err(Failure::Unavailable));
+                if let Some(attempt) = attempt
+                    && !verdict.as_ref().is_ok_and(Verdict::is_refusal)
+                {
+                    attempt.succeeded().await;
+                }
+                verdict
+            }
+        });
         if !impatient {
             return landing.await;
         }
-        tokio::time::timeout(PATIENCE, landing).await.unwrap_or_else(|_| {
+        timeout(PATIENCE, landing).await.unwrap_or_else(|_| {
             self.cache.store_is_down();
             Err(Failure::Unavailable)
         })
@@ -580,63 +589,56 @@ async fn verdict(
     }
 }
 
-/// Attempts that are spent unless the credential turns out good, or nobody can say.
-struct Deposit {
-    of_address: Attempt,
-    of_account: Option<Attempt>,
+/// What a credential that was not seen before draws on until it is known to be good. Basic also draws on what its account
+/// has: or passwords could be guessed on any route, past the limits of the log-in.
+struct Toll<'a> {
+    limits: &'a Limits,
+    address: IpAddr,
+    account: Option<Subject>,
+    reserved: Option<Reserved>,
+    is_taken: bool,
 }
 
-impl Deposit {
-    fn give_back(self) {
-        self.of_address.succeeded();
-        if let Some(attempt) = self.of_account {
-            attempt.succeeded();
+impl<'a> Toll<'a> {
+    fn of(credential: Option<&Credential>, address: IpAddr, limits: &'a Limits) -> Self {
+        let account = match credential {
+            Some(Credential::Basic { user, .. }) => Some(Subject::user(user.as_str())),
+            Some(Credential::Token(_) | Credential::Bearer(_)) | None => None,
+        };
+        Self { limits, address, account, reserved: None, is_taken: false }
+    }
+
+    /// Finds out whether there is enough, before anything else is done.
+    fn reserve(&mut self) -> Result<(), Exhausted> {
+        self.reserved = Some(self.limits.guess(self.account.as_ref(), self.address)?);
+        Ok(())
+    }
+
+    /// For the look-up that it pays for.
+    fn take(&mut self) -> Result<Reserved, Exhausted> {
+        self.is_taken = true;
+        // there is none yet where the look-up of another has just ended, which was to be waited for
+        self.reserved.take().map_or_else(|| self.limits.guess(self.account.as_ref(), self.address), Ok)
+    }
+
+    /// Whether a look-up was paid with it; what was not needed is given back.
+    fn end(self) -> bool {
+        if let Some(reserved) = self.reserved {
+            reserved.cancel();
         }
-    }
-}
-
-/// Why nobody was identified.
-enum Denial {
-    Exhausted(Exhausted),
-    Failure(Failure),
-}
-
-impl From<Exhausted> for Denial {
-    fn from(exhausted: Exhausted) -> Self {
-        Self::Exhausted(exhausted)
-    }
-}
-
-impl From<Failure> for Denial {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
-}
-
-impl From<Fault> for Denial {
-    fn from(fault: Fault) -> Self {
-        Self::Failure(Failure::Refused(fault))
-    }
-}
-
-impl From<Denial> for Rejection {
-    fn from(denial: Denial) -> Self {
-        match denial {
-            Denial::Exhausted(exhausted) => Self::RateLimited(exhausted),
-            Denial::Failure(failure) => failure.into(),
-        }
+        self.is_taken
     }
 }
 
 /// What is counted; a credential that was not looked at is not.
-fn outcome(proved: &Result<Arc<Identity>, Denial>) -> Option<AuthOutcome> {
+fn outcome(proved: &Result<Arc<Identity>, Failure>) -> Option<AuthOutcome> {
     match proved {
         Ok(_) => Some(AuthOutcome::Accepted),
-        Err(Denial::Failure(Failure::Refused(_))) => Some(AuthOutcome::Refused),
-        Err(Denial::Failure(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
+        Err(Failure::Refused(_)) => Some(AuthOutcome::Refused),
+        Err(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal) => {
             Some(AuthOutcome::Unavailable)
         }
-        Err(Denial::Exhausted(_)) => None,
+        Err(Failure::Exhausted(_)) => None,
     }
 }
 
@@ -662,6 +664,14 @@ pub enum Failure {
     Busy,
     /// A bug of ours.
     Internal,
+    /// It was not looked at: a limit of failed ones is reached.
+    Exhausted(Exhausted),
+}
+
+impl From<Exhausted> for Failure {
+    fn from(exhausted: Exhausted) -> Self {
+        Self::Exhausted(exhausted)
+    }
 }
 
 impl From<StoreError> for Failure {
@@ -710,6 +720,7 @@ impl From<Failure> for Rejection {
             Failure::NoKeys => Self::KeysUnavailable,
             Failure::Busy => Self::PasswordQueueFull,
             Failure::Internal => Self::Internal,
+            Failure::Exhausted(exhausted) => Self::RateLimited(exhausted),
         }
     }
 }

@@ -146,6 +146,7 @@ impl Running {
         let state = self.gateway.state();
         let overtaken = self.at_start.overtaken(&snapshot, &state.metrics);
         state.limits.apply(&snapshot.limits);
+        state.limits.share(snapshot.shared_limits.as_ref(), &state.metrics, &self.background).await;
         state.fleet.apply(&snapshot.upstreams, &self.background);
         state.authenticator.configure(&snapshot.auth, &self.background);
         self.audit.switch(snapshot.log.audit);

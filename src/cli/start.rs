@@ -217,6 +217,7 @@ fn state(
 ) -> Result<State, StartError> {
     let limits = Arc::new(Limits::new(clock.clone()));
     limits.apply(&snapshot.limits);
+    background.block_on(limits.share(snapshot.shared_limits.as_ref(), metrics, background));
     let fleet = Arc::new(Fleet::new(Arc::clone(metrics), clock.clone()));
     fleet.apply(&snapshot.upstreams, background);
     let look_up = LookUp {

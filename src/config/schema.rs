@@ -476,12 +476,23 @@ fn limits() -> Value {
                 "unauthenticated",
                 budget("unauthenticated", "Failed credentials of one address, on any route. Default: 20/s, burst 100."),
             ),
+            ("shared", shared_limits()),
             ("header_bytes", size("The largest head of a request. Default: 32KiB.")),
             ("headers", count("The most header fields. Default: 100.", 1, 1000)),
             ("body_bytes", size("The largest body; 0: no limit. Default: 0.")),
             ("connections", count_or_auto("Connections of callers; `auto`: from the descriptor limit.", 10_000_000)),
         ],
     )
+}
+
+fn shared_limits() -> Value {
+    let url = secret("redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS.");
+    let tls = client_tls("Towards the server of that URL.");
+    let whole = mapping("shared", "With its TLS.", &["url"], vec![("url", url.clone()), ("tls", tls)]);
+    json!({
+        "description": "A Redis or Valkey in which all gateways count together; while it does not answer, each counts for itself.",
+        "anyOf": [url, whole],
+    })
 }
 
 fn timeouts() -> Value {

@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub paths: PathPolicy,
     /// Rates.
     pub limits: limit::Settings,
+    /// Where the counts of all gateways are; `None`: each counts for itself.
+    pub shared_limits: Option<limit::shared::Settings>,
     /// How long callers may take, and how much they may send.
     pub terms: listen::Terms,
     /// The largest request body in bytes; 0: no limit.

@@ -136,7 +136,6 @@ fn every_section_knows_its_keys() {
 #[test]
 fn what_is_not_built_yet_is_known_and_refused() {
     for (section, message) in [
-        ("limits: { shared: redis://x }", "`shared` is not available yet"),
         ("listeners: [{ address: 127.0.0.1:1, proxy_protocol: true }]", "`proxy_protocol` is not available yet"),
         ("listeners: [{ address: 127.0.0.1:1, tls: { acme: {} } }]", "`acme` is not available yet"),
         (
@@ -151,6 +150,22 @@ fn what_is_not_built_yet_is_known_and_refused() {
     }
     let printed = problems("upstreams: { a: { servers: [http://a], balance: { hash: address } } }\nroutes: []");
     assert!(printed.contains("`balance: hash` is not available yet"), "{printed}");
+}
+
+#[test]
+fn where_limits_are_shared_is_told_what_was_expected() {
+    for (section, message) in [
+        ("limits: { shared: redis }", "1:19: expected `redis://HOST`"),
+        ("limits: { shared: 7 }", "1:19: expected text, found"),
+        ("limits: { shared: [redis://a] }", "1:19: expected text or `{ file: path }`"),
+        ("limits: { shared: { file: nowhere } }", "1:27: this file cannot be read"),
+        ("limits: { shared: { tls: {} } }", "1:19: `url` is missing"),
+        ("limits: { shared: { url: redis://a, tls: {} } }", "1:42: `tls` is for `rediss://`"),
+        ("limits: { shared: redis://a/#insecure }", "1:19: this URL has a `?` or `#`"),
+    ] {
+        let printed = problems_of(section);
+        assert!(printed.contains(&format!("gateway.yaml:{message}")), "{section}\n{printed}");
+    }
 }
 
 #[test]
@@ -505,7 +520,8 @@ fn no_problem_shows_a_secret() {
         "workers: '${CANARY}'",
         "store: mysql://root:canary@db:x/y",
         "store: { url: mysql://root:canary@db:x/y }",
-        "limits: { shared: 'redis://:canary@redis' }",
+        "limits: { shared: 'redis://:a#canary@redis' }",
+        "limits: { shared: { url: 'http://:canary@redis' } }",
         "listeners: [{ address: '${CANARY}' }]",
         "endpoints: [{ path: '${CANARY}', action: '${CANARY}' }]",
         "errors: { member: '${CANARY}\n' }\nx: 1",
@@ -698,6 +714,7 @@ limits:
   headers: 100
   body_bytes: 0
   connections: auto
+  shared: { url: 'rediss://:secret@redis/1', tls: { ca: certs/api.pem, server_name: localhost, cert: certs/api.pem, key: certs/api.key } }
 timeouts: { handshake: 10s, request_header: 10s, idle: 75s, connect: 2s, response_header: 60s, drain: 30s }
 endpoints:
   - { path: /oauth/token, action: oauth_token }

@@ -187,21 +187,21 @@ impl Call<'_> {
             }
             let subject = Subject { kind, name: pair.name.into() };
             if attempts.iter().all(|(known, _)| *known != subject) {
-                let attempt = self.service.limits.attempt(&subject, self.asked.address);
+                let attempt = self.service.limits.attempt(&subject, self.asked.address).await;
                 let attempt = attempt.map_err(Rejection::RateLimited)?;
                 attempts.push((subject.clone(), attempt));
             }
             match self.service.authenticator.verify_password(subject, pair.secret).await {
                 Ok(account) => {
                     for (_, attempt) in attempts {
-                        attempt.succeeded();
+                        attempt.succeeded().await;
                     }
                     return Ok(account);
                 }
                 Err(Failure::Refused(Fault::Credentials(fault))) => refused = fault,
                 Err(failure) => {
                     for (_, attempt) in attempts {
-                        attempt.abandoned();
+                        attempt.abandoned().await;
                     }
                     return Err(Unproven::Otherwise(failure.into()));
                 }

@@ -51,7 +51,13 @@ impl Call<'_> {
             match authenticator.read_foreign(self.asked.auth, text).await {
                 Ok(Some((claims, id))) => return Ok(Found::Foreign(claims, id)),
                 Ok(None) | Err(Failure::Refused(_)) => {}
-                Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
+                Err(
+                    failure @ (Failure::Unavailable
+                    | Failure::NoKeys
+                    | Failure::Busy
+                    | Failure::Internal
+                    | Failure::Exhausted(_)),
+                ) => {
                     return Err(failure.into());
                 }
             }

@@ -74,7 +74,13 @@ impl Call<'_> {
         let principal = match self.service.authenticator.standing(&self.asked.auth.jwt, claims).await {
             Ok(principal) => principal,
             Err(Failure::Refused(_)) => return Ok(None),
-            Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
+            Err(
+                failure @ (Failure::Unavailable
+                | Failure::NoKeys
+                | Failure::Busy
+                | Failure::Internal
+                | Failure::Exhausted(_)),
+            ) => {
                 return Err(failure.into());
             }
         };

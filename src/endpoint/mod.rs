@@ -325,7 +325,7 @@ impl Service {
         request: Request<Body>,
     ) -> Result<Response<Body>, Rejection> {
         if endpoint.is_paid_for() {
-            self.limits.address(asked.address).map_err(Rejection::RateLimited)?;
+            self.limits.address(asked.address).await.map_err(Rejection::RateLimited)?;
         }
         let (head, body) = request.into_parts();
         endpoint.takes(&head.method)?;

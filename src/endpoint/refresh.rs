@@ -188,7 +188,8 @@ impl Call<'_> {
             | Failure::Unavailable
             | Failure::NoKeys
             | Failure::Busy
-            | Failure::Internal) => Unredeemed::Otherwise(other.into()),
+            | Failure::Internal
+            | Failure::Exhausted(_)) => Unredeemed::Otherwise(other.into()),
         })?;
         let account = self.service.store.account(principal.subject).await?;
         let account = account.ok_or(TokenFault::UnknownSubject)?;

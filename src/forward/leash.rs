@@ -225,7 +225,8 @@ impl Leash {
             }
             // also one that has only ended, where that alone does not end streams: whether it was revoked as well is not known
             Err(Failure::Refused(_)) => self.end(Cause::Revoked),
-            Err(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal) => {}
+            Err(Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal | Failure::Exhausted(_)) => {
+            }
         }
         self.checking.set(false);
     }

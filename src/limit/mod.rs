@@ -2,10 +2,12 @@
 //!
 //! Every budget is a GCRA cell (governor) in a bounded set; an IPv6 address counts by its /64. What is to count failures
 //! only is reserved before the credential is checked and given back where it was good, so that attempts in parallel
-//! cannot outrun the count.
+//! cannot outrun the count. Where several gateways share their budgets, each also draws on theirs.
 
 pub mod bucket;
+mod draw;
 mod routes;
+pub mod shared;
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
@@ -13,14 +15,20 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::runtime::Handle;
 
 use crate::clock::Clock;
-use crate::principal::Subject;
+use crate::principal::{Subject, SubjectKind};
+use crate::record::metrics::Metrics;
 use crate::rejection::Exhausted;
 
 pub use bucket::Bucket;
+pub use draw::{Attempt, Reserved};
 pub use routes::RouteBudgets;
+
+use draw::Draw;
+use shared::{Name, Shared};
 
 /// Keys of each budget of the section `limits`; under 100 bytes each.
 const KEYS_MAX: usize = 200_000;
@@ -68,6 +76,8 @@ impl Key {
 pub struct Limits {
     clock: Clock,
     budgets: ArcSwap<Budgets>,
+    /// The counts of all gateways, where they are shared.
+    shared: ArcSwapOption<Shared>,
     /// Two seeds make keys of accounts 128 bits long: nobody finds two that meet, and a long name takes no more memory.
     seeds: [RandomState; 2],
 }
@@ -98,7 +108,8 @@ const ROUTE: &str = "route";
 impl Limits {
     /// No limits yet; [`Limits::apply`] sets them.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, budgets: ArcSwap::default(), seeds: [RandomState::new(), RandomState::new()] }
+        let seeds = [RandomState::new(), RandomState::new()];
+        Self { clock, budgets: ArcSwap::default(), shared: ArcSwapOption::empty(), seeds }
     }
 
     /// The names of all limits, as metrics and [`Exhausted`] have them.
@@ -123,52 +134,77 @@ impl Limits {
         }));
     }
 
+    /// Takes over where the counts of all gateways are; `None`: each counts for itself. A connection lives on where it leads
+    /// to the same place; else another is made on `background`, and waited for a bounded time.
+    pub async fn share(&self, settings: Option<&shared::Settings>, metrics: &Arc<Metrics>, background: &Handle) {
+        let known = self.shared.load_full();
+        let Some(settings) = settings else {
+            self.shared.store(None);
+            drop(known);
+            metrics.limits_shared_up.reset();
+            return;
+        };
+        if known.is_some_and(|known| known.is_at(settings)) {
+            return;
+        }
+        let shared = Arc::new(Shared::start(settings.clone(), Arc::clone(metrics), background));
+        self.shared.store(Some(Arc::clone(&shared)));
+        shared.tried().await;
+    }
+
     /// Draws on what an address may ask of the token endpoints.
     ///
     /// # Errors
     /// Where nothing is left.
-    pub fn address(&self, address: IpAddr) -> Result<(), Exhausted> {
-        match &self.budgets.load().per_address {
-            Some(bucket) => spend(bucket, PER_ADDRESS, Key::address(address)),
-            None => Ok(()),
-        }
+    pub async fn address(&self, address: IpAddr) -> Result<(), Exhausted> {
+        let shared = self.shared.load_full();
+        let draw = of_address(self.budgets.load().per_address.as_ref(), PER_ADDRESS, address, shared.is_some());
+        drop(Reserved::with(shared).and(draw)?.confirm().await?);
+        Ok(())
     }
 
     /// Reserves an attempt at an account, from this address and from anywhere. It counts unless it is told otherwise.
     ///
     /// # Errors
     /// Where one of the two is used up; the other is not drawn on then.
-    pub fn attempt(&self, account: &Subject, address: IpAddr) -> Result<Attempt, Exhausted> {
-        let budgets = self.budgets.load();
-        let mut attempt = Attempt::default();
-        if let Some(bucket) = &budgets.per_account {
-            let key = self.account_key(account, Some(Key::address(address)));
-            spend(bucket, PER_ACCOUNT, key)?;
-            attempt.here = Some((Arc::clone(bucket), key));
-        }
-        if let Some(bucket) = &budgets.per_account_anywhere {
-            let key = self.account_key(account, None);
-            if let Err(exhausted) = spend(bucket, PER_ACCOUNT_ANYWHERE, key) {
-                attempt.abandoned();
-                return Err(exhausted);
-            }
-            attempt.anywhere = Some((Arc::clone(bucket), key));
-        }
-        Ok(attempt)
+    pub async fn attempt(&self, account: &Subject, address: IpAddr) -> Result<Attempt, Exhausted> {
+        self.with_account(Reserved::with(self.shared.load_full()), account, address)?.confirm().await
     }
 
     /// Reserves a failed credential of an address. It counts unless it is told otherwise.
     ///
     /// # Errors
     /// Where nothing is left.
-    pub fn unauthenticated(&self, address: IpAddr) -> Result<Attempt, Exhausted> {
-        let mut attempt = Attempt::default();
-        if let Some(bucket) = &self.budgets.load().unauthenticated {
-            let key = Key::address(address);
-            spend(bucket, UNAUTHENTICATED, key)?;
-            attempt.here = Some((Arc::clone(bucket), key));
+    pub async fn unauthenticated(&self, address: IpAddr) -> Result<Attempt, Exhausted> {
+        self.guess(None, address)?.confirm().await
+    }
+
+    /// Reserves a failed credential of an address, and an attempt at the account that it names. Only this gateway's own
+    /// budgets are drawn on so far.
+    ///
+    /// # Errors
+    /// Where one of them is used up; the others are not drawn on then.
+    pub fn guess(&self, account: Option<&Subject>, address: IpAddr) -> Result<Reserved, Exhausted> {
+        let (shared, budgets) = (self.shared.load_full(), self.budgets.load());
+        let draw = of_address(budgets.unauthenticated.as_ref(), UNAUTHENTICATED, address, shared.is_some());
+        let reserved = Reserved::with(shared).and(draw)?;
+        match account {
+            Some(account) => self.with_account(reserved, account, address),
+            None => Ok(reserved),
         }
-        Ok(attempt)
+    }
+
+    fn with_account(&self, reserved: Reserved, account: &Subject, address: IpAddr) -> Result<Reserved, Exhausted> {
+        let budgets = self.budgets.load();
+        let here = Some(Key::address(address));
+        let is_shared = reserved.is_shared();
+        let draw = |bucket: &Option<Arc<Bucket<Key>>>, limit, address| {
+            let bucket = Arc::clone(bucket.as_ref()?);
+            let name = is_shared.then(|| Whose::account(account, address).name(limit, bucket.quota(), b""));
+            Some(Draw { limit, bucket, key: self.account_key(account, address), name })
+        };
+        let reserved = reserved.and(draw(&budgets.per_account, PER_ACCOUNT, here))?;
+        reserved.and(draw(&budgets.per_account_anywhere, PER_ACCOUNT_ANYWHERE, None))
     }
 
     /// Forgets budgets that are full again. To be called every minute or so.
@@ -197,49 +233,79 @@ impl Hash for Folded<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self(Subject { kind, name }, address) = self;
         (kind, address).hash(state);
-        name.trim_end().chars().flat_map(char::to_lowercase).for_each(|char| char.hash(state));
+        folded(name).for_each(|char| char.hash(state));
     }
 }
 
-fn spend(bucket: &Bucket<Key>, limit: &'static str, key: Key) -> Result<(), Exhausted> {
-    let Quota { count, per, .. } = bucket.quota();
-    bucket.spend(&key).map(drop).map_err(|retry_after| Exhausted {
-        limit,
-        quota: count.get(),
-        window: *per,
-        retry_after,
-    })
+fn folded(name: &str) -> impl Iterator<Item = char> {
+    name.trim_end().chars().flat_map(char::to_lowercase)
 }
 
-/// An attempt that is counted before it is known how it ends. Dropped without a word, it has failed.
-#[derive(Debug, Default)]
-#[must_use = "dropped at once, it counts as failed before anything was tried"]
-pub struct Attempt {
-    here: Option<(Arc<Bucket<Key>>, Key)>,
-    anywhere: Option<(Arc<Bucket<Key>>, Key)>,
+/// A draw on what an address has in a bucket, where there is one.
+fn of_address(
+    bucket: Option<&Arc<Bucket<Key>>>,
+    limit: &'static str,
+    address: IpAddr,
+    is_shared: bool,
+) -> Option<Draw> {
+    let (bucket, key) = (Arc::clone(bucket?), Key::address(address));
+    let name = is_shared.then(|| Whose::address(key).name(limit, bucket.quota(), b""));
+    Some(Draw { limit, bucket, key, name })
 }
 
-impl Attempt {
-    /// The credential was good: it does not count.
-    pub fn succeeded(self) {
-        self.give_back();
+/// Whose budget it is, in words that all gateways have in common.
+struct Whose {
+    kind: &'static str,
+    issuer: [u8; 16],
+    name: Box<str>,
+    address: Option<Key>,
+}
+
+impl Whose {
+    fn address(address: Key) -> Self {
+        Self { kind: "address", issuer: [0; 16], name: "".into(), address: Some(address) }
     }
 
-    /// Nobody knows whether it was good, for a reason of ours (the store does not answer): it does not count.
-    pub fn abandoned(self) {
-        self.give_back();
+    fn principal(subject: &Subject) -> Self {
+        let issuer = match subject.kind {
+            SubjectKind::User | SubjectKind::Client => [0; 16],
+            SubjectKind::Foreign(issuer) => issuer.bytes(),
+        };
+        Self { kind: subject.kind.name(), issuer, name: (&*subject.name).into(), address: None }
     }
 
-    fn give_back(self) {
-        for (bucket, key) in [self.here, self.anywhere].into_iter().flatten() {
-            bucket.refund(&key);
-        }
+    fn account(account: &Subject, address: Option<Key>) -> Self {
+        Self { name: folded(&account.name).collect(), address, ..Self::principal(account) }
+    }
+
+    /// The name of the budget of this size that they have under `limit`; `of` tells budgets of one limit apart. What is
+    /// changed in size begins anew.
+    fn name(&self, limit: &str, quota: &Quota, of: &[u8]) -> Name {
+        let Quota { count, per, burst } = quota;
+        let address = self.address.map(|Key(address)| address.to_be_bytes());
+        Name::of(&[
+            limit.as_bytes(),
+            &count.get().to_be_bytes(),
+            &per.as_nanos().to_be_bytes(),
+            &burst.get().to_be_bytes(),
+            of,
+            self.kind.as_bytes(),
+            &self.issuer,
+            self.name.as_bytes(),
+            address.as_ref().map_or(&[], <[u8; 16]>::as_slice),
+        ])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
+
+    /// Nobody waits for anybody where nothing is shared.
+    pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
+        future.now_or_never().unwrap()
+    }
 
     fn quota(count: u32, burst: u32) -> Quota {
         Quota {
@@ -291,11 +357,11 @@ mod tests {
     #[test]
     fn a_limit_that_is_used_up_is_named() {
         let limits = limits(&settings(1, 0, 0, 0));
-        assert_eq!(limits.address(ip("192.0.2.1")), Ok(()));
-        let exhausted = limits.address(ip("192.0.2.1")).unwrap_err();
+        assert_eq!(now(limits.address(ip("192.0.2.1"))), Ok(()));
+        let exhausted = now(limits.address(ip("192.0.2.1"))).unwrap_err();
         assert_eq!((exhausted.limit, exhausted.quota, exhausted.window), ("per_address", 1, Duration::from_mins(1)));
         assert!(exhausted.retry_after > Duration::from_secs(50), "{exhausted:?}");
-        assert_eq!(limits.address(ip("192.0.2.2")), Ok(()));
+        assert_eq!(now(limits.address(ip("192.0.2.2"))), Ok(()));
     }
 
     #[test]
@@ -303,18 +369,18 @@ mod tests {
         let limits = limits(&settings(0, 2, 3, 0));
         let (alice, here, there) = (Subject::user("alice"), ip("192.0.2.1"), ip("192.0.2.2"));
         for _ in 0..10 {
-            limits.attempt(&alice, here).unwrap().succeeded();
-            limits.attempt(&alice, here).unwrap().abandoned();
+            now(now(limits.attempt(&alice, here)).unwrap().succeeded());
+            now(now(limits.attempt(&alice, here)).unwrap().abandoned());
         }
         assert_eq!(keys(&limits), 0);
         for _ in 0..2 {
-            drop(limits.attempt(&alice, here).unwrap());
+            drop(now(limits.attempt(&alice, here)).unwrap());
         }
-        assert_eq!(limits.attempt(&alice, here).unwrap_err().limit, "per_account");
-        assert!(limits.attempt(&Subject::client("alice"), here).is_ok(), "a client of that name is another");
-        drop(limits.attempt(&alice, there).unwrap());
+        assert_eq!(now(limits.attempt(&alice, here)).unwrap_err().limit, "per_account");
+        assert!(now(limits.attempt(&Subject::client("alice"), here)).is_ok(), "a client of that name is another");
+        drop(now(limits.attempt(&alice, there)).unwrap());
         for _ in 0..3 {
-            let refused = limits.attempt(&alice, there).unwrap_err();
+            let refused = now(limits.attempt(&alice, there)).unwrap_err();
             assert_eq!(refused.limit, "per_account_anywhere", "and nothing is drawn from the address's");
         }
     }
@@ -323,43 +389,43 @@ mod tests {
     fn attempts_in_parallel_cannot_outrun_the_count() {
         let limits = limits(&settings(0, 2, 0, 2));
         let (alice, here) = (Subject::user("alice"), ip("192.0.2.1"));
-        let under_way = [limits.attempt(&alice, here), limits.attempt(&alice, here)];
-        assert!(limits.attempt(&alice, here).is_err());
+        let under_way = [now(limits.attempt(&alice, here)), now(limits.attempt(&alice, here))];
+        assert!(now(limits.attempt(&alice, here)).is_err());
         for attempt in under_way {
-            attempt.unwrap().succeeded();
+            now(attempt.unwrap().succeeded());
         }
-        assert!(limits.attempt(&alice, here).is_ok());
+        assert!(now(limits.attempt(&alice, here)).is_ok());
 
-        let under_way = [limits.unauthenticated(here), limits.unauthenticated(here)];
-        assert_eq!(limits.unauthenticated(here).unwrap_err().limit, "unauthenticated");
+        let under_way = [now(limits.unauthenticated(here)), now(limits.unauthenticated(here))];
+        assert_eq!(now(limits.unauthenticated(here)).unwrap_err().limit, "unauthenticated");
         drop(under_way);
-        assert!(limits.unauthenticated(here).is_err());
+        assert!(now(limits.unauthenticated(here)).is_err());
     }
 
     #[test]
     fn another_spelling_of_a_name_is_no_further_attempt() {
         let limits = limits(&settings(0, 1, 0, 0));
-        drop(limits.attempt(&Subject::user("alice"), ip("192.0.2.1")).unwrap());
+        drop(now(limits.attempt(&Subject::user("alice"), ip("192.0.2.1"))).unwrap());
         for name in ["alice", "ALICE", "aLice", "alice  "] {
-            assert!(limits.attempt(&Subject::user(name), ip("192.0.2.1")).is_err(), "{name}");
+            assert!(now(limits.attempt(&Subject::user(name), ip("192.0.2.1"))).is_err(), "{name}");
         }
-        assert!(limits.attempt(&Subject::user("alic"), ip("192.0.2.1")).is_ok());
+        assert!(now(limits.attempt(&Subject::user("alic"), ip("192.0.2.1"))).is_ok());
     }
 
     #[test]
     fn a_reload_keeps_what_was_spent_where_the_quota_stays() {
         let limits = limits(&settings(1, 1, 1, 1));
         let here = ip("192.0.2.1");
-        limits.address(here).unwrap();
-        drop(limits.unauthenticated(here).unwrap());
+        now(limits.address(here)).unwrap();
+        drop(now(limits.unauthenticated(here)).unwrap());
 
         limits.apply(&settings(1, 1, 1, 2));
-        assert!(limits.address(here).is_err());
-        assert!(limits.unauthenticated(here).is_ok(), "a changed one begins anew");
+        assert!(now(limits.address(here)).is_err());
+        assert!(now(limits.unauthenticated(here)).is_ok(), "a changed one begins anew");
 
         limits.apply(&settings(0, 0, 0, 0));
-        assert!((0..100).all(|_| limits.address(here).is_ok()), "off is off");
-        assert!((0..100).all(|_| limits.attempt(&Subject::user("a"), here).is_ok()));
+        assert!((0..100).all(|_| now(limits.address(here)).is_ok()), "off is off");
+        assert!((0..100).all(|_| now(limits.attempt(&Subject::user("a"), here)).is_ok()));
     }
 
     #[test]
@@ -367,10 +433,10 @@ mod tests {
         let limits = limits(&settings(1, 1, 1, 1));
         for number in 0..1_000_000_u32 {
             let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(number));
-            limits.address(address).unwrap();
-            drop(limits.unauthenticated(address).unwrap());
+            now(limits.address(address)).unwrap();
+            drop(now(limits.unauthenticated(address)).unwrap());
             if number % 4 == 0 {
-                drop(limits.attempt(&Subject::user(number.to_string()), address).unwrap());
+                drop(now(limits.attempt(&Subject::user(number.to_string()), address)).unwrap());
             }
         }
         assert!(keys(&limits) <= 4 * KEYS_MAX, "{}", keys(&limits));
@@ -383,12 +449,12 @@ mod tests {
         let clock = Clock::system();
         let limits = Limits::new(clock.clone());
         limits.apply(&settings(1, 0, 0, 0));
-        limits.address(ip("192.0.2.1")).unwrap();
+        now(limits.address(ip("192.0.2.1"))).unwrap();
         limits.sweep();
         assert_eq!(keys(&limits), 1);
         clock.advance(Duration::from_secs(61));
         limits.sweep();
         assert_eq!(keys(&limits), 0);
-        assert_eq!(limits.address(ip("192.0.2.1")), Ok(()));
+        assert_eq!(now(limits.address(ip("192.0.2.1"))), Ok(()));
     }
 }

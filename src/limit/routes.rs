@@ -3,11 +3,14 @@
 //! A route of the next snapshot takes over the budget of the route that it was: of the same path and rate, and as alike in
 //! hosts and methods as there is one. So a reload that changes who may ask, or how, gives nobody a fresh budget.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Bucket, Key, Limits, ROUTE, spend};
+use http::Method;
+
+use super::draw::{Draw, Reserved};
+use super::{Bucket, Key, Limits, ROUTE, Whose};
 use crate::principal::Subject;
 use crate::rejection::Exhausted;
 use crate::route::{RateBy, Route};
@@ -31,6 +34,8 @@ const LIKENESSES: [fn(&Route, &Route) -> bool; 4] = [
 struct RouteBudget {
     by: RateBy,
     bucket: Arc<Bucket<Key>>,
+    /// What tells it apart from other routes' budgets, in all gateways.
+    identity: Arc<[u8]>,
 }
 
 /// One for each route of a snapshot that has a rate, in the order of its routes.
@@ -40,15 +45,19 @@ pub struct RouteBudgets(Vec<Option<RouteBudget>>);
 impl RouteBudgets {
     /// The budgets of a snapshot's routes, taken over from those of the snapshot before it where there is one.
     pub fn of(routes: &[Route], before: Option<(&[Route], &Self)>, limits: &Limits) -> Self {
-        let limited = routes.iter().filter(|route| route.rate.is_some()).count();
-        let keys_max = (KEYS_ALL_MAX / limited.max(1)).clamp(KEYS_MIN, super::KEYS_MAX);
+        let mut limited: HashMap<&str, Vec<&Route>> = HashMap::new();
+        for route in routes.iter().filter(|route| route.rate.is_some()) {
+            limited.entry(&route.name).or_default().push(route);
+        }
+        let number = limited.values().map(Vec::len).sum::<usize>();
+        let keys_max = (KEYS_ALL_MAX / number.max(1)).clamp(KEYS_MIN, super::KEYS_MAX);
         let mut carried = before.map_or_else(Vec::new, |(old_routes, old)| carried(routes, old_routes, old));
         let budgets = routes.iter().enumerate().map(|(index, route)| {
             let rate = route.rate.as_ref()?;
             let carried = carried.get_mut(index).and_then(Option::take);
             let bucket = carried.unwrap_or_else(|| Arc::new(Bucket::new(&rate.quota, keys_max, limits.clock.clone())));
             bucket.set_keys_max(keys_max);
-            Some(RouteBudget { by: rate.by, bucket })
+            Some(RouteBudget { by: rate.by, bucket, identity: identity(limited.get(&*route.name)?, route) })
         });
         Self(budgets.collect())
     }
@@ -58,7 +67,7 @@ impl RouteBudgets {
     ///
     /// # Errors
     /// Where nothing is left.
-    pub fn draw(
+    pub async fn draw(
         &self,
         index: Option<usize>,
         limits: &Limits,
@@ -66,11 +75,17 @@ impl RouteBudgets {
         address: IpAddr,
     ) -> Result<(), Exhausted> {
         let Some(budget) = index.and_then(|index| self.0.get(index)?.as_ref()) else { return Ok(()) };
-        let key = match (budget.by, principal) {
-            (RateBy::Principal, Some(subject)) => limits.digest(subject),
-            (RateBy::Principal, None) | (RateBy::Address, _) => Key::address(address),
-        };
-        spend(&budget.bucket, ROUTE, key)
+        let RouteBudget { by, bucket, identity } = budget;
+        let subject = principal.filter(|_| *by == RateBy::Principal);
+        let key = subject.map_or_else(|| Key::address(address), |subject| limits.digest(subject));
+        let shared = limits.shared.load_full();
+        let name = shared.is_some().then(|| {
+            let whose = subject.map_or_else(|| Whose::address(key), Whose::principal);
+            whose.name(ROUTE, bucket.quota(), identity)
+        });
+        let draw = Draw { limit: ROUTE, bucket: Arc::clone(bucket), key, name };
+        drop(Reserved::with(shared).and(Some(draw))?.confirm().await?);
+        Ok(())
     }
 
     /// Forgets budgets that are full again. To be called every minute or so.
@@ -79,6 +94,26 @@ impl RouteBudgets {
             budget.bucket.sweep();
         }
     }
+}
+
+/// What a route's budget is called in all gateways that have these routes, whatever their order: its path, whom it counts
+/// by, and which of several such routes it is. Of one route alone hosts and methods do not matter: a reload that changes
+/// them gives nobody a fresh budget. `named`: the routes of its path that have a rate.
+fn identity(named: &[&Route], route: &Route) -> Arc<[u8]> {
+    let own = place(route);
+    let alike = named.iter().filter(|other| other.rate == route.rate);
+    let number = alike.filter(|other| place(other) < own).count();
+    let by: u8 = match route.rate.as_ref().map(|rate| rate.by) {
+        Some(RateBy::Principal) => b'p',
+        Some(RateBy::Address) | None => b'a',
+    };
+    let parts = (number as u64).to_be_bytes().into_iter().chain([by]).chain(route.name.bytes());
+    parts.collect()
+}
+
+/// Hosts and methods, which are sets. No two routes of one path have the same.
+fn place(route: &Route) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    (route.hosts.iter().map(|host| &**host).collect(), route.methods.iter().map(Method::as_str).collect())
 }
 
 /// For each route the budget that it takes over. Each goes to one route: a rule that is split has two budgets, as it says.
@@ -110,12 +145,12 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use http::Method;
     use proptest::prelude::*;
 
     use super::*;
     use crate::clock::Clock;
     use crate::limit::Quota;
+    use crate::limit::tests::now;
     use crate::route::{RouteRate, test_route};
 
     const ONE_AN_HOUR: u32 = 1;
@@ -147,7 +182,7 @@ mod tests {
     fn spent(routes: &[Route], limits: &Limits) -> RouteBudgets {
         let budgets = RouteBudgets::of(routes, None, limits);
         for (index, route) in routes.iter().enumerate() {
-            let spent = (0..10).any(|_| budgets.draw(Some(index), limits, None, here()).is_err());
+            let spent = (0..10).any(|_| now(budgets.draw(Some(index), limits, None, here())).is_err());
             assert_eq!(spent, route.rate.is_some());
         }
         budgets
@@ -158,7 +193,7 @@ mod tests {
         let limits = limits();
         let before = spent(old, &limits);
         let after = RouteBudgets::of(new, Some((old, &before)), &limits);
-        (0..new.len()).map(|index| after.draw(Some(index), &limits, None, here()).is_err()).collect()
+        (0..new.len()).map(|index| now(after.draw(Some(index), &limits, None, here())).is_err()).collect()
     }
 
     #[test]
@@ -181,7 +216,7 @@ mod tests {
             ("another principal from there", 1, Some(&bob), "192.0.2.1", false),
             ("no limit", 2, Some(&alice), "192.0.2.1", true),
         ] {
-            let result = budgets.draw(Some(index), &limits, principal, address.parse().unwrap());
+            let result = now(budgets.draw(Some(index), &limits, principal, address.parse().unwrap()));
             assert_eq!(result.map_err(|exhausted| exhausted.limit), granted.then_some(()).ok_or("route"), "{name}");
         }
     }
@@ -228,7 +263,7 @@ mod tests {
         let rate = Some((ONE_AN_HOUR, RateBy::Address));
         let old = [route("/x", "a", "GET", rate), route("/x", "b", "GET", rate)];
         let before = RouteBudgets::of(&old, None, &limits);
-        before.draw(Some(1), &limits, None, here()).unwrap();
+        now(before.draw(Some(1), &limits, None, here())).unwrap();
         for (name, new, expected) in [
             (
                 "the same in another order",
@@ -255,13 +290,13 @@ mod tests {
         let (old, new) = ([route("/x", "", "GET", rate)], [route("/x", "", "", rate)]);
         let before = RouteBudgets::of(&old, None, &limits);
         let after = RouteBudgets::of(&new, Some((&old, &before)), &limits);
-        before.draw(Some(0), &limits, None, here()).unwrap();
-        after.draw(Some(0), &limits, None, here()).unwrap();
-        assert!(before.draw(Some(0), &limits, None, here()).is_err());
+        now(before.draw(Some(0), &limits, None, here())).unwrap();
+        now(after.draw(Some(0), &limits, None, here())).unwrap();
+        assert!(now(before.draw(Some(0), &limits, None, here())).is_err());
         // and one whose route is gone still has its own
         let gone = RouteBudgets::of(&[], Some((&new, &after)), &limits);
-        assert!(gone.draw(Some(0), &limits, None, here()).is_ok());
-        assert!(after.draw(Some(0), &limits, None, here()).is_err());
+        assert!(now(gone.draw(Some(0), &limits, None, here())).is_ok());
+        assert!(now(after.draw(Some(0), &limits, None, here())).is_err());
     }
 
     fn any_route() -> impl Strategy<Value = Route> {

@@ -110,6 +110,10 @@ metrics! {
     password_queue: IntGauge = "portcullis_password_queue" [] "Password checks that wait";
     /// Refusals by a limit.
     rate_limited: IntCounterVec = "portcullis_rate_limited_total" ["limit"] "Requests refused by a limit";
+    /// Draws on budgets that gateways share.
+    limits_shared: IntCounterVec = "portcullis_limits_shared_total" ["counted"] "Draws on shared limits: shared, or own where nobody answered";
+    /// 1 while the counts that gateways share can be reached; absent where none are shared.
+    limits_shared_up: IntGaugeVec = "portcullis_limits_shared_up" [] "Whether the shared limits answer";
     /// Tokens issued.
     tokens_issued: IntCounterVec = "portcullis_tokens_issued_total" ["kind"] "Tokens issued: access, refresh or token";
     /// Tokens revoked.

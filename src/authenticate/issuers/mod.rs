@@ -203,7 +203,13 @@ pub(super) async fn look_up(parts: &LookUp, issuer: &Issuer, compact: &Compact<'
     let claims = match read(parts, issuer, compact).await {
         Ok(claims) => claims,
         Err(Failure::Refused(fault)) => return refused(fault, depends),
-        Err(failure @ (Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal)) => {
+        Err(
+            failure @ (Failure::Unavailable
+            | Failure::NoKeys
+            | Failure::Busy
+            | Failure::Internal
+            | Failure::Exhausted(_)),
+        ) => {
             return Err(failure);
         }
     };

@@ -2,6 +2,7 @@
 
 mod listeners;
 mod keys;
+mod limits;
 mod issuers;
 mod tls;
 mod upstreams;
@@ -106,6 +107,7 @@ pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<S
     let names = upstreams::Names::of(&model.upstreams);
     let routes = routes::compile(model.routes, &names, schemes, &model.identity, report);
     let upstreams = upstreams::compile(model.upstreams, &mut roots, files, report);
+    let shared_limits = model.limits.shared.and_then(|shared| limits::shared(shared, &mut roots, files, report));
     let bootstrap = bootstrap(model.bootstrap, model.passwords.1, files, report);
     let timeouts = model.timeouts;
     Some(Snapshot {
@@ -122,6 +124,7 @@ pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<S
         texts: Arc::new(model.texts),
         paths: model.paths,
         limits: model.limits.rates,
+        shared_limits,
         terms: listen::Terms {
             timeouts: listen::Timeouts {
                 handshake: timeouts.handshake,

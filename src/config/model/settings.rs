@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::super::decode::{self, Section};
+use super::super::decode::{self, Placed, SecretSource, Section};
 use super::super::report::Report;
 use super::super::tree::{Node, Value};
 use super::super::units;
+use super::upstreams::{self, Tls};
 use crate::limit::{self, Quota};
 use crate::principal::Scheme;
 use crate::record;
@@ -29,6 +30,8 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 pub struct Limits {
     /// Rates.
     pub rates: limit::Settings,
+    /// `shared`.
+    pub shared: Option<Shared>,
     /// `header_bytes`.
     pub header_bytes: usize,
     /// `headers`.
@@ -37,6 +40,15 @@ pub struct Limits {
     pub body_bytes: u64,
     /// `connections`; `None`: from the descriptor limit.
     pub connections: Option<usize>,
+}
+
+/// `limits.shared`: a URL, or a mapping with one.
+#[derive(Debug)]
+pub struct Shared {
+    /// Where; it may hold a password.
+    pub url: Placed<SecretSource>,
+    /// `tls`.
+    pub tls: Option<Tls>,
 }
 
 impl Limits {
@@ -50,18 +62,21 @@ impl Limits {
                 per_account_anywhere: quota(100, Duration::from_hours(1), 100),
                 unauthenticated: quota(20, Duration::from_secs(1), 100),
             },
+            shared: None,
             header_bytes: 32 << 10,
             headers: 100,
             body_bytes: 0,
             connections: None,
         };
-        let keys = &["token_endpoints", "unauthenticated", "header_bytes", "headers", "body_bytes", "connections"];
-        let section = node.and_then(|node| Section::open(node, "`limits`", keys, &["shared"], report));
+        let keys =
+            &["token_endpoints", "unauthenticated", "shared", "header_bytes", "headers", "body_bytes", "connections"];
+        let section = node.and_then(|node| Section::open(node, "`limits`", keys, &[], report));
         let Some(section) = section else { return limits };
         if let Some(node) = section.node("token_endpoints") {
             token_endpoints(node, &mut limits.rates, report);
         }
         budget(&section, "unauthenticated", &mut limits.rates.unauthenticated, report);
+        limits.shared = section.read("shared", report, shared);
         let header_bytes = section.read("header_bytes", report, decode::size_within(HEADER_BYTES.0, HEADER_BYTES.1));
         limits.header_bytes = header_bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or(limits.header_bytes);
         limits.headers = section.read("headers", report, decode::whole(1, HEADERS_MAX)).unwrap_or(limits.headers);
@@ -69,6 +84,20 @@ impl Limits {
         limits.connections =
             section.read("connections", report, |node, report| super::number_or_auto(node, 1, CONNECTIONS_MAX, report));
         limits
+    }
+}
+
+fn shared(node: &Node, report: &mut Report) -> Option<Shared> {
+    let url = |node: &Node, report: &mut Report| {
+        decode::secret(node, report).map(|value| Placed { value, place: node.place })
+    };
+    match &node.value {
+        Value::Map(entries) if !entries.iter().any(|entry| &*entry.key == "file") => {
+            let section = Section::open(node, "`shared`", &["url", "tls"], &[], report)?;
+            let tls = section.read("tls", report, upstreams::tls);
+            Some(Shared { url: section.required("url", report, url)?, tls })
+        }
+        Value::Scalar(_) | Value::List(_) | Value::Map(_) => Some(Shared { url: url(node, report)?, tls: None }),
     }
 }
 

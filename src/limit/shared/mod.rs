@@ -1,0 +1,177 @@
+//! Budgets that several gateways have in common, kept in Redis or Valkey.
+//!
+//! A budget is one key whose value is the time at which it will be full again, by the server's clock, so that gateways whose
+//! clocks differ agree; it expires at that time. All budgets that a request draws on are drawn on in one round trip, by one
+//! script. Who waits, waits a bounded time, and where there is no answer says so: the caller then has its own budgets.
+
+mod address;
+mod link;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use redis::FromRedisValue;
+use redis::aio::MultiplexedConnection;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::Quota;
+use crate::record::metrics::Metrics;
+
+pub use address::{Address, Settings};
+use link::{DRAW, Link, LinkError, Live, REFUND};
+
+/// The longest that a request waits for an answer. One that comes later than this is none: the connection is given up.
+const ANSWER_MAX: Duration = Duration::from_millis(250);
+
+/// Draws under way at most; where there are more, a gateway counts for itself.
+const IN_FLIGHT_MAX: usize = 1024;
+
+/// The longest that a budget takes to fill, in microseconds (ten years).
+const WHOLE_US_MAX: f64 = 10.0 * 365.0 * 24.0 * 3600.0 * 1e6;
+
+/// What one draw costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cost {
+    /// One request's worth of time, in microseconds.
+    each_us: f64,
+    /// The whole budget's, in microseconds.
+    whole_us: f64,
+}
+
+impl Cost {
+    pub(super) fn of(quota: &Quota) -> Self {
+        let each_us = (quota.per.as_secs_f64() * 1e6 / f64::from(quota.count.get())).clamp(0.001, WHOLE_US_MAX);
+        Self { each_us, whole_us: (each_us * f64::from(quota.burst.get())).clamp(each_us, WHOLE_US_MAX) }
+    }
+}
+
+/// The name of a budget that somebody has: a digest, so that whoever reads the keys finds no address and no user there.
+/// Names of other things cannot meet it: each part is set off by its length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name(Box<str>);
+
+impl Name {
+    /// `parts`: which budget, and whose.
+    pub(super) fn of(parts: &[&[u8]]) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let digest = context.finish();
+        // 128 bits: nobody finds two names that meet
+        let half = digest.as_ref().first_chunk::<16>().copied().unwrap_or_default();
+        Self(format!("portcullis:{}", BASE64_URL_SAFE_NO_PAD.encode(half)).into())
+    }
+}
+
+/// What the gateways together have said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Each budget had one left, and has one less.
+    Granted,
+    /// This one had none for so long; nothing was drawn.
+    Exhausted(usize, Duration),
+    /// Nobody answers.
+    Unknown,
+}
+
+/// The counts of all gateways.
+pub struct Shared {
+    settings: Settings,
+    link: Arc<Link>,
+    under_way: Semaphore,
+    metrics: Arc<Metrics>,
+    keeper: AbortHandle,
+    tried: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Connects in the background, now and whenever the connection is lost.
+    pub(super) fn start(settings: Settings, metrics: Arc<Metrics>, background: &Handle) -> Self {
+        let link = Arc::<Link>::default();
+        let (tell, tried) = watch::channel(false);
+        let keeper = {
+            let (link, settings, metrics) = (Arc::clone(&link), settings.clone(), Arc::clone(&metrics));
+            background.spawn(async move { link.keep(&settings, &metrics, tell).await }).abort_handle()
+        };
+        Self { settings, link, under_way: Semaphore::new(IN_FLIGHT_MAX), metrics, keeper, tried }
+    }
+
+    /// Waits until there is a connection, or the first attempt has failed; bounded.
+    pub(super) async fn tried(&self) {
+        // who has gone tries no more
+        drop(self.tried.clone().wait_for(|tried| *tried).await);
+    }
+
+    /// Where the counts are.
+    pub(super) fn is_at(&self, settings: &Settings) -> bool {
+        self.settings.are(settings)
+    }
+
+    /// Draws one on each of a few budgets, or on none.
+    pub(super) async fn draw(&self, budgets: impl Iterator<Item = (&Name, Cost)>) -> Answer {
+        let answer = self.ask(|mut connection| async move {
+            let mut call = DRAW.prepare_invoke();
+            for (Name(name), Cost { each_us, whole_us }) in budgets {
+                call.key(&**name).arg(each_us).arg(whole_us);
+            }
+            call.invoke_async::<(usize, u64)>(&mut connection).await
+        });
+        let (counted, answer) = match answer.await {
+            Some((0, _)) => ("shared", Answer::Granted),
+            Some((number, wait_us)) => ("shared", Answer::Exhausted(number - 1, Duration::from_micros(wait_us))),
+            None => ("own", Answer::Unknown),
+        };
+        self.metrics.limits_shared.with_label_values(&[counted]).inc();
+        answer
+    }
+
+    /// Puts one back into each of these. Where nobody answers it is lost: nothing is given twice.
+    pub(super) async fn refund(&self, budgets: impl Iterator<Item = (&Name, Cost)>) {
+        let done = self.ask(|mut connection| async move {
+            let mut call = REFUND.prepare_invoke();
+            for (Name(name), Cost { each_us, .. }) in budgets {
+                call.key(&**name).arg(each_us);
+            }
+            call.invoke_async::<i64>(&mut connection).await
+        });
+        done.await;
+    }
+
+    /// Asks once, for a bounded time. `None` where there is no answer, after which nobody asks until there is another
+    /// connection.
+    async fn ask<T, F>(&self, question: impl FnOnce(MultiplexedConnection) -> F) -> Option<T>
+    where
+        T: FromRedisValue,
+        F: Future<Output = redis::RedisResult<T>>,
+    {
+        let live: Arc<Live> = self.link.live()?;
+        let _under_way = self.under_way.try_acquire().ok()?;
+        let error = match timeout(ANSWER_MAX, question(live.connection.clone())).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => error.into(),
+            Err(_) => LinkError::TooLate,
+        };
+        self.link.lost(&live, error);
+        None
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Shared").field(&self.settings).finish()
+    }
+}
