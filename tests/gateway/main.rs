@@ -30,6 +30,7 @@ mod paths;
 mod errors;
 mod identity;
 mod limits;
+mod shared_limits;
 mod time;
 mod timing;
 mod endpoints;

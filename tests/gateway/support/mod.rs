@@ -10,6 +10,7 @@ pub mod idp;
 pub mod keys;
 pub mod matching;
 pub mod outside;
+pub mod redis;
 pub mod replay;
 pub mod upstream;
 pub mod wait;
