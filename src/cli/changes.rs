@@ -17,15 +17,30 @@ const CHANGES_EVERY: Duration = Duration::from_millis(200);
 /// A store that says nothing for longer does not answer.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
-/// Hears for ever. `store_answers` is what the last question found.
-pub(super) async fn hear_changes(store: &dyn Store, changes: &Changes, keys: &Keys, store_answers: &AtomicBool) {
+/// Where hearing begins. To be asked before anybody is served: what was looked up before it is invalid, and logins that are
+/// forgotten while they are in use would be tried again, at the cost of whoever has spent their budget.
+///
+/// # Errors
+/// The store does not answer, or a key cannot be used.
+pub(super) async fn begin(store: &dyn Store, changes: &Changes, keys: &Keys) -> Result<i64, KeysError> {
+    heard(store, changes, keys, None).await
+}
+
+/// Hears for ever what comes after `position`. `store_answers` is what the last question found.
+pub(super) async fn hear(
+    store: &dyn Store,
+    changes: &Changes,
+    keys: &Keys,
+    store_answers: &AtomicBool,
+    mut position: i64,
+) {
     let mut tick = interval(CHANGES_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut position, mut failing) = (None, false);
+    let mut failing = false;
     loop {
         tick.tick().await;
-        match noted(heard(store, changes, keys, position), store_answers).await {
-            Ok(now) => (position, failing) = (Some(now), false),
+        match noted(heard(store, changes, keys, Some(position)), store_answers).await {
+            Ok(now) => (position, failing) = (now, false),
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "changes of other processes are not heard");
@@ -100,7 +115,7 @@ mod tests {
         store.rotate_key(keys::generate(clock.unix()).unwrap(), clock.unix() + 3_600).await.unwrap();
         let changes = Changes::default();
         let generation = changes.generation();
-        let position = heard(&*store, &changes, &keys, None).await.unwrap();
+        let position = begin(&*store, &changes, &keys).await.unwrap();
         assert_ne!(format!("{keys:?}"), before);
         assert!(!changes.unchanged(generation, &[]), "whatever was looked up before is invalid");
         let generation = changes.generation();

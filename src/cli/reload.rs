@@ -94,8 +94,8 @@ impl Running {
             }
             Err(problems) => {
                 self.audited("reload_refused", &[]);
-                metrics.config_reloads.with_label_values(&["failed"]).inc();
                 tracing::error!("configuration not reloaded, the old one stays in force\n{problems}");
+                metrics.config_reloads.with_label_values(&["failed"]).inc();
             }
         }
         files

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::admin_listener::{Admin, AdminBound, AdminError, AdminListener};
 use super::bootstrap::{self, BootstrapError, Generated};
-use super::changes::hear_changes;
+use super::changes;
 use super::reload::AtStart;
 use crate::authenticate::issuers::Issuers;
 use crate::authenticate::keys::{Keys, KeysError};
@@ -132,6 +132,7 @@ pub fn start(source: &Path, clock: Clock, background: &Handle) -> Result<Running
     let parts = parts(&snapshot, background, &clock, &metrics, &lines)?;
     let state = state(&snapshot, &parts, background, clock, &metrics, lines)?;
     let generated = background.block_on(bootstrap::create(&snapshot, &*parts.store, &parts.passwords))?;
+    let heard = background.block_on(changes::begin(&*parts.store, &parts.changes, &parts.keys))?;
 
     listeners.record(&metrics);
     let at_start = AtStart::of(&snapshot);
@@ -139,7 +140,7 @@ pub fn start(source: &Path, clock: Clock, background: &Handle) -> Result<Running
     let gateway = Arc::new(Gateway::new(snapshot, state));
     let draining = Arc::new(AtomicBool::new(false));
     let store_answers = Arc::new(AtomicBool::new(true));
-    let upkeep = keep_going(background, &parts, &gateway, &store_answers);
+    let upkeep = keep_going(background, &parts, &gateway, &store_answers, heard);
     let told = Admin {
         gateway: Arc::clone(&gateway),
         passwords: Arc::clone(&parts.passwords),
@@ -252,11 +253,13 @@ fn keep_going(
     parts: &Parts,
     gateway: &Arc<Gateway>,
     store_answers: &Arc<AtomicBool>,
+    heard: i64,
 ) -> JoinSet<()> {
     let mut upkeep = JoinSet::new();
-    let (store, changes, keys) = (Arc::clone(&parts.store), Arc::clone(&parts.changes), Arc::clone(&parts.keys));
+    let (store, noted, keys) = (Arc::clone(&parts.store), Arc::clone(&parts.changes), Arc::clone(&parts.keys));
     let store_answers = Arc::clone(store_answers);
-    upkeep.spawn_on(async move { hear_changes(&*store, &changes, &keys, &store_answers).await }, background);
+    let hearing = async move { changes::hear(&*store, &noted, &keys, &store_answers, heard).await };
+    upkeep.spawn_on(hearing, background);
     let (store, passwords, gateway) = (Arc::clone(&parts.store), Arc::clone(&parts.passwords), Arc::clone(gateway));
     let sweep = async move {
         let mut tick = interval(SWEEP_EVERY);

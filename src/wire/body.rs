@@ -57,9 +57,11 @@ pub struct Body {
     lingers: bool,
 }
 
-/// What is read of a body that nobody wants, and for how long, so that its sender comes to read the answer.
+/// What is read of a body that nobody wants, and for how long, so that its sender comes to read the answer. Silence says
+/// sooner that nothing comes: a sender on a bad line or a busy machine is slow, but not silent.
 const LINGER_BYTES_MAX: u64 = 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
 enum Source {
     Empty,
@@ -228,7 +230,8 @@ impl Drop for Body {
         self.finish(end);
         // without a runtime the connection ends as well
         if self.lingers && end == BodyEnd::Dropped && tokio::runtime::Handle::try_current().is_ok() {
-            let rest = Self::of(std::mem::replace(&mut self.source, Source::Empty)).capped(LINGER_BYTES_MAX);
+            let rest = Self::of(std::mem::replace(&mut self.source, Source::Empty));
+            let rest = rest.capped(LINGER_BYTES_MAX).stalling_after(LINGER_SILENCE);
             tokio::task::spawn_local(tokio::time::timeout(LINGER, read_and_drop(rest)));
         }
     }

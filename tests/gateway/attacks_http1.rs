@@ -68,6 +68,22 @@ fn what_is_left_of_a_refused_body_is_no_request() {
 }
 
 #[test]
+fn a_refusal_is_read_by_who_reads_only_once_all_was_sent() {
+    let (gateway, upstream) = gateway();
+    let mut connection = gateway.connect();
+    // longer than silence may last, and more than the sockets hold
+    let (pieces, piece) = (24, vec![b'x'; 400_000]);
+    let head = format!("POST /user/x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", pieces * piece.len());
+    connection.write(head.as_bytes()).unwrap();
+    for _ in 0..pieces {
+        connection.write(&piece).unwrap();
+        std::thread::park_timeout(Duration::from_millis(150));
+    }
+    assert_eq!(connection.response("POST").unwrap().status, 401);
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
 fn what_is_left_of_a_body_that_was_answered_early_is_no_request() {
     // answers as soon as it has a head, and keeps the connection open, as if it had read all
     let upstream = Upstream::sessions(|mut socket| {

@@ -1,13 +1,14 @@
 //! Faults under load: reloads, and a process that is killed at any moment (contract 6 and 7).
 
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Gateway, USERS, Upstream, get, post, routes, websocket};
+use crate::support::wait::within;
+use crate::support::{DEADLINE, Gateway, USERS, Upstream, get, post, routes, websocket};
 
 #[test]
 fn a_hundred_reloads_under_load_cost_no_request_and_no_websocket() {
@@ -57,13 +58,16 @@ endpoints:
     let mut gateway = Gateway::start(&format!("{USERS}{endpoints}{}", routes(&upstream)));
     let (mut users, mut tokens) = (Vec::new(), Vec::new());
     for round in 0..4_u64 {
+        let (issued_so_far, registered_so_far) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             let gateway = &gateway;
+            let (issued_so_far, registered_so_far) = (&issued_so_far, &registered_so_far);
             let issuing = scope.spawn(move || {
                 let mut issued = Vec::new();
                 let body = json!({ "username": "user", "password": "userpassword" });
                 while let Some(token) = answered(gateway, &post("/token").json(&body), 200, "token") {
                     issued.push(token);
+                    issued_so_far.fetch_add(1, Ordering::SeqCst);
                 }
                 issued
             });
@@ -76,11 +80,18 @@ endpoints:
                         break;
                     }
                     registered.push(name);
+                    registered_so_far.fetch_add(1, Ordering::SeqCst);
                 }
                 registered
             });
-            // another moment each time
-            std::thread::sleep(Duration::from_millis(700 + 173 * round));
+            within(DEADLINE * 3, "something was answered for", || {
+                match (issued_so_far.load(Ordering::SeqCst), registered_so_far.load(Ordering::SeqCst)) {
+                    (1.., 1..) => Ok(()),
+                    counts => Err(counts),
+                }
+            });
+            // another moment each time, while both go on
+            std::thread::park_timeout(Duration::from_millis(173 * round));
             gateway.signal("KILL");
             tokens.extend(issuing.join().unwrap());
             users.extend(registering.join().unwrap());
@@ -88,7 +99,6 @@ endpoints:
         gateway.wait();
         gateway = gateway.setup.beside().start();
     }
-    assert!(!tokens.is_empty() && !users.is_empty(), "{} tokens, {} users", tokens.len(), users.len());
     for token in &tokens {
         gateway.send(&get("/user/x").token(token)).expect(200);
     }

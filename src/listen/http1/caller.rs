@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use tokio::io::{AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::Socket;
 use super::body::RequestBody;
@@ -30,8 +30,10 @@ use crate::wire::http1::spares::{Buffer, Spares};
 /// the same until something is written.
 const HALF_CLOSED: Duration = Duration::from_secs(2);
 
-/// How long what still comes is dropped at the end, since a reset could overtake the response.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long what still comes is dropped at the end, since a reset could overtake the response; and how long nothing may come
+/// meanwhile. Many a sender reads only once all was sent.
+const LINGER: Duration = Duration::from_secs(10);
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
 
 /// What is read of a body that nobody wants, without waiting for it, so that the connection can serve another request.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
@@ -202,9 +204,12 @@ impl<S: Socket> Caller<S> {
         if let Some(reader) = reader {
             reader.wake();
         }
-        let hung_up = std::future::poll_fn(|cx| self.state.borrow_mut().poll_drop_input(cx));
+        let hung_up = async {
+            let more = || std::future::poll_fn(|cx| self.state.borrow_mut().poll_drop_input(cx));
+            while matches!(timeout(LINGER_SILENCE, more()).await, Ok(true)) {}
+        };
         // who does not hang up is cut off
-        drop(tokio::time::timeout(LINGER, hung_up).await);
+        drop(timeout(LINGER, hung_up).await);
     }
 
     /// The socket is gone; whoever waits for a body is told.
@@ -508,14 +513,14 @@ impl<S: Socket> State<S> {
         }
     }
 
-    fn poll_drop_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Drops what has come; whether there may be more.
+    fn poll_drop_input(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut buffer = self.held.take().unwrap_or_else(|| self.spares.to_read());
-        loop {
-            buffer.clear();
-            if !matches!(ready!(self.poll_read(&mut buffer, usize::MAX, cx)), Ok(1..)) {
-                return Poll::Ready(());
-            }
-        }
+        buffer.clear();
+        let read = self.poll_read(&mut buffer, usize::MAX, cx);
+        buffer.clear();
+        self.spares.was_read(buffer);
+        read.map(|read| matches!(read, Ok(1..)))
     }
 }
 
