@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::{Running, bootstrap, start};
 use crate::config::Problems;
 use crate::config::snapshot::{Snapshot, StoreLocation};
-use crate::decision::diff::{Row, diff};
+use crate::decision::diff::{Row, beside, diff};
 use crate::record::audit::Event;
 use crate::record::metrics::Metrics;
 use crate::route::regions::TooMany;
@@ -49,13 +49,20 @@ impl AtStart {
 /// A good configuration, and what it changes.
 struct Loaded {
     snapshot: Snapshot,
-    differences: Result<Vec<Row>, TooMany>,
+    changes: Changes,
+}
+
+/// What another configuration changes.
+struct Changes {
+    rules: Result<Vec<Row>, TooMany>,
+    /// What no request can tell.
+    beside: Vec<String>,
 }
 
 fn load(source: &Path, old: &Snapshot) -> Result<Loaded, Problems> {
     let snapshot = start::load(source)?;
-    let differences = diff(old, &snapshot);
-    Ok(Loaded { snapshot, differences })
+    let changes = Changes { rules: diff(old, &snapshot), beside: beside(old, &snapshot) };
+    Ok(Loaded { snapshot, changes })
 }
 
 /// Does it on a thread of its own, for which nobody waits where the process ends. `None` where it has panicked.
@@ -76,10 +83,18 @@ impl Running {
         let old = self.gateway.snapshot();
         // a large file takes its time, and this thread may hold others up
         let (files, outcome) = match apart(move || load(&source, &old)).await {
-            Ok(Some(Ok(Loaded { snapshot, differences }))) => {
-                let files = snapshot.files.clone();
+            Ok(Some(Ok(Loaded { snapshot, changes }))) => {
+                let (files, audit) = (snapshot.files.clone(), snapshot.log.audit);
                 let put = self.put_in_force(snapshot).await;
-                (files, put.map(|overtaken| self.tell(differences, &overtaken)))
+                let told = put.map(|overtaken| {
+                    if audit {
+                        self.audit.switch(true);
+                    }
+                    self.tell(changes, &overtaken);
+                    // that it ends is the last that the audit has to say
+                    self.audit.switch(audit);
+                });
+                (files, told)
             }
             Ok(Some(Err(problems))) => (problems.files().to_vec(), Err(problems.to_string())),
             Ok(None) => (Vec::new(), Err("reading it ended by a panic".into())),
@@ -102,7 +117,8 @@ impl Running {
     }
 
     /// Logs and audits what a reload has changed, in the words of `diff`.
-    fn tell(&self, differences: Result<Vec<Row>, TooMany>, overtaken: &[&str]) {
+    fn tell(&self, changes: Changes, overtaken: &[&str]) {
+        let Changes { rules: differences, beside } = changes;
         let rules = match &differences {
             Ok(rows) if rows.is_empty() => "unchanged",
             Ok(_) => "changed",
@@ -111,7 +127,11 @@ impl Running {
                 "changed, too many kinds of paths to compare"
             }
         };
-        let (overtaken, mut details) = (overtaken.join(", "), vec![("rules", rules)]);
+        let (overtaken, beside, mut details) = (overtaken.join(", "), beside.join("; "), vec![("rules", rules)]);
+        if !beside.is_empty() {
+            tracing::info!(changes = %beside, "settings of the process changed");
+            details.push(("settings", &*beside));
+        }
         if !overtaken.is_empty() {
             details.push(("restart_needed", &*overtaken));
         }
@@ -149,7 +169,6 @@ impl Running {
         state.limits.share(snapshot.shared_limits.as_ref(), &state.metrics, &self.background).await;
         state.fleet.apply(&snapshot.upstreams, &self.background);
         state.authenticator.configure(&snapshot.auth, &self.background);
-        self.audit.switch(snapshot.log.audit);
         self.listening.configure(snapshot.terms);
         self.gateway.swap(snapshot);
         // last, so that a connection to what is new finds the rules that belong to it

@@ -20,6 +20,8 @@ pub struct Reply {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     members: Members<Placeholder>,
+    /// As they were read.
+    written: Map<String, Value>,
 }
 
 /// The tokens that a reply names.
@@ -152,7 +154,12 @@ impl Claims {
                 return Err(TemplateError { placeholder: placeholder.to_owned(), fault });
             }
         }
-        Ok(Self { members: reply.members })
+        Ok(Self { members: reply.members, written: reply.written })
+    }
+
+    /// The claims as they were read.
+    pub fn written(&self) -> Value {
+        self.written.clone().into()
     }
 
     /// Whether it sets the claim of this name.

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::dial::{DialError, Dialed, Dialer, Offer, connections_max};
 use super::room::{Room, Share};
-use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamKind, UpstreamSettings};
+use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamKind, UpstreamSettings, UpstreamTls};
 use crate::clock::Clock;
 use crate::record::metrics::Metrics;
 
@@ -111,7 +111,9 @@ struct Member {
     health: Arc<Health>,
     address: ServerAddress,
     check: Option<HealthCheck>,
-    /// The probing task. Its TLS settings are those of the configuration it was started by.
+    /// By which the probing task connects.
+    tls: Option<UpstreamTls>,
+    /// The probing task.
     probe: Option<AbortHandle>,
 }
 
@@ -200,7 +202,7 @@ impl Fleet {
     fn member(&self, upstream: &str, address: &ServerAddress) -> Member {
         let gauge = self.metrics.upstream_healthy.with_label_values(&[upstream, &address.label]);
         let health = Arc::new(Health::new(self.epoch, gauge));
-        Member { health, address: address.clone(), check: None, probe: None }
+        Member { health, address: address.clone(), check: None, tls: None, probe: None }
     }
 
     fn members(&self) -> MutexGuard<'_, HashMap<ServerKey, Member>> {
@@ -217,11 +219,18 @@ fn groups(upstreams: &[UpstreamSettings]) -> impl Iterator<Item = (&Arc<str>, &A
 
 impl Member {
     fn check(&mut self, group: &ServerGroup, background: &Handle, clock: &Clock) {
-        // TLS settings cannot be compared: a task with the old ones would probe with a certificate that is gone
-        let same = self.check == group.health && self.address.protocol != Protocol::Https;
+        // a task with old settings would probe with a certificate that is gone; one that begins anew has forgotten what it
+        // has counted
+        let same_tls = match (&self.tls, &group.tls) {
+            (Some(own), Some(tls)) => own.is_as(tls),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let same = self.check == group.health && (same_tls || self.address.protocol != Protocol::Https);
         if same && (self.probe.is_some() || self.check.is_none()) {
             return;
         }
+        self.tls.clone_from(&group.tls);
         if let Some(probe) = self.probe.take() {
             probe.abort();
         }

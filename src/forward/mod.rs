@@ -137,8 +137,17 @@ pub struct UpstreamTls {
     pub config: Arc<rustls::ClientConfig>,
     /// Instead of the URL's host.
     pub server_name: Option<Box<str>>,
-    /// From which files `config` was made: two of the same digests trust and say the same.
+    /// The files that are named in the configuration.
     pub files: TlsFiles,
+    /// SHA-256 of what `config` trusts and shows: two of the same are the same settings, though read twice.
+    pub content: [u8; 32],
+}
+
+impl UpstreamTls {
+    /// Whether a connection made by these settings could as well have been made by `other`.
+    fn is_as(&self, other: &Self) -> bool {
+        self.content == other.content && self.server_name == other.server_name
+    }
 }
 
 /// Files of `tls` of an upstream.

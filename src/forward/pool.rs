@@ -234,12 +234,12 @@ impl Server {
         }
     }
 
-    /// Whether this is the server of these settings. A reload reads certificates anew, so that connections to `https://`
-    /// servers are made anew under it.
+    /// Whether this is the server of these settings. A reload reads certificates anew: what is in them decides, so that
+    /// connections to `https://` servers end only where they would not be made like that any more.
     pub(super) fn is(&self, address: &ServerAddress, tls: Option<&UpstreamTls>) -> bool {
         let same_tls = match (&self.tls, tls) {
             (None, None) => true,
-            (Some(own), Some(tls)) => Arc::ptr_eq(&own.config, &tls.config) && own.server_name == tls.server_name,
+            (Some(own), Some(tls)) => own.is_as(tls),
             (Some(_), None) | (None, Some(_)) => false,
         };
         self.dialer.address == *address && (same_tls || address.protocol != Protocol::Https)

@@ -42,6 +42,7 @@ mod http2;
 mod upgrade;
 mod tls;
 mod reload;
+mod kept;
 mod listeners;
 mod drain;
 mod cli;

@@ -162,10 +162,11 @@ fn the_rules_own_tests_run_and_refuse_a_start() {
 #[test]
 fn diff_says_who_gains_and_who_loses() {
     let setup = Setup::new(RULES);
-    setup.write("same.yaml", RULES.replace("[user, admin]", "[admin, user]"));
-    setup.write("wider.yaml", RULES.replace("[user, admin]", "[user, admin, guest]"));
-    setup.write("narrower.yaml", RULES.replace("[user, admin]", "[admin]"));
-    setup.write("open.yaml", RULES.replace("allow: [admin]", "allow: anyone"));
+    let rules = std::fs::read_to_string(setup.path("gateway.yaml")).unwrap();
+    setup.write("same.yaml", rules.replace("[user, admin]", "[admin, user]"));
+    setup.write("wider.yaml", rules.replace("[user, admin]", "[user, admin, guest]"));
+    setup.write("narrower.yaml", rules.replace("[user, admin]", "[admin]"));
+    setup.write("open.yaml", rules.replace("allow: [admin]", "allow: anyone"));
     let diff = |new: &str, more: &[&str]| {
         let mut all = vec!["diff", "gateway.yaml", new];
         all.extend(more);
@@ -217,6 +218,146 @@ fn explain_proves_a_credential_and_shows_none() {
     explain(&gateway.setup, &[]).expect(2);
     gateway.cli(&["user", "disable", "user"], "").expect(0);
     assert_eq!(explain(&gateway.setup, &["GET", "/me", "--user", "user", "--json"]).expect(1).json()["status"], 401);
+}
+
+/// The events of the audit so far.
+fn audited(gateway: &Gateway) -> Vec<Value> {
+    let text = gateway.stdout();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["audit"].is_string()).collect()
+}
+
+#[test]
+fn what_a_reload_changes_is_audited_in_the_words_of_diff() {
+    let gateway = Gateway::start(RULES);
+    let orders = "    allow: [user, admin]\n";
+    for (name, rules, expected) in [
+        (
+            "opened to anyone",
+            RULES.replace(orders, "    allow: anyone\n"),
+            ("/orders/** GET, HEAD", "callers without credentials, principals of any other role", "", ""),
+        ),
+        (
+            "closed again, for one role",
+            RULES.replace(orders, "    allow: [admin]\n"),
+            ("/orders/** GET, HEAD", "", "callers without credentials, principals of any other role", ""),
+        ),
+        (
+            "a new rule for anyone",
+            RULES.replace(orders, "    allow: [admin]\n") + "  - { path: /new, allow: anyone, to: api }\n",
+            ("/new every method", "anyone", "", ""),
+        ),
+        (
+            "for any principal instead",
+            RULES.replace(orders, "    allow: [admin]\n") + "  - { path: /new, allow: authenticated, to: api }\n",
+            ("/new every method", "", "callers without credentials", ""),
+        ),
+        ("and gone", RULES.replace(orders, "    allow: [admin]\n"), ("/new every method", "", "any principal", "")),
+        (
+            "what holds for all",
+            RULES.replace(orders, "    allow: [admin]\n") + "tokens: { access_ttl: 5m, refresh_grace: 0s }\n",
+            ("/** every method", "", "", "tokens.access_ttl: 15m -> 5m; tokens.refresh_grace: 10s -> 0ms"),
+        ),
+    ] {
+        gateway.setup.write("before.yaml", std::fs::read_to_string(gateway.setup.path("gateway.yaml")).unwrap());
+        let known = audited(&gateway).len();
+        gateway.reload(&rules);
+        let changed = eventually(name, || {
+            let told = audited(&gateway).split_off(known);
+            let changed: Vec<Value> = told.iter().filter(|event| event["audit"] == "rule_changed").cloned().collect();
+            if changed.is_empty() { Err(told) } else { Ok(changed) }
+        });
+        let (rule, gains, loses, changes) = expected;
+        assert_eq!(changed.len(), 1, "{name}: {changed:?}");
+        for (member, expected) in [("rule", rule), ("gains", gains), ("loses", loses), ("changes", changes)] {
+            assert_eq!(changed[0][member], expected, "{name}: {changed:?}");
+        }
+        // and these are the words that `diff` prints
+        let printed = gateway.setup.cli_plain(&["diff", "before.yaml", "gateway.yaml"], "").expect(0).stdout;
+        let mut lines = printed.lines();
+        assert_eq!(lines.next(), Some(rule), "{name}");
+        let said: Vec<String> = lines.map(|line| line.trim_start().to_owned()).collect();
+        let signed = [("+", gains), ("-", loses)].into_iter().filter(|(_, who)| !who.is_empty());
+        let mut expected: Vec<String> = signed.map(|(sign, who)| format!("{sign} {who}")).collect();
+        expected.extend(changes.split("; ").filter(|change| !change.is_empty()).map(|change| format!("~ {change}")));
+        assert_eq!(said, expected, "{name}");
+        assert!(gateway.stderr().contains("rule changed"), "{}", gateway.stderr());
+    }
+    // without effect on a rule
+    let known = audited(&gateway).len();
+    let same = RULES.replace(orders, "    allow: [admin]\n") + "tokens: { refresh_grace: 0ms, access_ttl: 300s }\n";
+    gateway.reload(&format!("# the same\n{same}"));
+    let told = eventually("the audit of the reload", || {
+        let told = audited(&gateway).split_off(known);
+        if told.is_empty() { Err(gateway.stderr()) } else { Ok(told) }
+    });
+    assert_eq!((told.len(), &told[0]["audit"], &told[0]["rules"]), (1, &json!("reloaded"), &json!("unchanged")));
+    assert_eq!(told[0].get("settings"), None, "{told:?}");
+    // and the end of the audit is in the audit
+    let known = audited(&gateway).len();
+    gateway.reload(&format!("{same}log: {{ audit: off, level: warn }}\n"));
+    let told = eventually("the last of the audit", || {
+        let told = audited(&gateway).split_off(known);
+        if told.is_empty() { Err(gateway.stderr()) } else { Ok(told) }
+    });
+    assert_eq!(told[0]["settings"], "log.audit: json -> off; log.level: info -> warn", "{told:?}");
+    gateway.reload(&format!("{same}log: {{ audit: json }}\n"));
+    eventually("that it begins again", || {
+        let told = audited(&gateway).split_off(known + 1);
+        let begun =
+            told.first().is_some_and(|event| event["settings"] == "log.audit: off -> json; log.level: warn -> info");
+        if begun { Ok(()) } else { Err(told) }
+    });
+}
+
+#[test]
+fn coverage_lists_the_routes_that_no_expectation_touches() {
+    let setup = Setup::new(RULES);
+    let covered = |expect: &str, code: i32| {
+        setup.configure(&format!("{RULES}{expect}"));
+        setup.cli_plain(&["test", "gateway.yaml", "--coverage"], "").expect(code).stdout
+    };
+    // of the file as it is written, with what the harness adds at its end
+    let line = |path: &str| {
+        let written = std::fs::read_to_string(setup.path("gateway.yaml")).unwrap();
+        1 + written.lines().position(|line| line.contains(&format!("path: {path}"))).unwrap()
+    };
+    let listed =
+        |paths: &[&str]| paths.iter().map(|path| format!("    {path} (line {})\n", line(path))).collect::<String>();
+    let found = covered("", 0);
+    let expected = listed(&["/orders/**", "/orders/{id}/refund", "/health", "/me"]);
+    assert_eq!(
+        found,
+        format!("gateway.yaml: 0 of 0 expectations met\n0 of 4 routes are touched by an expectation\n{expected}")
+    );
+    // one that is refused touches its route; one of a method, host or path for which there is none touches none
+    let found = covered(
+        "expect:
+  - { request: GET /orders/7, as: anyone, is: 401 }
+  - { request: POST /orders/7, as: anyone, is: 405 }
+  - { request: GET /nowhere, as: anyone, is: 404 }
+  - { request: GET /%6de, as: { roles: [x] }, is: 200 }
+  - { request: POST /auth/login, as: anyone, is: 200 }
+",
+        0,
+    );
+    let expected = listed(&["/orders/{id}/refund", "/health"]);
+    assert_eq!(
+        found,
+        format!("gateway.yaml: 5 of 5 expectations met\n2 of 4 routes are touched by an expectation\n{expected}")
+    );
+    let all = "expect:
+  - { request: GET /orders/7, as: anyone, is: 200 }
+  - { request: POST /orders/7/refund, as: { roles: [admin] }, is: 200 }
+  - { request: GET /health, as: anyone, is: 200 }
+  - { request: GET /me, as: anyone, is: 401 }
+";
+    let found = covered(all, 1);
+    assert!(
+        found.ends_with("gateway.yaml: 3 of 4 expectations met\n4 of 4 routes are touched by an expectation\n"),
+        "{found}"
+    );
+    assert!(found.contains("`GET /orders/7` as anyone: expected 200, but it gets 401"), "{found}");
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub struct Tls {
     pub config: Arc<ClientConfig>,
     /// The name that its certificate must be for.
     pub name: ServerName<'static>,
+    /// SHA-256 of whom `config` trusts and what it shows.
+    pub content: [u8; 32],
 }
 
 impl fmt::Debug for Location {

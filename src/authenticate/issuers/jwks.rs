@@ -4,6 +4,7 @@
 //! configuration lists: a shared secret, a private key, a key for encryption or a weak one is left out. A key names no
 //! further place to ask (`x5u`, `jku`) that would be followed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use base64::Engine;
@@ -112,7 +113,7 @@ impl KeySet {
     }
 
     /// How many keys there are, one for each algorithm of each.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.keys.len()
     }
 
@@ -134,6 +135,11 @@ impl KeySet {
     /// Of each key, in the order of the set; public.
     pub(super) fn fingerprints(&self) -> impl Iterator<Item = &[u8; 32]> {
         self.keys.iter().map(Key::fingerprint)
+    }
+
+    /// Of all keys, in no order.
+    pub fn content(&self) -> BTreeSet<[u8; 32]> {
+        self.fingerprints().copied().collect()
     }
 
     /// Whether a signature is by one of the keys. A `kid` narrows the choice, and so does `alg`, which the caller has held

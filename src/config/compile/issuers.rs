@@ -93,7 +93,8 @@ fn location(
             report.add(place, "no certificate can be for the host of this URL");
             return None;
         };
-        Some(Tls { config: tls::client(tls, place, roots, files, report)?.config, name })
+        let tls::Client { config, content, files: _ } = tls::client(tls, place, roots, files, report)?;
+        Some(Tls { config, name, content })
     } else {
         if let Some(tls) = tls {
             report.add(tls.place, "`tls` is for `https://`");

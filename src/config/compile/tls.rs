@@ -16,19 +16,36 @@ use crate::forward::{FileDigest, TlsFiles};
 
 /// The system's roots, or those built in where an image has none; read where they are first needed.
 #[derive(Default)]
-pub(super) struct SystemRoots(Option<Arc<RootCertStore>>);
+pub(super) struct SystemRoots(Option<Roots>);
+
+/// Whom we trust, and the digest of it.
+#[derive(Clone)]
+struct Roots {
+    store: Arc<RootCertStore>,
+    sha256: [u8; 32],
+}
+
+impl Roots {
+    fn of(store: RootCertStore) -> Self {
+        // a system gives its roots in any order
+        let mut anchors: Vec<String> = store.roots.iter().map(|anchor| format!("{anchor:?}")).collect();
+        anchors.sort_unstable();
+        let sha256 = sha256(anchors.iter().map(String::as_bytes));
+        Self { store: Arc::new(store), sha256 }
+    }
+}
 
 impl SystemRoots {
-    fn all(&mut self) -> Arc<RootCertStore> {
+    fn all(&mut self) -> Roots {
         let read = || {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
                 roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
             }
-            Arc::new(roots)
+            Roots::of(roots)
         };
-        Arc::clone(self.0.get_or_insert_with(read))
+        self.0.get_or_insert_with(read).clone()
     }
 }
 
@@ -38,6 +55,8 @@ pub(super) struct Client {
     pub(super) config: Arc<ClientConfig>,
     /// The files that are named there.
     pub(super) files: TlsFiles,
+    /// SHA-256 of whom `config` trusts and what it shows.
+    pub(super) content: [u8; 32],
 }
 
 /// The settings for connections to servers, as the section `tls` has them.
@@ -54,7 +73,7 @@ pub(super) fn client(
         Some(path) => {
             let certificates = certificates(&path, files, report)?;
             named.ca = Some(digest(&path, &certificates));
-            Arc::new(roots_of(&path, certificates, report)?)
+            Roots::of(roots_of(&path, certificates, report)?)
         }
         None => system.all(),
     };
@@ -63,7 +82,7 @@ pub(super) fn client(
         .with_safe_default_protocol_versions()
         .map_err(|error| report.add(place, format!("TLS cannot be set up: {error}")))
         .ok()?
-        .with_root_certificates(roots);
+        .with_root_certificates(roots.store);
     let config = match certificate {
         None => builder.with_no_client_auth(),
         Some(PairOfFiles { cert, key }) => {
@@ -77,17 +96,26 @@ pub(super) fn client(
                 .ok()?
         }
     };
-    Some(Client { config: Arc::new(config), files: named })
+    // the key of a certificate is the one that fits it
+    let shown = named.cert.as_ref().map(|file| file.sha256);
+    let content = sha256([&roots.sha256[..]].into_iter().chain(shown.as_ref().map(|shown| &shown[..])));
+    Some(Client { config: Arc::new(config), files: named, content })
 }
 
 fn digest(path: &Placed<Box<str>>, certificates: &[CertificateDer<'static>]) -> FileDigest {
+    FileDigest { path: path.value.clone(), sha256: sha256(certificates.iter().map(|certificate| &**certificate)) }
+}
+
+/// The digest of a list: where one part ends and the next begins counts.
+fn sha256<'p>(parts: impl Iterator<Item = &'p [u8]>) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
-    for certificate in certificates {
-        context.update(certificate);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
     }
     let mut sha256 = [0; 32];
     sha256.copy_from_slice(context.finish().as_ref());
-    FileDigest { path: path.value.clone(), sha256 }
+    sha256
 }
 
 fn roots_of(

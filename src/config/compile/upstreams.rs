@@ -64,8 +64,8 @@ fn group(
     let Servers { servers, balance, health, keep_alive, tls } = servers;
     let tls = if servers.iter().any(|server| server.protocol == Protocol::Https) {
         let server_name = tls.as_ref().and_then(|tls| tls.server_name.clone());
-        let tls::Client { config, files } = tls::client(tls, place, roots, files, report)?;
-        Some(UpstreamTls { config, server_name, files })
+        let tls::Client { config, files, content } = tls::client(tls, place, roots, files, report)?;
+        Some(UpstreamTls { config, server_name, files, content })
     } else {
         None
     };

@@ -1,4 +1,4 @@
-//! What rules do besides letting people through: keys of the file with their values, as somebody would write them.
+//! What single rules do besides letting people through: keys of the file with their values, as somebody would write them.
 //!
 //! Lists that are sets are sorted, and a default is the same whether it is written out or not. A value that may be a
 //! secret is compared but never shown.
@@ -8,20 +8,19 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::authenticate::{JwtSettings, RoleSource, TypeSource};
 use crate::config::model::endpoints::{ENDS, INCOMPLETE, SOURCES, action_name};
 use crate::config::snapshot::Snapshot;
 use crate::config::units::{show_duration, show_rate, show_size};
 use crate::endpoint::Endpoint;
 use crate::forward::{FileDigest, HealthCheck, ServerGroup, UpstreamKind, UpstreamSettings};
+use crate::limit::Quota;
 use crate::rejection::Texts;
 use crate::rejection::texts::Message;
 use crate::route::{Cors, FieldEdits, Origins, RateBy, Route, RouteRate};
-use crate::wire::fields::IdentityNames;
 use crate::wire::target::PathPolicy;
 
 /// What a key that is left out and has no default is shown as.
-const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 /// One key with its value.
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ pub(super) struct Fact {
 }
 
 impl Fact {
-    fn new(key: impl Into<String>, shown: impl Into<String>) -> Self {
+    pub(super) fn new(key: impl Into<String>, shown: impl Into<String>) -> Self {
         let (key, shown) = (key.into(), shown.into());
         Self { id: key.clone(), full: shown.clone(), key, shown, is_detail: false }
     }
@@ -48,19 +47,19 @@ impl Fact {
         Self::new(key, set(items))
     }
 
-    fn optional(key: impl Into<String>, value: Option<impl Into<String>>) -> Self {
+    pub(super) fn optional(key: impl Into<String>, value: Option<impl Into<String>>) -> Self {
         Self::new(key, value.map_or_else(|| NONE.to_owned(), Into::into))
     }
 
-    fn word(key: impl Into<String>, value: bool) -> Self {
+    pub(super) fn word(key: impl Into<String>, value: bool) -> Self {
         Self::new(key, value.to_string())
     }
 
-    fn comparing(self, full: impl Into<String>) -> Self {
+    pub(super) fn comparing(self, full: impl Into<String>) -> Self {
         Self { full: full.into(), ..self }
     }
 
-    fn detail(self) -> Self {
+    pub(super) fn detail(self) -> Self {
         Self { is_detail: true, ..self }
     }
 
@@ -117,22 +116,43 @@ pub(super) fn changes(old: &[Fact], new: &[Fact]) -> Vec<String> {
 
 /// What a route does.
 pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<Fact> {
-    let mut facts =
-        own.upstreams.get(route.upstream.0).map(|upstream| of_upstream(upstream, other)).unwrap_or_default();
-    let ends = [(route.ends_streams.expiry, "expiry"), (route.ends_streams.revocation, "revocation")];
-    facts.push(Fact::optional("strip_prefix", route.strip_prefix.as_deref()));
-    facts.extend(edits("request_headers", &route.request_fields));
-    facts.extend(edits("response_headers", &route.response_fields));
-    facts.extend(cors(route.cors.as_deref()));
+    let Route {
+        upstream,
+        strip_prefix,
+        request_fields,
+        response_fields,
+        cors,
+        ends_streams,
+        forward_credentials,
+        rate,
+        timeout,
+        body_bytes_max,
+        // for which requests it is and who may pass is told by patterns and people
+        pattern: _,
+        hosts: _,
+        methods: _,
+        allow: _,
+        scopes: _,
+        schemes: _,
+        // the writer's
+        name: _,
+        line: _,
+    } = route;
+    let mut facts = own.upstreams.get(upstream.0).map(|upstream| of_upstream(upstream, other)).unwrap_or_default();
+    let ends = [(ends_streams.expiry, "expiry"), (ends_streams.revocation, "revocation")];
+    facts.push(Fact::optional("strip_prefix", strip_prefix.as_deref()));
+    facts.extend(edits("request_headers", request_fields));
+    facts.extend(edits("response_headers", response_fields));
+    facts.extend(of_cors(cors.as_deref()));
     facts.extend([
         Fact::list("end_streams_on", ends.iter().filter(|(on, _)| *on).map(|(_, name)| *name)),
-        Fact::word("forward_credentials", route.forward_credentials),
-        Fact::optional("rate", route.rate.as_ref().map(rate)),
-        match route.timeout {
+        Fact::word("forward_credentials", *forward_credentials),
+        Fact::optional("rate", rate.as_ref().map(of_rate)),
+        match *timeout {
             Some(own) => time("timeout", own),
             None => time("timeouts.response_header", own.upstream_timeouts.response_header).called("timeout"),
         },
-        match route.body_bytes_max {
+        match *body_bytes_max {
             Some(own) => bytes("body_bytes", own),
             None => bytes("limits.body_bytes", own.body_bytes_max).called("body_bytes"),
         },
@@ -194,7 +214,7 @@ fn field(key: &str, value: &HeaderValue) -> Fact {
     Fact::new(key, shown).comparing(&*text)
 }
 
-fn cors(cors: Option<&Cors>) -> Vec<Fact> {
+fn of_cors(cors: Option<&Cors>) -> Vec<Fact> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let origins = cors.map(|cors| match &cors.origins {
         Origins::Any => "['*']".to_owned(),
@@ -211,12 +231,17 @@ fn cors(cors: Option<&Cors>) -> Vec<Fact> {
     ]
 }
 
-fn rate(rate: &RouteRate) -> String {
+fn of_rate(rate: &RouteRate) -> String {
     let by = match rate.by {
         RateBy::Principal => "principal",
         RateBy::Address => "address",
     };
-    format!("{{ rate: {}, burst: {}, by: {by} }}", show_rate(rate.quota.count, rate.quota.per), rate.quota.burst)
+    format!("{{ {}, by: {by} }}", quota(&rate.quota))
+}
+
+/// The keys of a budget.
+pub(super) fn quota(quota: &Quota) -> String {
+    format!("rate: {}, burst: {}", show_rate(quota.count, quota.per), quota.burst)
 }
 
 /// What an endpoint does; the first is its action.
@@ -247,7 +272,7 @@ pub(super) fn of_endpoint(endpoint: &Endpoint, of_file: &Texts) -> Vec<Fact> {
     facts
 }
 
-fn messages<'t>(messages: impl Iterator<Item = (&'t Box<str>, &'t Message)>) -> Vec<Fact> {
+pub(super) fn messages<'t>(messages: impl Iterator<Item = (&'t Box<str>, &'t Message)>) -> Vec<Fact> {
     let mut messages: Vec<_> = messages.collect();
     messages.sort_by_key(|(code, _)| *code);
     messages
@@ -261,71 +286,8 @@ fn name_of<T: Copy + PartialEq>(words: &[(&str, T)], value: T) -> Option<String>
     words.iter().find(|(_, known)| *known == value).map(|(word, _)| (*word).to_owned())
 }
 
-/// What holds for all requests alike.
-pub(super) fn of_file(snapshot: &Snapshot) -> Vec<Fact> {
-    let mut facts = identity(&snapshot.identity);
-    facts.push(Fact::list("trusted_proxies", snapshot.trusted_proxies.0.iter().map(ToString::to_string)));
-    facts.push(Fact::new("auth.realm", &*snapshot.auth.realm));
-    facts.extend(jwt(&snapshot.auth.jwt));
-    facts.push(Fact::new("errors.member", &*snapshot.texts.member));
-    facts.extend(messages(snapshot.texts.messages.iter()));
-    let (callers, upstreams) = (&snapshot.terms.timeouts, &snapshot.upstream_timeouts);
-    facts.extend([
-        time("timeouts.handshake", callers.handshake),
-        time("timeouts.request_header", callers.request_header),
-        time("timeouts.idle", callers.idle),
-        time("timeouts.connect", upstreams.connect),
-        time("timeouts.drain", callers.drain),
-    ]);
-    facts
-}
-
-fn identity(names: &IdentityNames) -> Vec<Fact> {
-    let name = |key: &str, name: &Option<http::HeaderName>| {
-        Fact::optional(format!("identity_headers.{key}"), name.as_ref().map(http::HeaderName::as_str))
-    };
-    vec![name("user", &names.user), name("roles", &names.roles), name("scheme", &names.scheme)]
-}
-
-fn jwt(jwt: &JwtSettings) -> Vec<Fact> {
-    let JwtSettings { issuer, require_iss, audience, leeway, roles, subject, subject_is_id, .. } = jwt;
-    let JwtSettings { subject_kind, token_type, require_exp, require_jti, require_account, keys, .. } = jwt;
-    let token_type = match token_type {
-        TypeSource::Header => None,
-        TypeSource::Claim { claim, access, refresh, unmarked } => {
-            let missing = unmarked.map_or("", |_| ", missing: access");
-            Some(format!("{{ claim: {}, access: {access}, refresh: {refresh}{missing} }}", claim.0.join(".")))
-        }
-    };
-    let names = keys.as_ref().map(|keys| {
-        let names = keys.names().map(|(id, algorithm)| format!("{id} ({})", algorithm.name()));
-        // the first one signs
-        format!("[{}]", names.collect::<Vec<_>>().join(", "))
-    });
-    vec![
-        Fact::new("auth.jwt.issuer", &**issuer),
-        Fact::word("auth.jwt.require_iss", *require_iss),
-        Fact::list("auth.jwt.audience", audience.iter().map(|audience| &**audience)),
-        time("auth.jwt.leeway", *leeway),
-        Fact::new(
-            "auth.jwt.roles",
-            match roles {
-                RoleSource::Store => "store".to_owned(),
-                RoleSource::Claim(path) => path.0.join("."),
-            },
-        ),
-        Fact::new("auth.jwt.subject", subject.0.join(".")).comparing(format!("{subject:?} {subject_is_id}")),
-        Fact::new("auth.jwt.subject_kind", subject_kind.name()),
-        Fact::optional("auth.jwt.type", token_type),
-        Fact::word("auth.jwt.require_exp", *require_exp),
-        Fact::word("auth.jwt.require_jti", *require_jti),
-        Fact::word("auth.jwt.require_account", *require_account),
-        Fact::optional("auth.jwt.keys", names).comparing(secretly(&keys.as_ref().map(|keys| keys.fingerprint()))),
-    ]
-}
-
 /// For comparing alone.
-fn secretly(value: &impl Debug) -> String {
+pub(super) fn secretly(value: &impl Debug) -> String {
     format!("{value:?}")
 }
 
@@ -340,11 +302,11 @@ pub(super) fn of_paths(policy: PathPolicy) -> [(&'static str, &'static str); 4] 
     ]
 }
 
-fn time(key: &str, value: Duration) -> Fact {
+pub(super) fn time(key: &str, value: Duration) -> Fact {
     Fact::new(key, show_duration(value))
 }
 
-fn bytes(key: &str, value: u64) -> Fact {
+pub(super) fn bytes(key: &str, value: u64) -> Fact {
     Fact::new(key, show_size(value))
 }
 

@@ -7,11 +7,14 @@
 
 mod meaning;
 mod facts;
+mod whole;
 mod names;
 mod cover;
 mod row;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod every_key;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -67,9 +70,14 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
     Ok(rows)
 }
 
+/// What changes besides and no request can tell: where it listens, what is logged.
+pub fn beside(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    facts::changes(&whole::of_process(old), &whole::of_process(new))
+}
+
 /// What changes for all requests alike.
 fn everywhere(old: &Snapshot, new: &Snapshot) -> Option<Row> {
-    let changes = facts::changes(&facts::of_file(old), &facts::of_file(new));
+    let changes = facts::changes(&whole::of_requests(old), &whole::of_requests(new));
     (!changes.is_empty()).then(|| Row {
         path: "/**".to_owned(),
         except: Vec::new(),

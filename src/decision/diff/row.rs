@@ -91,6 +91,9 @@ impl Row {
     /// Those who gain or lose, in words.
     pub fn people(&self, names: &[String]) -> String {
         let anyone = names.iter().any(|name| name == Who::Anyone.name());
+        if names.is_empty() {
+            return String::new();
+        }
         if names.len() == self.everybody {
             return "anyone".to_owned();
         }

@@ -210,6 +210,7 @@ fn over_tls_the_server_chooses_the_protocol() {
                     config,
                     server_name: Some("localhost".into()),
                     files: crate::forward::TlsFiles::default(),
+                    content: [0; 32],
                 });
             });
             let (a, b) = tokio::join!(bench.told(get("/")), bench.told(get("/")));
@@ -238,6 +239,7 @@ fn a_server_that_cannot_prove_its_name_gets_nothing() {
                     config,
                     server_name: server_name.map(Into::into),
                     files: crate::forward::TlsFiles::default(),
+                    content: [0; 32],
                 });
             });
             assert_eq!(bench.told(get("/")).await, told, "{name}");

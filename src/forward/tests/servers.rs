@@ -76,6 +76,7 @@ fn a_server_whose_check_fails_gets_no_requests_until_it_is_back() {
                     config,
                     server_name: Some("localhost".into()),
                     files: crate::forward::TlsFiles::default(),
+                    content: [0; 32],
                 });
             });
             let label = server_of(upstream.address, protocol).label;

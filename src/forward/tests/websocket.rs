@@ -98,6 +98,7 @@ fn a_websocket_passes_from_http1_to_every_kind_of_server() {
                     config,
                     server_name: Some("localhost".into()),
                     files: crate::forward::TlsFiles::default(),
+                    content: [0; 32],
                 });
             });
             let (front, bench) = front(bench, Speaks::Http1).await;
