@@ -7,7 +7,6 @@ use super::super::model::upstreams::Tls;
 use super::super::report::Report;
 use super::Files;
 use super::tls::{self, SystemRoots};
-use crate::forward::TlsFiles;
 use crate::limit::shared::{Address, Settings};
 
 pub(super) fn shared(
@@ -30,8 +29,6 @@ pub(super) fn shared(
         }
         None
     };
-    let (config, files) = tls.map(|tls::Client { config, files }| (config, files)).unzip();
-    let TlsFiles { ca, cert } = files.unwrap_or_default();
-    let certificates = [ca, cert].map(|file| file.map(|file| file.sha256));
-    Some(Settings { address: Arc::new(address), tls: config, certificates })
+    let (config, content) = tls.map(|tls::Client { config, content, files: _ }| (config, content)).unzip();
+    Some(Settings { address: Arc::new(address), tls: config, content })
 }

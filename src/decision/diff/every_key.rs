@@ -83,6 +83,7 @@ limits:
     per_account: { rate: 6/m, burst: 6 }
     per_account_anywhere: { rate: 101/h, burst: 101 }
   unauthenticated: { rate: 21/s, burst: 102 }
+  shared: { url: 'rediss://own:canary-1-of-redis@cache:7000', tls: { ca: a.pem, server_name: counts, cert: a.pem, key: a.key } }
   header_bytes: 32KiB
   headers: 100
   body_bytes: 1KiB
@@ -283,6 +284,32 @@ const TOLD: &[(&str, &str, &str, &str)] = &[
         "limits.unauthenticated: { rate: 21/s, burst: 102 } -> { rate: 22/s",
     ),
     ("limits.unauthenticated.burst", "{ rate: 21/s, burst: 102 }", "off", "burst: 102 } -> off"),
+    ("limits.shared.url", "canary-1-of-redis", "canary-2-of-redis", "limits.shared: another value (not shown)"),
+    (
+        "limits.shared.tls.ca",
+        "ca: a.pem, server_name: counts",
+        "ca: b.pem, server_name: counts",
+        "limits.shared: another",
+    ),
+    ("limits.shared.tls.server_name", "server_name: counts", "server_name: others", "limits.shared: another"),
+    (
+        "limits.shared.tls.cert",
+        "counts, cert: a.pem, key: a.key",
+        "counts, cert: b.pem, key: b.key",
+        "limits.shared: another",
+    ),
+    (
+        "limits.shared.file",
+        "{ url: 'rediss://own:canary-1-of-redis@cache:7000', tls: { ca: a.pem, server_name: counts, cert: a.pem, key: a.key } }",
+        "{ file: redis }",
+        "limits.shared: cache:7000 -> other:6379",
+    ),
+    (
+        "limits.shared.url.file",
+        "url: 'rediss://own:canary-1-of-redis@cache:7000'",
+        "url: { file: redis-tls }",
+        "limits.shared: cache:7000 -> other:6379",
+    ),
     ("limits.header_bytes", "32KiB", "31KiB", "limits.header_bytes: 32KiB -> 31KiB"),
     ("limits.headers", "headers: 100", "headers: 99", "limits.headers: 100 -> 99"),
     ("limits.body_bytes", "body_bytes: 1KiB", "body_bytes: 2KiB", "limits.body_bytes: 1KiB -> 2KiB"),
@@ -415,6 +442,7 @@ const NOT_TOLD: &[(&str, &str)] = &[
     ("store.url", "where accounts are kept says nothing of them; a reload says that it needs a restart"),
     ("listeners[].tls.certificates[].key", "it is the one that fits `cert`"),
     ("auth.issuers[].tls.key", "it is the one that fits `cert`"),
+    ("limits.shared.tls.key", "it is the one that fits `cert`"),
     ("upstreams.*.tls.key", "it is the one that fits `cert`"),
     ("expect[].request", "it is a test of the rules, and no rule"),
     ("expect[].as.roles", "it is a test of the rules, and no rule"),
@@ -456,6 +484,8 @@ fn folder() -> tempfile::TempDir {
         write(&format!("{name}.key"), &made.signing_key.serialize_pem());
         write(&format!("{name}.pub"), &made.signing_key.public_key_pem());
     }
+    write("redis", "redis://:canary@other");
+    write("redis-tls", "rediss://:canary@other");
     for name in ["1", "2"] {
         write(&format!("own{name}.key"), &rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem());
         write(&format!("secret{name}"), &format!("canary-canary-canary-canary-canary-{name}"));

@@ -26,6 +26,7 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
         identity,
         texts,
         limits,
+        shared_limits,
         terms,
         upstream_timeouts,
         listeners,
@@ -55,6 +56,9 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
     facts.push(Fact::new("errors.member", &*texts.member));
     facts.extend(messages(texts.messages.iter()));
     facts.extend(budgets(limits));
+    let shared = shared_limits.as_ref().map(|shared| format!("{shared:?}"));
+    let fingerprint = secretly(&shared_limits.as_ref().map(limit::shared::Settings::fingerprint));
+    facts.push(Fact::optional("limits.shared", shared).comparing(fingerprint));
     facts.extend(bounds(terms, *upstream_timeouts));
     facts.extend(listeners.iter().map(|listener| served(listener).detail()));
     facts.extend(accounts(bootstrap));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -82,17 +83,28 @@ pub struct Settings {
     pub address: Arc<Address>,
     /// Whose certificates are believed, and what is shown, where it is asked over TLS.
     pub tls: Option<Arc<ClientConfig>>,
-    /// The digests of the certificates that are believed and of those that are shown; `None`: the system's, and none.
-    pub certificates: [Option<[u8; 32]>; 2],
+    /// SHA-256 of whom `tls` trusts and what it shows.
+    pub content: Option<[u8; 32]>,
 }
 
 impl Settings {
     /// Whether these lead to the same place by the same way.
     pub(super) fn are(&self, other: &Self) -> bool {
         let (one, another) = (&self.address, &other.address);
-        one.url.matches(another.url.expose().as_bytes())
-            && one.tls == another.tls
-            && self.certificates == other.certificates
+        one.url.matches(another.url.expose().as_bytes()) && one.tls == another.tls && self.content == other.content
+    }
+
+    /// Of all that leads there; not to be printed, since a password could be guessed from it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut context = Context::new(&SHA256);
+        let name = self.address.tls.as_ref().map(|name| name.to_str().into_owned());
+        for part in [self.address.url.expose().as_bytes(), format!("{name:?} {:?}", self.content).as_bytes()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut out = [0; 32];
+        out.copy_from_slice(context.finish().as_ref());
+        out
     }
 }
 
@@ -140,7 +152,7 @@ mod tests {
     fn settings_are_the_same_by_all_that_they_say() {
         let settings = |url, name, ca| {
             let address = Arc::new(Address::parse(url, name).unwrap());
-            Settings { address, tls: None, certificates: [Some([ca; 32]), None] }
+            Settings { address, tls: None, content: Some([ca; 32]) }
         };
         let one = settings("rediss://:a@h", None, 1);
         for (another, expected) in [
