@@ -55,6 +55,7 @@ mod metrics;
 mod secrets;
 mod smuggling;
 mod stores;
+mod deploy;
 mod cors;
 mod streams;
 mod floods;

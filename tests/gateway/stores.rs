@@ -1,40 +1,14 @@
 //! Several gateways on one database of a server: what one changes holds in the other within a second (contract 6), and they
 //! start at once on an empty one. See `tests/databases.sh`.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::support::databases::database;
 use crate::support::{Gateway, HS256, Request, SECRET, Setup, Signer, USERS, Upstream, get, routes, wait};
 
 /// The promise is a second; a probe on a busy machine may take some more.
 const PROMISE: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_millis(1500);
-
-/// A new database on the server of this variable; `None`, and word of it, where tests are run without.
-fn database(variable: &str) -> Option<String> {
-    let Ok(url) = std::env::var(variable) else {
-        let required = ["CI", "PORTCULLIS_TEST_DATABASES"].iter().any(|name| std::env::var_os(name).is_some());
-        assert!(!required, "{variable} is not set: run this by tests/databases.sh");
-        eprintln!("{variable} is not set: only SQLite was tested (see tests/databases.sh)");
-        return None;
-    };
-    let (server, _) = url.rsplit_once('/').unwrap();
-    let name = format!("gateways_{}", std::process::id());
-    let statement = format!("CREATE DATABASE {name}");
-    let mut command = if url.starts_with("postgres") {
-        let mut command = Command::new("psql");
-        command.args([&*url, "-qc", &*statement]);
-        command
-    } else {
-        let (_, address) = server.rsplit_once('@').unwrap();
-        let (host, port) = address.split_once(':').unwrap();
-        let mut command = Command::new("mariadb");
-        command.args(["--no-defaults", "--protocol=tcp", "-u", "root", "-h", host, "-P", port, "-e", &*statement]);
-        command
-    };
-    assert!(command.status().unwrap().success());
-    Some(format!("{server}/{name}"))
-}
 
 fn soon(gateway: &Gateway, request: &Request, status: u16) {
     let start = Instant::now();
@@ -46,7 +20,7 @@ fn soon(gateway: &Gateway, request: &Request, status: u16) {
 }
 
 fn two_gateways_agree(variable: &str) {
-    let Some(url) = database(variable) else { return };
+    let Some(url) = database(variable, "gateways") else { return };
     let upstream = Upstream::hello();
     let cache = "  cache: { ttl: 1h, negative_ttl: 1h }\n";
     let setup = Setup::new(&format!("store: {url}\n{USERS}{HS256}{cache}{}", routes(&upstream)));

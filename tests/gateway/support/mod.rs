@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod clocked;
+pub mod databases;
 pub mod gateway;
 pub mod http2;
 pub mod idp;
