@@ -184,6 +184,37 @@ fn guesses_are_counted_at_all_gateways_together_and_good_log_ins_are_not() {
     }
 }
 
+/// Requests that wait for each other's look-up pay for one. Where that one cannot pay, none of them may get in by it.
+#[test]
+fn nobody_gets_past_used_up_guesses_by_asking_often_at_once() {
+    let (upstream, redis) = (Upstream::hello(), Redis::start());
+    let limits =
+        "  token_endpoints: { per_address: off, per_account: off, per_account_anywhere: { rate: 1/h, burst: 4 } }
+  unauthenticated: off";
+    let setup = Setup::new(&rules(&upstream, &redis.url(), limits, "rate: 1/s"));
+    let gateways = three(&setup);
+    undisturbed(&gateways, |caller| {
+        let user = format!("user-{}", caller.replace('.', "-"));
+        gateways[0].cli(&["user", "add", &user, "--role", "user", "--password-stdin"], "userpassword").expect(0);
+        for guess in 0..4 {
+            gateways[0].send(&get("/user/x").basic(&user, &format!("guess-{guess}"))).expect(401);
+        }
+        // the others' own budgets are full
+        std::thread::scope(|scope| {
+            for number in 0..40 {
+                let (gateway, user) = (&gateways[1 + number % 2], &user);
+                scope.spawn(move || {
+                    let mut connection = gateway.connect();
+                    for _ in 0..10 {
+                        connection.send(&get("/user/x").basic(user, "userpassword")).refused(429, "rate_limited");
+                    }
+                });
+            }
+        });
+    });
+    assert!(upstream.received().is_empty());
+}
+
 #[test]
 fn bad_credentials_and_log_ins_of_one_network_are_counted_at_all_gateways_together() {
     let (upstream, redis) = (Upstream::hello(), Redis::start());

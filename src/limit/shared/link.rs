@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::address::Settings;
-use super::{Cost, IN_FLIGHT_MAX};
+use super::{ANSWER_MAX, Cost, IN_FLIGHT_MAX};
 use crate::record::metrics::Metrics;
 
 /// The longest that making a connection may take, or an answer to a probe.
@@ -209,7 +209,8 @@ async fn greet(
     for script in [&*DRAW, &*REFUND] {
         script.load_async(&mut connection).await?;
     }
-    probe(&live).await?;
+    // one that is too slow for requests would be put in force again and again, and each time hold some of them up
+    timeout(ANSWER_MAX, probe(&live)).await.unwrap_or(Err(LinkError::TooLate))?;
     Ok(live)
 }
 
