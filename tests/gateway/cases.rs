@@ -2,66 +2,11 @@
 //! `tests/data/cases.json` as a gateway should.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 
-use serde_json::Value;
-use tempfile::NamedTempFile;
-
-use crate::support::eventually;
-use crate::support::gateway::project;
+use crate::support::example::{Started, cases};
 use crate::support::replay::{self, Replay};
-
-fn cases() -> (PathBuf, Value) {
-    let path = project().join("tests/data/cases.json");
-    let cases = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    (path, cases)
-}
-
-/// `examples/start` as it runs.
-struct Started {
-    child: Child,
-    address: SocketAddr,
-    _told: NamedTempFile,
-}
-
-impl Started {
-    fn new(system: &str, upstream: &str, cases: &Path) -> Self {
-        // somebody else may take the port before the gateway does
-        for _ in 0..5 {
-            let told = NamedTempFile::new().unwrap();
-            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let mut child = Command::new(project().join("examples/start"))
-                .args([system, "--port", &address.port().to_string(), "--upstream", upstream, "--cases"])
-                .arg(cases)
-                .env("PORTCULLIS", env!("CARGO_BIN_EXE_portcullis"))
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(told.reopen().unwrap())
-                .spawn()
-                .unwrap();
-            let ended = eventually("the example serves or ends", || {
-                if std::net::TcpStream::connect(address).is_ok() {
-                    return Ok(None);
-                }
-                child.try_wait().unwrap().map(Some).ok_or("neither")
-            });
-            let Some(status) = ended else { return Self { child, address, _told: told } };
-            let told = std::fs::read_to_string(told.path()).unwrap();
-            assert!(told.contains("in use"), "{status}: {told}");
-        }
-        panic!("no port was free long enough");
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        // it may have ended already
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
+use serde_json::Value;
 
 /// Plays all cases of a system on fresh fixtures.
 #[track_caller]

@@ -69,3 +69,4 @@ mod bad_environment;
 mod outside;
 mod guides;
 mod cases;
+mod libraries;

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod clocked;
 pub mod databases;
+pub mod example;
 pub mod gateway;
 pub mod http2;
 pub mod idp;

@@ -1,0 +1,62 @@
+//! The examples, started as anybody would start them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use super::gateway::project;
+use super::wait::eventually;
+
+/// The cases of `tests/data/cases.json`, and where they are.
+pub fn cases() -> (PathBuf, Value) {
+    let path = project().join("tests/data/cases.json");
+    let cases = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    (path, cases)
+}
+
+/// `examples/start` as it runs.
+pub struct Started {
+    child: Child,
+    pub address: SocketAddr,
+    _told: NamedTempFile,
+}
+
+impl Started {
+    pub fn new(system: &str, upstream: &str, cases: &Path) -> Self {
+        // somebody else may take the port before the gateway does
+        for _ in 0..5 {
+            let told = NamedTempFile::new().unwrap();
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut child = Command::new(project().join("examples/start"))
+                .args([system, "--port", &address.port().to_string(), "--upstream", upstream, "--cases"])
+                .arg(cases)
+                .env("PORTCULLIS", env!("CARGO_BIN_EXE_portcullis"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(told.reopen().unwrap())
+                .spawn()
+                .unwrap();
+            let ended = eventually("the example serves or ends", || {
+                if std::net::TcpStream::connect(address).is_ok() {
+                    return Ok(None);
+                }
+                child.try_wait().unwrap().map(Some).ok_or("neither")
+            });
+            let Some(status) = ended else { return Self { child, address, _told: told } };
+            let told = std::fs::read_to_string(told.path()).unwrap();
+            assert!(told.contains("in use"), "{status}: {told}");
+        }
+        panic!("no port was free long enough");
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // it may have ended already
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
