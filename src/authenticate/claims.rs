@@ -285,7 +285,7 @@ fn at<'a>(claims: &'a Map<String, Value>, path: &ClaimPath) -> Option<std::borro
 
 /// A JSON object in which no object has a member twice: two readers of such a text may see two different tokens
 /// (RFC 7515 4, RFC 7519 4).
-pub(super) fn strict_object(json: &[u8]) -> Option<Map<String, Value>> {
+pub fn strict_object(json: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice::<Strict>(json).ok()?.0 {
         Value::Object(members) => Some(members),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,

@@ -1,7 +1,7 @@
 //! `security`: a list of alternatives, each of which asks for all that it names. A rule has one set of schemes (any), of
 //! roles (any) and of scopes (all), so that not every list can be said; then less is let through, never more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
@@ -29,6 +29,10 @@ struct Alternative {
     roles: BTreeSet<String>,
     scopes: BTreeSet<String>,
     foreign: Vec<String>,
+    /// Whether it asks for more than one thing.
+    is_joint: bool,
+    /// Whether what it asks for is not a list of texts.
+    is_odd: bool,
     /// As the document has it.
     shown: String,
 }
@@ -38,13 +42,17 @@ struct Alternative {
 /// # Errors
 /// A scheme is a reference that leads nowhere.
 pub(super) fn of(document: &Document, operation: &Value, place: &str) -> Result<Result<Access, String>, CliError> {
-    let own = operation.get("security").and_then(Value::as_array);
-    let Some(list) = own.or_else(|| document.at("/security").and_then(Value::as_array)) else {
-        let unsaid = "the document says nothing of who may; `allow: anyone` where it is for everyone".to_owned();
+    let Some(list) = operation.get("security").or_else(|| document.at("/security")) else {
+        let unsaid = "the document says nothing of who may".to_owned();
         return Ok(Ok(Access { notes: BTreeSet::from([unsaid]), ..Access::default() }));
     };
-    let requirements: Vec<&Map<String, Value>> = list.iter().filter_map(Value::as_object).collect();
-    if list.is_empty() {
+    // whoever wrote something else did not mean that there is nothing to ask for
+    let requirements: Option<Vec<&Map<String, Value>>> =
+        list.as_array().and_then(|list| list.iter().map(Value::as_object).collect());
+    let Some(requirements) = requirements else {
+        return Ok(Err("its `security` is not a list of mappings".to_owned()));
+    };
+    if requirements.is_empty() {
         return Ok(Ok(Access { open: true, ..Access::default() }));
     }
     if requirements.iter().any(|requirement| requirement.is_empty()) {
@@ -62,8 +70,10 @@ impl Alternative {
         let mut alternative = Self::default();
         let mut parts = Vec::new();
         for (name, names) in requirement {
-            let names: BTreeSet<String> =
-                names.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+            let texts: Option<BTreeSet<String>> =
+                names.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
+            alternative.is_odd |= texts.is_none();
+            let names = texts.unwrap_or_default();
             let listed: Vec<&str> = names.iter().map(String::as_str).collect();
             parts.push(if names.is_empty() { name.clone() } else { format!("{name} [{}]", listed.join(", ")) });
             let pointer = format!("/components/securitySchemes/{}", escaped(name));
@@ -98,13 +108,16 @@ impl Alternative {
                 alternative.roles.extend(names);
             }
         }
+        alternative.is_joint = parts.len() > 1;
         alternative.shown = parts.join(" and ");
         Ok(alternative)
     }
 
     /// Why a rule cannot ask for this.
     fn fault(&self) -> Option<&'static str> {
-        if self.schemes.len() > 1 {
+        if self.is_odd {
+            Some("does not name its scopes in a list of texts")
+        } else if self.schemes.len() > 1 || self.is_joint && !self.foreign.is_empty() {
             Some("asks for several credentials at once, and a request has one")
         } else if self.roles.len() > 1 {
             Some("asks for several roles at once, and a rule asks for any one of its roles")
@@ -129,7 +142,7 @@ fn is_scope(name: &str) -> bool {
 /// What lets nobody pass whom the document does not.
 fn combined(alternatives: &[Alternative]) -> Result<Access, String> {
     let mut access = Access::default();
-    let (sayable, others): (Vec<_>, Vec<_>) =
+    let (mut sayable, others): (Vec<_>, Vec<_>) =
         alternatives.iter().partition(|alternative| alternative.fault().is_none());
     for alternative in others {
         access.note(format!("{} {}", comment(&alternative.shown), alternative.fault().unwrap_or_default()));
@@ -137,28 +150,82 @@ fn combined(alternatives: &[Alternative]) -> Result<Access, String> {
     if sayable.is_empty() {
         return Err(access.notes.into_iter().collect::<Vec<_>>().join("; "));
     }
-    for alternative in &sayable {
-        access.schemes.extend(&alternative.schemes);
-        access.roles.extend(alternative.roles.iter().cloned());
-        access.scopes.extend(alternative.scopes.iter().cloned());
-        access.notes.extend(alternative.foreign.iter().cloned());
+    access.notes.extend(sayable.iter().flat_map(|alternative| alternative.foreign.iter().cloned()));
+    // what we cannot check stands for itself only where there is nothing that we can
+    if sayable.iter().any(|alternative| alternative.foreign.is_empty()) {
+        sayable.retain(|alternative| alternative.foreign.is_empty());
     }
-    let with_roles = sayable.iter().filter(|alternative| !alternative.roles.is_empty()).count();
+    for alternative in &sayable {
+        access.scopes.extend(alternative.scopes.iter().cloned());
+    }
+    let by_scheme = roles_by_scheme(&sayable);
+    let is_narrower = |taken: &Roles| by_scheme.values().any(|roles| roles != taken);
+    let (roles, schemes) = match by_scheme.values().cloned().reduce(Roles::and) {
+        Some(Roles::These(none)) if none.is_empty() => {
+            // nobody may by every scheme: whoever may by the first
+            let first = by_scheme.first_key_value();
+            first.map(|(scheme, roles)| (roles.clone(), vec![*scheme])).unwrap_or_default()
+        }
+        all => (all.unwrap_or_default(), by_scheme.keys().copied().collect()),
+    };
     let scopes_differ = sayable.iter().any(|alternative| alternative.scopes != access.scopes);
-    if scopes_differ || with_roles > 0 && with_roles < sayable.len() {
+    if scopes_differ || is_narrower(&roles) || schemes.len() < by_scheme.len() {
         let shown: Vec<String> = sayable.iter().map(|alternative| comment(&alternative.shown)).collect();
         access.note(format!(
-            "the document asks for {}; a rule has one set of scopes and of roles, and this asks for all of them",
+            "the document asks for {}; a rule has one set of schemes, of roles and of scopes, and this lets fewer pass",
             shown.join(" or ")
         ));
     }
+    access.schemes.extend(schemes.into_iter().flatten());
+    if let Roles::These(roles) = roles {
+        access.roles = roles;
+    }
     Ok(access)
+}
+
+/// The roles of which one is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Roles {
+    /// None.
+    #[default]
+    Any,
+    /// These.
+    These(BTreeSet<String>),
+}
+
+impl Roles {
+    /// Who has one of either.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Any, roles) | (roles, Self::Any) => roles,
+            (Self::These(one), Self::These(other)) => Self::These(&one & &other),
+        }
+    }
+}
+
+/// Who may by which scheme; nobody is asked for one that is not ours.
+fn roles_by_scheme(alternatives: &[&Alternative]) -> BTreeMap<Option<&'static str>, Roles> {
+    let mut found: BTreeMap<Option<&'static str>, Roles> = BTreeMap::new();
+    for alternative in alternatives {
+        let roles = found.entry(alternative.schemes.first().copied()).or_insert_with(|| Roles::These(BTreeSet::new()));
+        match roles {
+            Roles::These(roles) if !alternative.roles.is_empty() => roles.extend(alternative.roles.iter().cloned()),
+            Roles::These(_) | Roles::Any => *roles = Roles::Any,
+        }
+    }
+    found
 }
 
 impl Access {
     /// Whether it is for everybody.
     pub(super) const fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether the same may use it.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let of = |access: &Self| Self { notes: BTreeSet::new(), ..access.clone() };
+        of(self) == of(other)
     }
 
     /// Says beside it what it does not say as the document does.

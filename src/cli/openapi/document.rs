@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::super::operator::CliError;
+use crate::authenticate::claims::strict_object;
 use crate::config::report::Report;
 use crate::config::tree::{self, Node, Plain};
 
@@ -24,9 +25,10 @@ impl Document {
     /// # Errors
     /// It is neither, or no such document.
     pub(super) fn read(text: &str, name: &str) -> Result<Self, CliError> {
-        let root = match serde_json::from_str(text) {
-            Ok(root) => root,
-            Err(_) => yaml(text, name)?,
+        // of a member that stands twice another reader may see the other one
+        let root = match strict_object(text.as_bytes()) {
+            Some(root) => root.into(),
+            None => yaml(text, name)?,
         };
         let document = Self { name: name.to_owned(), root };
         let version = document.root.get("openapi").and_then(Value::as_str).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! `portcullis import openapi SPEC`: routes for the paths of an `OpenAPI` 3.x document, for who begins with a hundred of them.
 //!
-//! What the document does not say is closed rather than open: a route is for `anyone` only where an operation says itself
-//! that it needs no credential. What rules cannot say as the document does is said more narrowly, with a comment beside the
+//! What the document does not say is closed rather than open: a route is for `anyone` only where the document says that no
+//! credential is needed. What rules cannot say as the document does is said more narrowly, with a comment beside the
 //! route, or left out with one.
 
 mod document;
@@ -11,17 +11,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use http::Method;
 use serde_json::Value;
 
 use self::access::Access;
 use self::document::Document;
 use super::operator::{CliError, Console};
 use super::output;
-use crate::config::{Environment, load_text, source};
-use crate::route::Pattern;
+use crate::config::{Environment, Snapshot, load_text, source};
+use crate::principal::Role;
+use crate::route::{Allow, Pattern};
+use crate::wire::target::canonical_path;
 
 /// The fields of a path item that are operations.
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+/// The same as rules spell them.
+const METHODS_OF_RULES: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"];
 /// The upstream that routes are given.
 const UPSTREAM: &str = "api";
 
@@ -37,96 +42,192 @@ pub(super) fn import(path: &Path, console: &mut Console) -> Result<(), CliError>
     output::write(&mut *console.output, &printed)
 }
 
-/// What is printed, and which requests it is about so far.
-struct Routes {
-    printed: String,
-    /// By shape and method: the path that took it.
-    taken: BTreeMap<(String, String), String>,
+/// An operation of the document.
+struct Operation<'d> {
+    path: &'d str,
+    method: String,
+    /// The pattern of its paths; wider than they are where a part of a segment is a placeholder. Or why there can be none.
+    pattern: Result<String, String>,
+    /// The first segment of which a part is a placeholder.
+    part: Option<String>,
+    /// Who may use it; or why no rule can say it.
+    access: Result<Access, String>,
 }
 
 fn routes(document: &Document) -> Result<String, CliError> {
+    let operations = operations(document)?;
     let (origin, _) = document.server(&[]);
     let printed = format!("upstreams:\n  {UPSTREAM}: {{ servers: [{}] }}\nroutes:\n", quoted(&origin));
-    let mut routes = Routes { printed, taken: BTreeMap::new() };
+    let mut routes = Routes { printed, taken: BTreeMap::new(), parts: BTreeMap::new(), gets: BTreeMap::new() };
+    for operation in &operations {
+        let Ok(pattern) = &operation.pattern else { continue };
+        if operation.part.is_some() {
+            routes.parts.entry((shape(pattern), operation.method.clone())).or_insert(operation);
+        }
+        if operation.method == "GET" {
+            routes.gets.entry(shape(pattern)).or_default().insert(operation.path);
+        }
+    }
+    for of_path in operations.chunk_by(|one, other| one.path == other.path) {
+        routes.add(of_path);
+    }
+    // what is printed is taken as it is; better no routes than broken ones
+    let load = |printed: &str| {
+        if printed.len() as u64 > source::FILE_BYTES_MAX {
+            let most = source::FILE_BYTES_MAX;
+            return Err(CliError::Usage(format!("the routes are more than the {most} bytes that a file may have")));
+        }
+        load_text(printed, Path::new("."), "the routes", &Environment::default())
+            .map_err(|problems| CliError::Usage(problems.to_string()))
+    };
+    let closed = closed(&operations, &load(&routes.whole())?);
+    routes.printed.push_str(&closed);
+    let printed = routes.whole();
+    load(&printed)?;
+    Ok(printed)
+}
+
+/// All operations, those of one path side by side.
+fn operations(document: &Document) -> Result<Vec<Operation<'_>>, CliError> {
+    let mut operations = Vec::new();
     for (path, item) in document.paths()? {
         if path.starts_with("x-") {
             continue;
         }
         let place = format!("#/paths/{}", document::escaped(path));
         let item = document.resolve(item, &place)?;
-        // operations of one path that the same people may use are one route
-        let mut alike: BTreeMap<(String, Access), Vec<String>> = BTreeMap::new();
         for method in METHODS {
             let Some(operation) = item.get(method) else { continue };
-            let name = method.to_ascii_uppercase();
+            let place = format!("{place}/{method}");
+            // no reference is allowed there, but tools follow it; and what it leads to may ask for more
+            let operation = document.resolve(operation, &place)?;
             let (_, base) = document.server(&[operation, item]);
-            let access = access::of(document, operation, &format!("{place}/{method}"))?;
-            match access.and_then(|access| place_of(&base, path, access)) {
-                Ok(found) => alike.entry(found).or_default().push(name),
-                Err(why) => routes.left_out(&format!("{name} {path}"), &why),
-            }
-        }
-        for ((pattern, access), methods) in alike {
-            routes.add(path, &pattern, &access, methods);
-        }
-    }
-    let mut printed = routes.printed;
-    if !printed.lines().any(|line| line.starts_with("  - ")) {
-        printed = printed.replacen("routes:\n", "routes: []\n", 1);
-    }
-    // what is printed is taken as it is; better no routes than broken ones
-    load_text(&printed, Path::new("."), "the routes", &Environment::default())
-        .map_err(|problems| CliError::Usage(problems.to_string()))?;
-    Ok(printed)
-}
-
-/// The pattern of a route, and who may, with all that there is to say of it; or why there can be none.
-fn place_of(base: &str, path: &str, mut access: Access) -> Result<(String, Access), String> {
-    if !path.starts_with('/') {
-        return Err("a path begins with `/`".to_owned());
-    }
-    if format!("{base}{path}").split('/').any(|segment| segment.contains("**")) {
-        return Err("in a rule `**` is everything below, and in the document it is itself".to_owned());
-    }
-    let (pattern, parts) = pattern(base, path);
-    if !parts.is_empty() && access.is_open() {
-        return Err("a part of a segment cannot be a placeholder, and this would open every other one".to_owned());
-    }
-    for part in parts {
-        access.note(format!("a part of a segment cannot be a placeholder: {} takes any one", comment(&part)));
-    }
-    Pattern::parse(&pattern).map_err(|error| error.to_string().replace(char::is_control, "\u{fffd}"))?;
-    Ok((pattern, access))
-}
-
-impl Routes {
-    fn left_out(&mut self, what: &str, why: &str) {
-        writeln!(self.printed, "  # left out, {}: {why}", comment(what)).ok();
-    }
-
-    /// One route, for those of its methods that no other path of the same shape has.
-    fn add(&mut self, path: &str, pattern: &str, access: &Access, mut methods: Vec<String>) {
-        let shape = shape(pattern);
-        methods.retain(|method| {
-            // GET takes HEAD along
-            let claimed: &[&str] = if method == "GET" { &["GET", "HEAD"] } else { &[method] };
-            let keys = claimed.iter().map(|method| (shape.clone(), (*method).to_owned()));
-            let other = keys.clone().find_map(|key| self.taken.get(&key).filter(|other| *other != path).cloned());
-            let by_own_get = method == "HEAD" && self.taken.contains_key(&(shape.clone(), method.clone()));
-            let why = match other {
-                Some(other) => Some(format!("it cannot be told from {}", comment(&other))),
-                None if by_own_get => Some("HEAD is allowed where GET is, and to the same".to_owned()),
-                None => None,
+            let (pattern, part) = pattern_of(&base, path);
+            let access = if operation.is_object() {
+                access::of(document, operation, &place)?
+            } else {
+                Err("it is not a mapping".to_owned())
             };
-            match &why {
-                None => self.taken.extend(keys.map(|key| (key, path.to_owned()))),
-                Some(why) => self.left_out(&format!("{method} {path}"), why),
-            }
-            why.is_none()
-        });
-        if !methods.is_empty() {
-            self.write(pattern, access, &methods);
+            operations.push(Operation { path, method: method.to_ascii_uppercase(), pattern, part, access });
         }
+    }
+    Ok(operations)
+}
+
+/// The pattern of a path, or why there can be none; and the first segment of which a part is a placeholder.
+fn pattern_of(base: &str, path: &str) -> (Result<String, String>, Option<String>) {
+    let why = if !path.starts_with('/') {
+        "a path begins with `/`"
+    } else if format!("{base}{path}").split('/').any(|segment| segment.contains("**")) {
+        "in a rule `**` is everything below, and in the document it is itself"
+    } else if base.contains(['{', '}']) {
+        "its server has a variable without a default"
+    } else {
+        let (pattern, parts) = pattern(base, path);
+        let parsed = Pattern::parse(&pattern).map_err(|error| error.to_string().replace(char::is_control, "\u{fffd}"));
+        return (parsed.map(|_| pattern), parts.into_iter().next());
+    };
+    (Err(why.to_owned()), None)
+}
+
+/// What is printed, and which requests it is about so far.
+struct Routes<'o> {
+    printed: String,
+    /// By shape and method: the path that took it.
+    taken: BTreeMap<(String, String), String>,
+    /// By shape and method: what a placeholder for the whole segment would take too.
+    parts: BTreeMap<(String, String), &'o Operation<'o>>,
+    /// By shape: the paths of which a GET is.
+    gets: BTreeMap<String, BTreeSet<&'o str>>,
+}
+
+impl Routes<'_> {
+    fn whole(&self) -> String {
+        if self.printed.lines().any(|line| line.starts_with("  - ")) {
+            return self.printed.clone();
+        }
+        self.printed.replacen("routes:\n", "routes: []\n", 1)
+    }
+
+    fn left_out(&mut self, operation: &Operation<'_>, why: &str) {
+        let what = format!("{} {}", operation.method, operation.path);
+        writeln!(self.printed, "  # left out, {}: {why}", comment(&what)).ok();
+    }
+
+    /// The routes of one path.
+    fn add(&mut self, operations: &[Operation<'_>]) {
+        // operations that the same people may use are one route
+        let mut alike: BTreeMap<(&str, &Access), Vec<&Operation<'_>>> = BTreeMap::new();
+        for operation in operations {
+            match self.place_of(operation, operations) {
+                Ok(found) => alike.entry(found).or_default().push(operation),
+                Err(why) => self.left_out(operation, &why),
+            }
+        }
+        for ((pattern, access), operations) in alike {
+            let shape = shape(pattern);
+            let mut methods: Vec<String> = Vec::new();
+            for operation in operations {
+                // GET takes HEAD along
+                let claimed: &[&str] = if operation.method == "GET" { &["GET", "HEAD"] } else { &[&operation.method] };
+                let keys = claimed.iter().map(|method| (shape.clone(), (*method).to_owned()));
+                let other = keys.clone().find_map(|key| self.taken.get(&key).filter(|other| *other != operation.path));
+                if let Some(other) = other {
+                    let why = format!("it cannot be told from {}", comment(other));
+                    self.left_out(operation, &why);
+                    continue;
+                }
+                self.taken.extend(keys.map(|key| (key, operation.path.to_owned())));
+                methods.push(operation.method.clone());
+            }
+            if !methods.is_empty() {
+                self.write(pattern, access, &methods);
+            }
+        }
+    }
+
+    /// The route of an operation, one of those of its path; or why there can be none.
+    fn place_of<'o>(
+        &self,
+        operation: &'o Operation<'_>,
+        all: &[Operation<'_>],
+    ) -> Result<(&'o str, &'o Access), String> {
+        let (pattern, access) = (operation.pattern.as_ref()?, operation.access.as_ref()?);
+        if let Some(part) = &operation.part {
+            let part = comment(part);
+            return Err(format!("a part of a segment cannot be a placeholder, and {part} would take any one"));
+        }
+        let shape = shape(pattern);
+        for method in [operation.method.as_str(), "HEAD"].iter().take(if operation.method == "GET" { 2 } else { 1 }) {
+            let Some(part) = self.parts.get(&(shape.clone(), (*method).to_owned())) else { continue };
+            if !part.access.as_ref().is_ok_and(|of_part| access.is_as(of_part)) {
+                return Err(format!("it would take {} too, which asks for something else", comment(part.path)));
+            }
+        }
+        // HEAD is allowed where GET is, and to the same
+        let named =
+            |method: &str| all.iter().find(|other| other.method == method && other.pattern.as_ref() == Ok(pattern));
+        if let ("GET", Some(head)) = (&*operation.method, named("HEAD"))
+            && !head.access.as_ref().is_ok_and(|head| head.is_open() || access.is_as(head))
+        {
+            return Err("HEAD is allowed where GET is, and the document asks for something else for HEAD".to_owned());
+        }
+        if operation.method == "HEAD" {
+            match named("GET") {
+                Some(get) if self.place_of(get, all).is_ok() && get.access.as_ref() != Ok(access) => {
+                    return Err("HEAD is allowed where GET is, and to the same".to_owned());
+                }
+                Some(get) if self.place_of(get, all).is_ok() => {}
+                // a rule that closes GET closes HEAD
+                Some(_) => return Err("GET is left out, and HEAD with it".to_owned()),
+                None if self.gets.contains_key(&shape) => {
+                    return Err("GET is another path's, and HEAD with it".to_owned());
+                }
+                None if !pattern.contains('{') => return Err("there is no GET beside it".to_owned()),
+                None => {}
+            }
+        }
+        Ok((pattern, access))
     }
 
     fn write(&mut self, pattern: &str, access: &Access, methods: &[String]) {
@@ -138,6 +239,58 @@ impl Routes {
         access.write(printed);
         writeln!(printed, "    to: {UPSTREAM}").ok();
     }
+}
+
+/// Routes that nobody may use, for requests that a wider route would take though the document does not mean it to: for a
+/// path without placeholders, every method that it has no operation of (a path that is spelt out is matched first, `OpenAPI`
+/// "Paths Object"); for others, what was left out.
+fn closed(operations: &[Operation<'_>], snapshot: &Snapshot) -> String {
+    // a segment that no rule spells out
+    let length = operations.iter().map(|operation| operation.path.len()).max().unwrap_or_default();
+    let filler = "z".repeat(length + 1);
+    let mut all: BTreeMap<String, (&str, BTreeSet<&str>)> = BTreeMap::new();
+    for operation in operations {
+        let Ok(pattern) = &operation.pattern else { continue };
+        let (_, methods) = all.entry(shape(pattern)).or_insert_with(|| (pattern, BTreeSet::new()));
+        if pattern.contains('{') {
+            methods.insert(&operation.method);
+        } else {
+            methods.extend(METHODS_OF_RULES);
+        }
+    }
+    let roles: BTreeSet<&str> = (snapshot.routes.routes().iter())
+        .flat_map(|route| match &route.allow {
+            Allow::Anyone | Allow::Authenticated => &[],
+            Allow::Roles(roles) => roles.as_slice(),
+        })
+        .map(Role::as_str)
+        .collect();
+    let nobody = (1..).map(|number| format!("nobody{}", if number > 1 { number.to_string() } else { String::new() }));
+    let nobody = nobody.into_iter().find(|name| !roles.contains(name.as_str())).unwrap_or_default();
+    let mut printed = String::new();
+    for (shape_of, (pattern, methods)) in all {
+        let path: Vec<&str> =
+            pattern.split('/').map(|segment| if segment.starts_with('{') { &*filler } else { segment }).collect();
+        let path = path.join("/");
+        let Ok(path) = canonical_path(&path, &snapshot.paths) else { continue };
+        let taken = |method: &&&str| {
+            let method = Method::from_bytes(method.as_bytes());
+            let found = method.ok().and_then(|method| snapshot.routes.find("localhost", &method, &path).ok());
+            found.is_some_and(|route| shape(&route.name) != shape_of)
+        };
+        let methods: Vec<&str> = methods.iter().filter(taken).copied().collect();
+        if !methods.is_empty() {
+            let (path, methods) = (quoted(pattern), methods.join(", "));
+            writeln!(
+                printed,
+                "  # closed: a wider route would take this, which the document does not say; nobody has this role"
+            )
+            .ok();
+            write!(printed, "  - path: {path}\n    methods: [{methods}]\n    allow: [{nobody}]\n    to: {UPSTREAM}\n")
+                .ok();
+        }
+    }
+    printed
 }
 
 /// The pattern of a templated path, and the segments of which a part is a placeholder.
@@ -188,208 +341,6 @@ fn comment(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tried(text: &str) -> Result<String, String> {
-        Document::read(text, "a.yaml").and_then(|document| routes(&document)).map_err(|error| error.to_string())
-    }
-
-    fn printed(text: &str) -> String {
-        tried(text).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// The routes of these paths, with the usual schemes.
-    fn routes_of(paths: &str) -> String {
-        let document = format!(
-            "openapi: 3.1.0\npaths:\n{paths}\ncomponents:\n  securitySchemes:\n    oauth: {{ type: oauth2 }}\n    \
-             basic: {{ type: http, scheme: basic }}\n    key: {{ type: apiKey, in: header, name: Authorization }}\n    \
-             cookie: {{ type: apiKey, in: cookie, name: sid }}\n"
-        );
-        printed(&document).split_once("routes:").unwrap().1.to_owned()
-    }
-
-    const ORDERS: &str = r#"
-openapi: 3.1.0
-info: { title: Orders, version: 1.10 }
-servers: [{ url: https://orders.example.com/v1/ }]
-security: [{ oauth: [read] }]
-paths:
-  /orders:
-    get: { responses: {} }
-    post: { security: [{ oauth: [write] }], responses: {} }
-  /orders/{order-id}/files/{name}.json:
-    parameters: []
-    put: { security: [{ basic: [admin] }, { key: [] }], responses: {} }
-  /health:
-    get: { security: [], responses: {} }
-  /maybe:
-    get: { security: [{}, { oauth: [] }], responses: {} }
-  /odd/../path: { get: {} }
-  "/orders/{other}/files/{file}": { get: {}, put: {} }
-  /linked: { $ref: '#/components/pathItems/linked' }
-components:
-  pathItems: { linked: { delete: { security: [{ cookie: [] }] } } }
-  securitySchemes:
-    oauth: { type: oauth2, flows: {} }
-    basic: { type: http, scheme: Basic }
-    key: { type: apiKey, in: header, name: Authorization }
-    cookie: { type: apiKey, in: cookie, name: sid }
-"#;
-
-    #[test]
-    fn paths_methods_and_requirements_become_routes() {
-        assert_eq!(
-            printed(ORDERS),
-            r#"upstreams:
-  api: { servers: ["https://orders.example.com"] }
-routes:
-  - path: /v1/orders
-    methods: [GET]
-    allow: authenticated
-    scopes: [read]
-    schemes: [bearer]
-    to: api
-  - path: /v1/orders
-    methods: [POST]
-    allow: authenticated
-    scopes: [write]
-    schemes: [bearer]
-    to: api
-  # a part of a segment cannot be a placeholder: `{name}.json` takes any one
-  # the document asks for `basic [admin]` or `key`; a rule has one set of scopes and of roles, and this asks for all of them
-  - path: "/v1/orders/{order_id}/files/{name__json}"
-    methods: [PUT]
-    allow: [admin]
-    schemes: [basic, token]
-    to: api
-  - path: /v1/health
-    methods: [GET]
-    allow: anyone
-    to: api
-  # a credential is optional here, and `anyone` looks at none
-  - path: /v1/maybe
-    methods: [GET]
-    allow: anyone
-    to: api
-  # left out, `GET /odd/../path`: no request can match the segment `..`: path has a dot segment
-  # left out, `PUT /orders/{other}/files/{file}`: it cannot be told from `/orders/{order-id}/files/{name}.json`
-  - path: "/v1/orders/{other}/files/{file}"
-    methods: [GET]
-    allow: authenticated
-    scopes: [read]
-    schemes: [bearer]
-    to: api
-  # the scheme `cookie` is not one of basic, token and bearer
-  - path: /v1/linked
-    methods: [DELETE]
-    allow: authenticated
-    to: api
-"#
-        );
-    }
-
-    #[test]
-    fn a_list_of_alternatives_lets_nobody_pass_whom_the_document_does_not() {
-        for (security, expected) in [
-            ("[{ basic: [] }, { key: [] }]", "allow: authenticated\n    schemes: [basic, token]"),
-            ("[{ oauth: [a] }, { oauth: [a] }]", "allow: authenticated\n    scopes: [a]\n    schemes: [bearer]"),
-            ("[{ oauth: [a] }, { oauth: [b] }]", "allow: authenticated\n    scopes: [a, b]\n    schemes: [bearer]"),
-            ("[{ oauth: [a] }, { basic: [] }]", "allow: authenticated\n    scopes: [a]\n    schemes: [basic, bearer]"),
-            ("[{ basic: [x] }, { key: [y] }]", "allow: [x, y]\n    schemes: [basic, token]"),
-            ("[{ basic: [x] }, { key: [] }]", "allow: [x]\n    schemes: [basic, token]"),
-            ("[{ basic: [], oauth: [a] }, { key: [] }]", "allow: authenticated\n    schemes: [token]"),
-            ("[{ cookie: [], basic: [] }]", "allow: authenticated\n    schemes: [basic]"),
-            ("{}", "allow: authenticated"),
-            ("[{ unheard: [] }]", "allow: authenticated"),
-        ] {
-            let found = routes_of(&format!("  /a: {{ get: {{ security: {security} }} }}"));
-            assert!(found.contains(&format!("methods: [GET]\n    {expected}\n    to:")), "{security}\n{found}");
-            let exact =
-                ["[{ basic: [] }, { key: [] }]", "[{ oauth: [a] }, { oauth: [a] }]", "[{ basic: [x] }, { key: [y] }]"];
-            assert_eq!(found.contains("  # "), !exact.contains(&security), "{security}\n{found}");
-        }
-        for security in ["[{ basic: [], key: [] }]", "[{ basic: [x, y] }]"] {
-            let found = routes_of(&format!("  /a: {{ get: {{ security: {security} }} }}"));
-            assert!(found.starts_with(" []") && found.contains("# left out, `GET /a`: "), "{security}\n{found}");
-        }
-    }
-
-    #[test]
-    fn nothing_opens_more_than_the_document_says() {
-        for (paths, expected) in [
-            ("  /a/**: { get: { security: [] } }", "# left out, `GET /a/**`: in a rule `**` is everything below"),
-            ("  /**: { get: { security: [] } }", "# left out, `GET /**`: "),
-            ("  '/a/{x}.css': { get: { security: [] } }", "# left out, `GET /a/{x}.css`: "),
-            ("  a: { get: { security: [] } }", "# left out, `GET a`: a path begins with `/`"),
-        ] {
-            let found = routes_of(paths);
-            assert!(found.starts_with(" []") && found.contains(expected), "{paths}\n{found}");
-        }
-        assert!(routes_of("  x-a: { get: {} }").trim() == "[]");
-    }
-
-    #[test]
-    fn twins_and_what_get_takes_along_never_tie() {
-        let found = routes_of("  '/a/{x}': { get: {}, head: { security: [] } }\n  '/a/{y}': { get: {}, post: {} }");
-        assert!(found.contains("# left out, `HEAD /a/{x}`: HEAD is allowed where GET is"), "{found}");
-        assert!(found.contains("# left out, `GET /a/{y}`: it cannot be told from `/a/{x}`"), "{found}");
-        assert!(found.contains("path: \"/a/{y}\"\n    methods: [POST]"), "{found}");
-        let found = routes_of("  '/a/{x}': { head: {} }\n  '/a/{y}': { get: {} }");
-        assert!(found.contains("# left out, `GET /a/{y}`: it cannot be told from `/a/{x}`"), "{found}");
-    }
-
-    #[test]
-    fn the_nearest_server_gives_the_base_path() {
-        let document = "openapi: 3.0.3\nservers: [{ url: 'https://{region}.example.com/{v}', variables: { region: { default: eu }, \
-                        v: { default: v2 } } }]\npaths:\n  /a: { get: {} }\n  /b: { servers: [{ url: /other/ }], get: {}, \
-                        put: { servers: [{ url: 'https://x/y?z' }] } }\n";
-        let found = printed(document);
-        assert!(found.contains("servers: [\"https://eu.example.com\"]"), "{found}");
-        for path in ["/v2/a", "/other/b", "/y/b"] {
-            assert!(found.contains(&format!("path: {path}\n")), "{path}\n{found}");
-        }
-    }
-
-    #[test]
-    fn a_reference_that_leads_nowhere_is_told_with_its_place() {
-        for (paths, expected) in [
-            ("  /a/b: { $ref: '#/nothing' }", "a.yaml: `#/paths/~1a~1b`: `$ref` to `#/nothing` leads to nothing"),
-            (
-                "  /a: { $ref: 'other.yaml#/a' }",
-                "a.yaml: `#/paths/~1a`: `$ref` to `other.yaml#/a` leads out of this document",
-            ),
-            ("  /a: { $ref: '#/paths/~1a' }", "a.yaml: `#/paths/~1a`: `$ref` leads round and round"),
-        ] {
-            let error = tried(&format!("openapi: 3.1.0\npaths:\n{paths}\n")).unwrap_err();
-            assert!(error.starts_with(expected), "{error}");
-        }
-        let scheme = "openapi: 3.1.0\npaths: { /a: { get: { security: [{ s: [] }] } } }\n\
-                      components: { securitySchemes: { s: { $ref: '#/x' } } }\n";
-        let error = tried(scheme).unwrap_err();
-        assert!(error.contains("`#/components/securitySchemes/s`: `$ref` to `#/x` leads to nothing"), "{error}");
-    }
-
-    #[test]
-    fn what_the_document_does_not_say_stays_closed() {
-        let found = printed(r#"{ "openapi": "3.0.3", "paths": { "/a": { "get": {} } } }"#);
-        assert!(found.contains("allow: authenticated") && found.contains("says nothing of who may"), "{found}");
-        assert!(found.contains("http://127.0.0.1:8000"), "{found}");
-    }
-
-    #[test]
-    fn a_document_cannot_bring_rules_of_its_own() {
-        let odd = "/a\\n    allow: anyone\\n#";
-        let found = printed(&format!(
-            r#"{{ "openapi": "3.0.3", "paths": {{ "{odd}": {{ "get": {{}} }}, "/${{HOME}}": {{ "get": {{}} }} }} }}"#
-        ));
-        assert!(!found.contains("\n    allow: anyone"), "{found}");
-        let scheme =
-            r#"{ "openapi": "3.0.3", "paths": { "/a": { "get": { "security": [{ "s\n  - path: /x": ["a\n"] }] } } } }"#;
-        assert!(!printed(scheme).contains("\n  - path: /x"));
-        for text in ["swagger: '2.0'\npaths: {}", "[]", "openapi: 3.0.0"] {
-            assert!(tried(text).is_err(), "{text}");
-        }
-        assert!(printed("openapi: 3.0.0\npaths: {}").contains("routes: []"));
-    }
-}
+mod tests;
+#[cfg(test)]
+mod attacks;

@@ -1,0 +1,348 @@
+//! Hostile documents, and documents of every kind against another reading of them: what is printed lets nobody pass whom
+//! the document does not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use http::Method;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::document::Document;
+use super::routes;
+use crate::config::snapshot::Snapshot;
+use crate::config::{Environment, load_text};
+use crate::decision::{Request, claimed, decide};
+use crate::principal::{Principal, Scheme, Subject};
+
+fn tried(text: &str) -> Result<String, String> {
+    Document::read(text, "a.yaml").and_then(|document| routes(&document)).map_err(|error| error.to_string())
+}
+
+/// What is printed, taken by `check`.
+fn loaded(text: &str) -> (String, Snapshot) {
+    let printed = tried(text).unwrap_or_else(|error| panic!("{text}\n{error}"));
+    let snapshot = load_text(&printed, Path::new("."), "a.yaml", &Environment::default());
+    let snapshot = snapshot.unwrap_or_else(|problems| panic!("{printed}\n{problems}"));
+    (printed, snapshot)
+}
+
+/// Somebody who asks: nobody, or a principal with these roles and scopes by a scheme.
+type Who = Option<(Scheme, Vec<&'static str>, Vec<&'static str>)>;
+
+fn passes(snapshot: &Snapshot, method: &str, path: &str, who: &Who) -> bool {
+    let request = Request::parse(&Method::from_bytes(method.as_bytes()).unwrap(), path).unwrap();
+    let decision = decide(snapshot, request.head(), |route| match who {
+        None => Ok(crate::authenticate::Caller::Anyone),
+        Some((scheme, roles, scopes)) => {
+            let roles = roles.iter().map(|&role| role.into()).collect();
+            let scopes = scopes.iter().map(|&scope| scope.into()).collect();
+            let principal = Principal { subject: Subject::user("u"), user_id: None, roles, scopes };
+            claimed(route, &principal, Some(*scheme))
+        }
+    });
+    decision.outcome.is_ok_and(|permit| permit.is_some())
+}
+
+/// Whether a document lets somebody pass, read by the words of the specification and not by ours: a path that is spelt out
+/// is matched before a templated one; where several templates match, any may be meant; an operation's `security` stands
+/// instead of the document's; of the alternatives one is enough, and of one all that it names is needed. Where it says
+/// nothing, everybody may. HEAD is allowed where GET is, as everywhere in HTTP.
+fn says(document: &Value, method: &str, path: &str, who: &Who) -> bool {
+    let paths = document["paths"].as_object().unwrap();
+    let method = method.to_ascii_lowercase();
+    let spelt: Vec<&Value> = paths.iter().filter(|(known, _)| *known == path).map(|(_, item)| item).collect();
+    let templated = || paths.iter().filter(|(known, _)| fits(known, path)).map(|(_, item)| item).collect();
+    let items = if spelt.is_empty() { templated() } else { spelt };
+    items.iter().any(|item| {
+        let own = item.get(&method);
+        let Some(operation) = own.or_else(|| item.get("get").filter(|_| method == "head")) else { return false };
+        let Some(list) = operation.get("security").or_else(|| document.get("security")) else { return true };
+        let list = list.as_array().unwrap();
+        list.is_empty()
+            || list.iter().any(|one| one.as_object().unwrap().iter().all(|(name, names)| meets(name, names, who)))
+    })
+}
+
+fn meets(name: &str, names: &Value, who: &Who) -> bool {
+    let Some((scheme, roles, scopes)) = who else { return false };
+    let of_scheme = match name {
+        "basic" => *scheme == Scheme::Basic,
+        "key" => *scheme == Scheme::Token,
+        "jwt" | "oauth" => *scheme == Scheme::Bearer,
+        // a cookie: whoever we know may have one
+        _ => true,
+    };
+    let held = if name == "oauth" { scopes } else { roles };
+    of_scheme && names.as_array().unwrap().iter().all(|one| held.contains(&one.as_str().unwrap()))
+}
+
+/// Whether a template matches, each placeholder being at least one character of a segment.
+fn fits(template: &str, path: &str) -> bool {
+    let (templates, segments): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+    let fit = |template: &str, segment: &str| match template.split_once('{') {
+        None => template == segment,
+        Some((before, rest)) => {
+            let after = rest.split_once('}').unwrap().1;
+            segment.len() > before.len() + after.len() && segment.starts_with(before) && segment.ends_with(after)
+        }
+    };
+    templates.len() == segments.len()
+        && templates.iter().zip(segments).all(|(template, segment)| fit(template, segment))
+}
+
+fn some_document() -> impl Strategy<Value = Value> {
+    let path = "(/(a|b|[{]x[}]|[{]x[}][.]c)){1,2}";
+    let names = |some: [&'static str; 2]| proptest::sample::subsequence(some.to_vec(), 0..=2);
+    let of_scheme = prop_oneof![("(basic|key|jwt|cookie)", names(["r", "s"])), ("oauth", names(["v", "w"])),];
+    let alternative = proptest::collection::btree_map("", Just(()), 0..1)
+        .prop_flat_map(move |_| proptest::collection::vec(of_scheme.clone(), 0..3))
+        .prop_map(|parts| parts.into_iter().map(|(name, names)| (name, json!(names))).collect::<Value>());
+    let security = proptest::option::weighted(0.8, proptest::collection::vec(alternative, 0..4));
+    let method = "(get|put|head|delete)";
+    let operations = proptest::collection::btree_map(method, security.clone(), 1..4);
+    let paths = proptest::collection::btree_map(path, operations, 1..6);
+    (security, paths).prop_map(|(security, paths)| {
+        let with = |security: Option<Vec<Value>>| {
+            security.map_or_else(|| json!({}), |security| json!({ "security": security }))
+        };
+        let mut document = with(security);
+        document["openapi"] = "3.1.0".into();
+        let item = |operations: BTreeMap<String, Option<Vec<Value>>>| {
+            operations.into_iter().map(|(method, security)| (method, with(security))).collect::<Value>()
+        };
+        document["paths"] = paths.into_iter().map(|(path, operations)| (path, item(operations))).collect();
+        document["components"] = json!({ "securitySchemes": {
+            "basic": { "type": "http", "scheme": "basic" },
+            "key": { "type": "apiKey", "in": "header", "name": "authorization" },
+            "jwt": { "type": "http", "scheme": "Bearer" },
+            "oauth": { "type": "oauth2", "flows": {} },
+            "cookie": { "type": "apiKey", "in": "cookie", "name": "sid" },
+        } });
+        document
+    })
+}
+
+fn everybody() -> Vec<Who> {
+    let sets = |some: [&'static str; 2]| [vec![], vec![some[0]], vec![some[1]], some.to_vec()];
+    let mut all = vec![None];
+    for scheme in Scheme::ALL {
+        for roles in sets(["r", "s"]) {
+            all.extend(sets(["v", "w"]).map(|scopes| Some((scheme, roles.clone(), scopes))));
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn nobody_passes_whom_the_document_does_not_let(document in some_document()) {
+        let (printed, snapshot) = loaded(&document.to_string());
+        for path in ["/a", "/b", "/z", "/z.c", "/a/a", "/a/b", "/b/a", "/a/z", "/z/a", "/z/b", "/z/z", "/a/z.c", "/z.c/a", "/z.c/z.c"] {
+            for method in ["GET", "HEAD", "PUT", "DELETE", "POST", "OPTIONS", "TRACE"] {
+                for who in everybody() {
+                    prop_assert!(
+                        !passes(&snapshot, method, path, &who) || says(&document, method, path, &who),
+                        "{} {} {:?}\n{:#}\n{}", method, path, who, document, printed
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What such a document should print is not nothing: the usual ones are said in full.
+#[test]
+fn what_a_rule_can_say_is_said() {
+    let document = json!({
+        "openapi": "3.1.0", "security": [{ "oauth": ["v"] }],
+        "paths": {
+            "/a": { "get": {}, "put": { "security": [{ "oauth": ["w"] }] } },
+            "/a/{x}": { "get": {}, "delete": { "security": [{ "basic": ["r"] }, { "key": ["r"] }] } },
+            "/open": { "get": { "security": [] }, "head": { "security": [] } },
+            "/b/{x}.c": { "get": {} }, "/b/{x}": { "get": {} },
+        },
+        "components": { "securitySchemes": {
+            "oauth": { "type": "oauth2" }, "basic": { "type": "http", "scheme": "basic" },
+            "key": { "type": "apiKey", "in": "header", "name": "Authorization" },
+        } },
+    });
+    let (printed, snapshot) = loaded(&document.to_string());
+    for path in ["/a", "/a/z", "/open", "/b/z", "/b/z.c", "/c"] {
+        for method in ["GET", "HEAD", "PUT", "DELETE"] {
+            for who in everybody() {
+                let expected = says(&document, method, path, &who);
+                assert_eq!(passes(&snapshot, method, path, &who), expected, "{method} {path} {who:?}\n{printed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_left_out_does_not_fall_to_a_wider_route() {
+    let schemes = "components: { securitySchemes: { basic: { type: http, scheme: basic } } }";
+    let open = "get: { security: [] }, delete: { security: [] }";
+    for (name, paths, closed) in [
+        ("an operation that no rule can say", "/a/me: { get: { security: [{ basic: [x, y] }] } }", "GET /a/me"),
+        ("an operation that there is not", "/a/me: { get: {} }", "DELETE /a/me"),
+        ("an operation that is none", "/a/me: { get: null, delete: 7 }", "GET /a/me"),
+        ("a path without operations of its own", "/a/me: { put: {} }", "HEAD /a/me"),
+        ("a template that is narrower", "'/a/{n}.json': { get: { security: [{ basic: [x] }] } }", "GET /a/7.json"),
+        ("HEAD", "/a/me: { get: { security: [] }, head: { security: [{ basic: [x, y] }] } }", "HEAD /a/me"),
+    ] {
+        let text = format!("openapi: 3.0.0\n{schemes}\npaths:\n  {paths}\n  '/a/{{id}}': {{ {open} }}\n");
+        let (printed, snapshot) = loaded(&text);
+        let (method, path) = closed.split_once(' ').unwrap();
+        assert!(!passes(&snapshot, method, path, &None), "{name}\n{printed}");
+        assert!(!passes(&snapshot, method, path, &Some((Scheme::Basic, vec!["x"], vec![]))), "{name}\n{printed}");
+    }
+    // a role of that name in the document is not the one that nobody has
+    let text = format!(
+        "openapi: 3.0.0\n{schemes}\npaths:\n  /a/me: {{ get: {{ security: [{{ basic: [nobody] }}] }} }}\n  '/a/{{id}}': {{ {open} }}\n"
+    );
+    let (printed, snapshot) = loaded(&text);
+    assert!(printed.contains("allow: [nobody2]"), "{printed}");
+    assert!(!passes(&snapshot, "DELETE", "/a/me", &Some((Scheme::Basic, vec!["nobody"], vec![]))), "{printed}");
+}
+
+#[test]
+fn hostile_documents_are_refused_or_closed() {
+    let open = "security: []";
+    for (name, text, expected) in [
+        (
+            "a variable of the server",
+            format!("openapi: 3.0.0\n{open}\nservers: [{{ url: '/{{v}}' }}]\npaths: {{ /a: {{ get: {{}} }} }}"),
+            "# left out, `GET /a`: its server has a variable",
+        ),
+        (
+            "dots in the server",
+            format!("openapi: 3.0.0\n{open}\nservers: [{{ url: /v1/.. }}]\npaths: {{ /a: {{ get: {{}} }} }}"),
+            "# left out, `GET /a`: ",
+        ),
+        (
+            "a prefix as the server",
+            format!("openapi: 3.0.0\n{open}\nservers: [{{ url: '/**' }}]\npaths: {{ /a: {{ get: {{}} }} }}"),
+            "# left out, `GET /a`: in a rule `**`",
+        ),
+        (
+            "two parts of a segment",
+            format!("openapi: 3.0.0\n{open}\npaths: {{ '/{{a}}.{{b}}': {{ get: {{}} }} }}"),
+            "# left out, `GET /{a}.{b}`: a part",
+        ),
+        (
+            "two in a row",
+            format!("openapi: 3.0.0\n{open}\npaths: {{ '/{{a}}{{b}}': {{ get: {{}} }} }}"),
+            "# left out, `GET /{a}{b}`: a part",
+        ),
+        (
+            "a brace that is not closed",
+            format!("openapi: 3.0.0\n{open}\npaths: {{ '/{{a': {{ get: {{}} }} }}"),
+            "# left out, `GET /{a`: a part",
+        ),
+        (
+            "a query in a path",
+            format!("openapi: 3.0.0\n{open}\npaths: {{ '/a?b': {{ get: {{}} }} }}"),
+            "# left out, `GET /a?b`: ",
+        ),
+        (
+            "an operation that is a reference",
+            format!(
+                "openapi: 3.0.0\n{open}\npaths: {{ /a: {{ get: {{ $ref: '#/x' }} }} }}\nx: {{ security: [{{ s: [r] }}] }}"
+            ),
+            "allow: [r]",
+        ),
+        (
+            "an operation that leads out",
+            format!("openapi: 3.0.0\n{open}\npaths: {{ /a: {{ get: {{ $ref: 'file:///etc/passwd' }} }} }}"),
+            "leads out of this document",
+        ),
+        (
+            "a path that leads out",
+            "openapi: 3.0.0\npaths: { /a: { $ref: 'https://evil.example/a' } }".to_owned(),
+            "leads out of this document",
+        ),
+        (
+            "a reference to itself",
+            "openapi: 3.0.0\npaths: { /a: { get: { $ref: '#/paths/~1a/get' } } }".to_owned(),
+            "leads round and round",
+        ),
+        (
+            "two that lead to each other",
+            "openapi: 3.0.0\npaths: { /a: { $ref: '#/x' } }\nx: { $ref: '#/y' }\ny: { $ref: '#/x' }".to_owned(),
+            "leads round and round",
+        ),
+        (
+            "a requirement that is a reference",
+            format!("openapi: 3.0.0\n{open}\npaths: {{ /a: {{ get: {{ security: [{{ $ref: '#/x' }}] }} }} }}"),
+            "# left out, `GET /a`: ",
+        ),
+        (
+            "all of `security` is a reference",
+            format!("openapi: 3.0.0\n{open}\npaths: {{ /a: {{ get: {{ security: {{ $ref: '#/x' }} }} }} }}"),
+            "# left out, `GET /a`: its `security` is not a list",
+        ),
+        (
+            "the document's is none",
+            "openapi: 3.0.0\nsecurity: {}\npaths: { /a: { get: {} } }".to_owned(),
+            "# left out, `GET /a`: its `security` is not a list",
+        ),
+        (
+            "a member twice, in JSON",
+            r#"{ "openapi": "3.0.0", "paths": { "/a": { "get": { "security": [{ "s": [] }], "security": [] } } } }"#
+                .to_owned(),
+            "security",
+        ),
+        (
+            "a member twice, in YAML",
+            "openapi: 3.0.0\npaths: { /a: { get: { security: [{ s: [] }], security: [] } } }".to_owned(),
+            "security",
+        ),
+        ("another version", "openapi: 2.0\npaths: {}".to_owned(), "not an OpenAPI 3.x document"),
+        ("no text at all", String::new(), "a.yaml"),
+        ("no document", "openapi: 3.1.0".to_owned(), "has no `paths`"),
+        ("a byte order mark", "\u{feff}openapi: 3.1.0\npaths: { /a: { get: {} } }".to_owned(), "path: /a\n"),
+        (
+            "a method of a later version",
+            format!(
+                "openapi: 3.2.0\n{open}\npaths: {{ /a: {{ query: {{}}, additionalOperations: {{ COPY: {{}} }}, x-get: {{}}, parameters: [] }} }}"
+            ),
+            "routes: []",
+        ),
+        (
+            "trace",
+            "openapi: 3.0.0\npaths: { /a: { trace: {} } }".to_owned(),
+            "methods: [TRACE]\n    allow: authenticated",
+        ),
+        ("line ends of other systems", "openapi: 3.0.0\r\npaths:\r\n  /a:\r\n    get: {}\r\n".to_owned(), "path: /a\n"),
+    ] {
+        let said = tried(&text).unwrap_or_else(|error| error);
+        assert!(said.contains(expected), "{name}: {said}");
+        assert!(!said.contains("\n    allow: anyone"), "{name}: {said}");
+    }
+    // nested as deep as anybody likes
+    let bomb = |n| format!("y{n}: &a{} [{}]\n", n + 1, format!("*a{n}, ").repeat(9));
+    for deep in [
+        format!("{{ \"openapi\": \"3.0.0\", \"paths\": {}{} }}", "{\"a\":".repeat(100_000), "}".repeat(100_000)),
+        format!("openapi: 3.0.0\npaths: {}{}", "[".repeat(100_000), "]".repeat(100_000)),
+        format!("openapi: 3.0.0\nx: &a0 [1]\n{}paths: {{}}", (0..30).map(bomb).collect::<Vec<_>>().concat()),
+    ] {
+        let said = tried(&deep).err().unwrap_or_default();
+        assert!(!said.is_empty() && said.len() < 2000, "{said}");
+    }
+}
+
+#[test]
+fn thousands_of_paths_are_read() {
+    let mut paths = serde_json::Map::new();
+    for n in 0..5_000 {
+        let operations = if n < 1000 { json!({ "get": {}, "post": {} }) } else { json!({ "get": {} }) };
+        paths.insert(format!("/a{}/{{id}}/r{n}", n % 100), operations);
+        paths.insert(format!("/a{}/x/r{n}", n % 100), json!({ "get": { "security": [] } }));
+    }
+    let (_, snapshot) = loaded(&json!({ "openapi": "3.0.0", "paths": paths }).to_string());
+    // POST of what is spelt out falls to nobody
+    assert_eq!(snapshot.routes.routes().len(), 11_000);
+    assert!(!passes(&snapshot, "POST", "/a7/x/r7", &Some((Scheme::Basic, vec!["r"], vec![]))));
+    assert!(passes(&snapshot, "POST", "/a7/y/r7", &Some((Scheme::Basic, vec!["r"], vec![]))));
+}

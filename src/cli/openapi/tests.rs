@@ -1,0 +1,215 @@
+//! What is printed of which documents.
+
+use super::*;
+
+fn tried(text: &str) -> Result<String, String> {
+    Document::read(text, "a.yaml").and_then(|document| routes(&document)).map_err(|error| error.to_string())
+}
+
+fn printed(text: &str) -> String {
+    tried(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The routes of these paths, with the usual schemes.
+fn routes_of(paths: &str) -> String {
+    let document = format!(
+        "openapi: 3.1.0\npaths:\n{paths}\ncomponents:\n  securitySchemes:\n    oauth: {{ type: oauth2 }}\n    \
+         basic: {{ type: http, scheme: basic }}\n    key: {{ type: apiKey, in: header, name: Authorization }}\n    \
+         cookie: {{ type: apiKey, in: cookie, name: sid }}\n"
+    );
+    printed(&document).split_once("routes:").unwrap().1.to_owned()
+}
+
+const ORDERS: &str = r#"
+openapi: 3.1.0
+info: { title: Orders, version: 1.10 }
+servers: [{ url: https://orders.example.com/v1/ }]
+security: [{ oauth: [read] }]
+paths:
+  /orders:
+    get: { responses: {} }
+    post: { security: [{ oauth: [write] }], responses: {} }
+  /orders/{order-id}/files/{name}.json:
+    parameters: []
+    put: { security: [{ basic: [admin] }, { key: [] }], responses: {} }
+  /health:
+    get: { security: [], responses: {} }
+  /maybe:
+    get: { security: [{}, { oauth: [] }], responses: {} }
+  /odd/../path: { get: {} }
+  "/orders/{other}/files/{file}": { get: {}, put: {} }
+  /linked: { $ref: '#/components/pathItems/linked' }
+components:
+  pathItems: { linked: { delete: { security: [{ cookie: [] }] } } }
+  securitySchemes:
+    oauth: { type: oauth2, flows: {} }
+    basic: { type: http, scheme: Basic }
+    key: { type: apiKey, in: header, name: Authorization }
+    cookie: { type: apiKey, in: cookie, name: sid }
+"#;
+
+#[test]
+fn paths_methods_and_requirements_become_routes() {
+    assert_eq!(
+        printed(ORDERS),
+        r#"upstreams:
+  api: { servers: ["https://orders.example.com"] }
+routes:
+  - path: /v1/orders
+    methods: [GET]
+    allow: authenticated
+    scopes: [read]
+    schemes: [bearer]
+    to: api
+  - path: /v1/orders
+    methods: [POST]
+    allow: authenticated
+    scopes: [write]
+    schemes: [bearer]
+    to: api
+  # left out, `PUT /orders/{order-id}/files/{name}.json`: a part of a segment cannot be a placeholder, and `{name}.json` would take any one
+  - path: /v1/health
+    methods: [GET]
+    allow: anyone
+    to: api
+  # a credential is optional here, and `anyone` looks at none
+  - path: /v1/maybe
+    methods: [GET]
+    allow: anyone
+    to: api
+  # left out, `GET /odd/../path`: no request can match the segment `..`: path has a dot segment
+  # left out, `PUT /orders/{other}/files/{file}`: it would take `/orders/{order-id}/files/{name}.json` too, which asks for something else
+  - path: "/v1/orders/{other}/files/{file}"
+    methods: [GET]
+    allow: authenticated
+    scopes: [read]
+    schemes: [bearer]
+    to: api
+  # the scheme `cookie` is not one of basic, token and bearer
+  - path: /v1/linked
+    methods: [DELETE]
+    allow: authenticated
+    to: api
+"#
+    );
+}
+
+#[test]
+fn a_list_of_alternatives_lets_nobody_pass_whom_the_document_does_not() {
+    for (security, expected) in [
+        ("[{ basic: [] }, { key: [] }]", "allow: authenticated\n    schemes: [basic, token]"),
+        ("[{ oauth: [a] }, { oauth: [a] }]", "allow: authenticated\n    scopes: [a]\n    schemes: [bearer]"),
+        ("[{ oauth: [a] }, { oauth: [b] }]", "allow: authenticated\n    scopes: [a, b]\n    schemes: [bearer]"),
+        ("[{ oauth: [a] }, { basic: [] }]", "allow: authenticated\n    scopes: [a]\n    schemes: [basic, bearer]"),
+        ("[{ basic: [x] }, { basic: [y] }]", "allow: [x, y]\n    schemes: [basic]"),
+        // y has no way in by basic, and x none by token
+        ("[{ basic: [x] }, { key: [y] }]", "allow: [x]\n    schemes: [basic]"),
+        ("[{ basic: [x] }, { basic: [y] }, { key: [y, z] }, { key: [y] }]", "allow: [y]\n    schemes: [basic, token]"),
+        ("[{ cookie: [] }, { basic: [x] }]", "allow: [x]\n    schemes: [basic]"),
+        ("[{ basic: [x] }, { key: [] }]", "allow: [x]\n    schemes: [basic, token]"),
+        ("[{ basic: [], oauth: [a] }, { key: [] }]", "allow: authenticated\n    schemes: [token]"),
+        ("[{ unheard: [] }]", "allow: authenticated"),
+    ] {
+        let found = routes_of(&format!("  /a: {{ get: {{ security: {security} }} }}"));
+        assert!(found.contains(&format!("methods: [GET]\n    {expected}\n    to:")), "{security}\n{found}");
+        let exact =
+            ["[{ basic: [] }, { key: [] }]", "[{ oauth: [a] }, { oauth: [a] }]", "[{ basic: [x] }, { basic: [y] }]"];
+        assert_eq!(found.contains("  # "), !exact.contains(&security), "{security}\n{found}");
+    }
+    for security in [
+        "[{ basic: [], key: [] }]",
+        "[{ cookie: [], basic: [] }]",
+        "[{ basic: [x, y] }]",
+        "[{ basic: x }]",
+        "[{ oauth: null }]",
+        "[{ oauth: [7, { a: b }] }]",
+        "[basic]",
+        "[[]]",
+        "{}",
+        "{ basic: [] }",
+        "basic",
+        "null",
+        "false",
+    ] {
+        let found = routes_of(&format!("  /a: {{ get: {{ security: {security} }} }}"));
+        assert!(found.starts_with(" []") && found.contains("# left out, `GET /a`: "), "{security}\n{found}");
+    }
+}
+
+#[test]
+fn nothing_opens_more_than_the_document_says() {
+    for (paths, expected) in [
+        ("  /a/**: { get: { security: [] } }", "# left out, `GET /a/**`: in a rule `**` is everything below"),
+        ("  /**: { get: { security: [] } }", "# left out, `GET /**`: "),
+        ("  '/a/{x}.css': { get: { security: [] } }", "# left out, `GET /a/{x}.css`: "),
+        ("  a: { get: { security: [] } }", "# left out, `GET a`: a path begins with `/`"),
+    ] {
+        let found = routes_of(paths);
+        assert!(found.starts_with(" []") && found.contains(expected), "{paths}\n{found}");
+    }
+    assert!(routes_of("  x-a: { get: {} }").trim() == "[]");
+}
+
+#[test]
+fn twins_and_what_get_takes_along_never_tie() {
+    let found = routes_of("  '/a/{x}': { get: {}, head: { security: [] } }\n  '/a/{y}': { get: {}, post: {} }");
+    assert!(found.contains("# left out, `HEAD /a/{x}`: HEAD is allowed where GET is"), "{found}");
+    assert!(found.contains("# left out, `GET /a/{y}`: it cannot be told from `/a/{x}`"), "{found}");
+    assert!(found.contains("path: \"/a/{y}\"\n    methods: [POST]"), "{found}");
+    let found = routes_of("  '/a/{x}': { head: {} }\n  '/a/{y}': { get: {} }");
+    assert!(found.contains("# left out, `HEAD /a/{x}`: GET is another path's, and HEAD with it"), "{found}");
+}
+
+#[test]
+fn the_nearest_server_gives_the_base_path() {
+    let document = "openapi: 3.0.3\nservers: [{ url: 'https://{region}.example.com/{v}', variables: { region: { default: eu }, \
+                    v: { default: v2 } } }]\npaths:\n  /a: { get: {} }\n  /b: { servers: [{ url: /other/ }], get: {}, \
+                    put: { servers: [{ url: 'https://x/y?z' }] } }\n";
+    let found = printed(document);
+    assert!(found.contains("servers: [\"https://eu.example.com\"]"), "{found}");
+    for path in ["/v2/a", "/other/b", "/y/b"] {
+        assert!(found.contains(&format!("path: {path}\n")), "{path}\n{found}");
+    }
+}
+
+#[test]
+fn a_reference_that_leads_nowhere_is_told_with_its_place() {
+    for (paths, expected) in [
+        ("  /a/b: { $ref: '#/nothing' }", "a.yaml: `#/paths/~1a~1b`: `$ref` to `#/nothing` leads to nothing"),
+        (
+            "  /a: { $ref: 'other.yaml#/a' }",
+            "a.yaml: `#/paths/~1a`: `$ref` to `other.yaml#/a` leads out of this document",
+        ),
+        ("  /a: { $ref: '#/paths/~1a' }", "a.yaml: `#/paths/~1a`: `$ref` leads round and round"),
+    ] {
+        let error = tried(&format!("openapi: 3.1.0\npaths:\n{paths}\n")).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let scheme = "openapi: 3.1.0\npaths: { /a: { get: { security: [{ s: [] }] } } }\n\
+                  components: { securitySchemes: { s: { $ref: '#/x' } } }\n";
+    let error = tried(scheme).unwrap_err();
+    assert!(error.contains("`#/components/securitySchemes/s`: `$ref` to `#/x` leads to nothing"), "{error}");
+}
+
+#[test]
+fn what_the_document_does_not_say_stays_closed() {
+    let found = printed(r#"{ "openapi": "3.0.3", "paths": { "/a": { "get": {} } } }"#);
+    assert!(found.contains("allow: authenticated") && found.contains("says nothing of who may"), "{found}");
+    assert!(found.contains("http://127.0.0.1:8000"), "{found}");
+}
+
+#[test]
+fn a_document_cannot_bring_rules_of_its_own() {
+    let odd = "/a\\n    allow: anyone\\n#";
+    let found = printed(&format!(
+        r#"{{ "openapi": "3.0.3", "paths": {{ "{odd}": {{ "get": {{}} }}, "/${{HOME}}": {{ "get": {{}} }} }} }}"#
+    ));
+    assert!(!found.contains("\n    allow: anyone"), "{found}");
+    let scheme =
+        r#"{ "openapi": "3.0.3", "paths": { "/a": { "get": { "security": [{ "s\n  - path: /x": ["a\n"] }] } } } }"#;
+    assert!(!printed(scheme).contains("\n  - path: /x"));
+    for text in ["swagger: '2.0'\npaths: {}", "[]", "openapi: 3.0.0"] {
+        assert!(tried(text).is_err(), "{text}");
+    }
+    assert!(printed("openapi: 3.0.0\npaths: {}").contains("routes: []"));
+}
