@@ -323,6 +323,30 @@ fn keys_in_redis_name_nobody_and_end() {
     }
 }
 
+#[test]
+fn what_others_write_into_redis_locks_nobody_out_for_longer_than_a_budget_fills() {
+    let (upstream, redis) = (Upstream::hello(), Redis::start());
+    let gateways = [Setup::new(&rules(&upstream, &redis.url(), OFF, "rate: 1/m, burst: 100, by: address")).start()];
+    undisturbed(&gateways, |caller| {
+        gateways[0].send(&limited(caller)).expect(200);
+        let keys = redis.ask(&["KEYS", "*"]);
+        let key = keys.list().iter().map(Reply::text).find(|key| *key != "portcullis:probe").unwrap();
+        for (value, status) in [("9e99", 429), ("inf", 429), ("-9e99", 200), ("nan", 200), ("garbage", 200), ("", 200)]
+        {
+            redis.ask(&["SET", key, value]);
+            let response = gateways[0].send(&limited(caller)).expect(status);
+            if let Some(wait) = response.header("Retry-After") {
+                assert!(wait.parse::<u64>().unwrap() <= 61, "{value}: {response:?}");
+            }
+        }
+        redis.ask(&["DEL", key]);
+        redis.ask(&["LPUSH", key, "a"]);
+        gateways[0].send(&limited(caller)).expect(200);
+        assert!((1..=60_000).contains(&redis.ask(&["PTTL", key]).number()));
+        redis.ask(&["FLUSHALL"]);
+    });
+}
+
 /// Asks until the budget is used up; how many were let through. None takes long.
 fn exhaust(gateway: &Gateway, request: &Request) -> usize {
     let mut granted = 0;

@@ -7,7 +7,12 @@ local now = (clock[1] - 1767225600) * 1000000 + clock[2]
 local full_at = {}
 for i, key in ipairs(KEYS) do
     local each, whole = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-    local at = tonumber(redis.call('GET', key) or '') or now
+    -- what is no number is as good as nothing, be it of another type; NaN is no number
+    local found = redis.pcall('GET', key)
+    local at = type(found) == 'string' and tonumber(found) or now
+    if at ~= at then
+        at = now
+    end
     -- never emptier than empty, also where the clock was set back
     at = math.min(math.max(at, now), now + whole)
     local wait = at + each - whole - now

@@ -30,10 +30,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often a connection is tried out, so that one that is dead is seldom found by a request.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
+const DRAW_TEXT: &str = include_str!("draw.lua");
+const REFUND_TEXT: &str = include_str!("refund.lua");
 /// Draws on budgets.
-pub(super) static DRAW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("draw.lua")));
+pub(super) static DRAW: LazyLock<Script> = LazyLock::new(|| Script::new(DRAW_TEXT));
 /// Gives back.
-pub(super) static REFUND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("refund.lua")));
+pub(super) static REFUND: LazyLock<Script> = LazyLock::new(|| Script::new(REFUND_TEXT));
 
 /// What is drawn on to try a connection out; full again within a millisecond.
 const PROBE_KEY: &str = "portcullis:probe";
@@ -206,8 +208,8 @@ async fn greet(
     let (connection, driver) = MultiplexedConnection::new_with_config(&settings.address.login, stream, config).await?;
     let live = Live { connection, driver: tokio::spawn(driver).abort_handle(), lost: Notify::new() };
     let mut connection = live.connection.clone();
-    for script in [&*DRAW, &*REFUND] {
-        script.load_async(&mut connection).await?;
+    for script in [DRAW_TEXT, REFUND_TEXT] {
+        let () = redis::cmd("SCRIPT").arg("LOAD").arg(script).query_async(&mut connection).await?;
     }
     // one that is too slow for requests would be put in force again and again, and each time hold some of them up
     timeout(ANSWER_MAX, probe(&live)).await.unwrap_or(Err(LinkError::TooLate))?;

@@ -3,10 +3,12 @@
 local clock = redis.call('TIME')
 local now = (clock[1] - 1767225600) * 1000000 + clock[2]
 for i, key in ipairs(KEYS) do
-    local at = tonumber(redis.call('GET', key) or '')
+    local found = redis.pcall('GET', key)
+    local at = type(found) == 'string' and tonumber(found)
     if at then
         at = at - tonumber(ARGV[i])
-        if at > now then
+        -- nothing that draws writes more than ten years
+        if at > now and at - now < 400000000000000 then
             redis.call('SET', key, string.format('%.4f', at), 'PX', math.ceil((at - now) / 1000))
         else
             redis.call('DEL', key)
