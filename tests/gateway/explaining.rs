@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::rules::explain;
 use crate::support::RULES;
-use crate::support::{Gateway, Request, Response, Setup, Upstream};
+use crate::support::client::basic;
+use crate::support::{Gateway, Request, Response, Setup, Signer, Upstream};
 
 /// A head with the values of its ids left out: each request has its own.
 fn without_ids(head: &str) -> String {
@@ -65,7 +66,7 @@ fn what_is_explained_to_be_sent_is_sent_byte_for_byte() {
 }
 
 /// The fields of a response that the gateway makes, but for what is of the connection or the moment.
-fn fields(response: &Response) -> Vec<(String, String)> {
+fn fields_of(response: &Response) -> Vec<(String, String)> {
     let of_the_moment = ["date", "content-length", "x-request-id", "connection"];
     let lower = response.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
     let mut fields: Vec<_> = lower.filter(|(name, _)| !of_the_moment.contains(&name.as_str())).collect();
@@ -117,7 +118,7 @@ fn what_the_caller_is_explained_to_get_is_what_comes() {
         let response = gateway.send(&request);
         assert_eq!(said["status"], response.status, "{method} {path}: {said}");
         assert_eq!(said["response"]["status"], response.status);
-        assert_eq!(said_fields(&said), fields(&response), "{method} {path} {headers:?}");
+        assert_eq!(said_fields(&said), fields_of(&response), "{method} {path} {headers:?}");
     }
     let passed =
         explain(&gateway.setup, &["GET", "/page", "--user", "user", "--header", origin, "--json"]).expect(0).json();
@@ -198,6 +199,17 @@ fn some_rules(random: &mut Random) -> String {
     let mut text = random.pick(&policies).to_owned();
     text.push_str("endpoints: [{ path: /a/in, action: login }]\n");
     text.push_str("bootstrap: { users: [{ name: user, password: '${PW:-userpassword}', roles: [user] }] }\n");
+    text.push_str(random.pick(&[
+        "",
+        "errors: { member: msg, messages: { no_route: gone, invalid_token.expired: late, insufficient_permissions: no } }\n",
+    ]));
+    text.push_str(random.pick(&["", "identity_headers: consumer\n", "trusted_proxies: [127.0.0.1]\n"]));
+    text.push_str(
+        "auth:
+  realm: some
+  issuers: [{ issuer: 'https://idp.example', jwks: keys.json, audience: [them], roles: groups.of, user: name, user_prefix: 'idp:' }]
+",
+    );
     text.push_str("upstreams: { api: { servers: ['http://127.0.0.1:9'] } }\nroutes:\n");
     let patterns = [
         "/", "/a", "/a/", "/a/b", "/a/{x}", "/{x}/b", "/a/**", "/{x}/**", "/**", "/a/{x}/c", "/b;c", "/a/in", "/a%2Fb",
@@ -218,48 +230,134 @@ fn some_rules(random: &mut Random) -> String {
             "cors: { origins: ['*'] }, ",
         ]);
         let more = if who == "anyone" && !more.starts_with("cors") { "" } else { more };
+        let edits = random.pick(&[
+            "",
+            "request_headers: { set: { X-Tenant: blue }, remove: [Accept, X-Own] }, ",
+            "response_headers: { set: { X-Frame: deny }, remove: [Content-Type] }, ",
+            "forward_credentials: true, ",
+            "timeout: 7s, body_bytes: 1KiB, ",
+        ]);
+        let strip = if path.starts_with("/a/") && path != "/a/" && path != "/a/in" { "strip_prefix: /a, " } else { "" };
+        let strip = if random.below(2) == 0 { strip } else { "" };
+        let more = format!("{more}{edits}{strip}");
         writeln!(text, "  - {{ path: '{path}', {methods}{hosts}{more}allow: {who}, to: api }}").unwrap();
     }
     writeln!(text, "  - {{ path: /last, allow: [admin], cors: {{ origins: ['*'] }}, to: api }}").unwrap();
     text
 }
 
+/// Those who ask: `Authorization`, and what `explain` is told of them.
+fn some_callers(idp: &Signer) -> Vec<Option<String>> {
+    let claims = |change: &dyn Fn(&mut Value)| {
+        let mut claims = crate::support::keys::claims("7");
+        for (claim, value) in [
+            ("iss", json!("https://idp.example")),
+            ("aud", json!(["them", "others"])),
+            ("name", json!("ann, of %them")),
+            ("groups", json!({ "of": ["user"] })),
+        ] {
+            claims[claim] = value;
+        }
+        change(&mut claims);
+        format!("Bearer {}", idp.token(&claims))
+    };
+    vec![
+        None,
+        Some(basic("user", "userpassword")),
+        Some(basic("user", "wrong")),
+        Some("Digest x".to_owned()),
+        Some(claims(&|_| {})),
+        Some(claims(&|claims| claims["groups"] = json!({ "of": "admin, other" }))),
+        Some(claims(&|claims| claims["scope"] = json!("w"))),
+        Some(claims(&|claims| claims["aud"] = json!("else"))),
+        Some(claims(&|claims| claims["exp"] = json!(1_000_000_000))),
+        Some(claims(&|claims| claims["iss"] = json!("https://other.example"))),
+    ]
+}
+
 #[test]
 fn explain_never_disagrees_with_the_gateway() {
     let upstream = Upstream::hello();
+    let idp = Signer::eddsa();
+    let callers = some_callers(&idp);
     let mut random = Random(20_261_121);
     let mut statuses = std::collections::BTreeSet::new();
-    for _ in 0..5 {
+    let mut heads = 0;
+    for _ in 0..6 {
         let rules = some_rules(&mut random);
-        let gateway = Gateway::start(&rules.replace("http://127.0.0.1:9", &upstream.url()));
-        for _ in 0..30 {
-            let method = random.pick(&["GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "get", "BREW"]);
+        let setup = Setup::new(&rules.replace("http://127.0.0.1:9", &upstream.url()));
+        setup.write("keys.json", idp.jwks("k1").to_string());
+        let gateway = setup.start();
+        for _ in 0..40 {
+            let method =
+                random.pick(&["GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "get", "BREW"]);
             let depth = 1 + random.below(3);
-            let segments = ["a", "b", "c", "in", "b;c", "%61", "a%2Fb", "", "..", "%2e", "x%00", "x", "last", "last"];
-            let path: String = (0..depth).map(|_| format!("/{}", random.pick(&segments))).collect();
-            let host = random.pick(&["localhost", "other", "LOCALHOST:1", "bad_host!"]);
-            let (user, preflight) = (random.below(2) == 0, random.below(4) == 0);
+            let odd = ["in", "b;c", "%61", "a%2Fb", "", "..", "%2e", "x%00"];
+            let plain = ["a", "a", "b", "c", "x", "last"];
+            let path: String = (0..depth)
+                .map(|_| {
+                    let is_odd = random.below(6) == 0;
+                    format!("/{}", if is_odd { random.pick(&odd) } else { random.pick(&plain) })
+                })
+                .collect();
+            let host = random.pick(&["localhost", "localhost", "localhost", "other", "LOCALHOST:1", "bad_host!"]);
+            let caller = &callers[random.below(callers.len())];
+            let preflight = random.below(6) == 0;
             let method = if preflight && random.below(3) > 0 { "OPTIONS" } else { method };
             let mut request = Request::new(method, &path).header("Host", host);
             let url = format!("http://{host}{path}");
-            let mut arguments = vec![method, &url, "--json"];
-            arguments.extend(if user { &["--user", "user", "--scheme", "basic"][..] } else { &["--anyone"] });
-            if preflight {
-                let fields = [("Origin", "https://app.example.com"), ("Access-Control-Request-Method", "GET")];
-                request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
-                arguments.extend(["--header", "Origin: https://app.example.com"]);
-                arguments.extend(["--header", "Access-Control-Request-Method: GET"]);
+            let mut arguments = vec![method, &url, "--json", "--address", "127.0.0.1"];
+            match caller {
+                Some(field) => arguments.extend(["--authorization", field]),
+                None => arguments.push("--anyone"),
             }
-            if user {
-                request = request.basic("user", "userpassword");
+            let mut fields = vec!["X-Own: 1", "Accept: text/plain", "X-Forwarded-For: 192.0.2.9", "X-Auth-User: root"];
+            fields.truncate(random.below(5));
+            if preflight {
+                fields.extend(["Origin: https://app.example.com", "Access-Control-Request-Method: GET"]);
+            }
+            for field in &fields {
+                let (name, value) = field.split_once(": ").unwrap();
+                request = request.header(name, value);
+                arguments.extend(["--header", field]);
+            }
+            if let Some(field) = caller {
+                request = request.header("Authorization", field);
             }
             let said = explain(&gateway.setup, &arguments).json();
-            let status = gateway.send(&request).status;
+            let before = upstream.received().len();
+            let response = gateway.send(&request);
+            let status = response.status;
             statuses.insert(status);
-            let what = format!("{method} {path} on {host}, user: {user}, preflight: {preflight}, {said}\n{rules}");
+            let what = format!("{method} {path} on {host}, {caller:?}, {fields:?}, {said}\n{rules}");
+            assert_eq!(upstream.received().len() > before, said["outcome"] == "forwarded", "{what}");
             match said["outcome"].as_str().unwrap() {
-                "forwarded" => assert_eq!(status, 200, "{what}"),
-                "refused" | "preflight" => assert_eq!(said["status"], status, "{what}"),
+                "forwarded" => {
+                    assert_eq!(status, 200, "{what}");
+                    let sent = without_ids(&upstream.last().head);
+                    let masked = |line: &str| match line.split_once(": ") {
+                        Some((name @ "authorization", value)) => {
+                            format!("{name}: {} ********", value.split(' ').next().unwrap())
+                        }
+                        Some(_) | None => line.to_owned(),
+                    };
+                    let sent = sent.split("\r\n").map(masked).collect::<Vec<_>>().join("\r\n");
+                    assert_eq!(without_ids(said["forwarded_head"].as_str().unwrap()), sent, "{what}");
+                    heads += 1;
+                }
+                "refused" | "preflight" => {
+                    assert_eq!(said["status"], status, "{what}");
+                    assert_eq!(said_fields(&said), fields_of(&response), "{what}");
+                    if said["outcome"] == "refused" && method != "HEAD" {
+                        let without_id = |body: &str| {
+                            let mut body: Value = serde_json::from_str(body).unwrap();
+                            body["request_id"] = Value::Null;
+                            body
+                        };
+                        let body = said["response"]["body"].as_str().unwrap();
+                        assert_eq!(without_id(body), without_id(&response.text()), "{what}");
+                    }
+                }
                 // an endpoint refuses in its own words what it was not asked properly
                 "answered" => assert!([400, 401, 415].contains(&status), "{status}: {what}"),
                 other => panic!("{other}: {what}"),
@@ -269,6 +367,7 @@ fn explain_never_disagrees_with_the_gateway() {
     for status in [200, 204, 400, 401, 403, 404, 405] {
         assert!(statuses.contains(&status), "no request met {status}: {statuses:?}");
     }
+    assert!(heads > 20, "only {heads} requests passed");
 }
 
 #[test]

@@ -80,10 +80,48 @@ fn shipped() -> String {
 
 /// What stands in `examples/`.
 fn examples() -> Vec<String> {
-    let Ok(folder) = std::fs::read_dir(project().join("examples")) else { return Vec::new() };
+    paths_of_examples().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
+fn paths_of_examples() -> Vec<std::path::PathBuf> {
+    let folder = std::fs::read_dir(project().join("examples")).unwrap();
     let paths = folder.map(|entry| entry.unwrap().path());
-    let files = paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
-    files.map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    let files: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect();
+    assert!(files.len() >= 9, "{files:?}");
+    files
+}
+
+/// Each file that we ship is good as it is, given what `examples/README.md` says that it takes from the environment; and
+/// without that, `check` says what is missing.
+#[test]
+fn every_file_that_is_shipped_is_taken_by_check() {
+    let variables = [
+        ("JWT_SECRET_KEY", "a-secret-of-more-than-32-bytes-for-hs256"),
+        ("API_CLIENT_ID", "robot"),
+        ("API_CLIENT_SECRET", "a-secret-of-a-robot"),
+    ];
+    let mut files = paths_of_examples();
+    files.push(project().join("gateway.yaml"));
+    for file in files {
+        let check = |given: &[(&str, &str)]| {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+            command.arg("check").arg(&file).envs(given.iter().copied());
+            let end = command.env_remove("DATABASE_URL").output().unwrap();
+            (end.status.code(), String::from_utf8(end.stdout).unwrap(), String::from_utf8(end.stderr).unwrap())
+        };
+        let (code, stdout, stderr) = check(&variables);
+        assert_eq!((code, &*stderr), (Some(0), ""), "{}", file.display());
+        assert!(stdout.contains(": ok ("), "{stdout}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let needed: Vec<&str> =
+            variables.iter().map(|(name, _)| *name).filter(|name| text.contains(&format!("${{{name}}}"))).collect();
+        let (code, _, stderr) = check(&[]);
+        assert_eq!(code, Some(i32::from(!needed.is_empty())), "{}: {stderr}", file.display());
+        for name in needed {
+            let said = format!("the environment variable `{name}` is not set");
+            assert!(stderr.contains(&said), "{}: {stderr}", file.display());
+        }
+    }
 }
 
 #[test]

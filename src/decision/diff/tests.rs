@@ -324,7 +324,7 @@ fn about<'r>(rows: &'r [Row], files: [&Snapshot; 2], path: &str, host: &str, met
 fn some_file() -> impl Strategy<Value = String> {
     let path = "(/([ab]|[{]q[}])){0,3}(/|/[*][*]|/a|/b;c)";
     let who = "(anyone|authenticated|\\[r\\]|\\[s\\]|\\[r, s\\])(|, scopes: \\[w\\])";
-    let route = (path, "(|h|i)", "(|GET|PUT)", who, "[ab](|, timeout: 5s)");
+    let route = (path, "(|h|i|h, i)", "(|GET|PUT|GET, PUT|HEAD|OPTIONS, PUT)", who, "[ab](|, timeout: 5s)");
     let policy = "(|paths: [{] semicolon: keep [}]|paths: [{] empty_segments: merge [}]|paths: [{] encoded_slash: keep, semicolon: keep, empty_segments: merge [}])";
     let endpoint = "(|[{] path: /a, action: login [}]|[{] path: /a/b, action: jwks [}])";
     (proptest::collection::vec(route, 0..7), policy, endpoint).prop_map(|(routes, policy, endpoint)| {
@@ -357,7 +357,7 @@ proptest! {
         old in some_file(),
         new in some_file(),
         requests in proptest::collection::vec(
-            ("(/{1,2}([abc]|b;c|c;|c%2Fc|c;%2F)){1,4}/?|/", "[hij]", "(GET|HEAD|PUT|POST)"),
+            ("(/{1,2}([abc]|b;c|c;|c%2Fc|c;%2F)){1,4}/?|/", "[hij]", "(GET|HEAD|PUT|POST|OPTIONS)"),
             30,
         ),
     ) {
