@@ -327,3 +327,69 @@ routes:
     gateway.send(&get("/y")).expect(200);
     gateway.send(&get("/x")).refused(429, "rate_limited");
 }
+
+/// A file may be renamed over, swapped behind a link as Kubernetes does it, written in place, or moved away and written
+/// anew as editors do it. Each is one reload, and a half of it none.
+#[test]
+fn every_way_of_saving_is_one_reload() {
+    let upstream = Upstream::hello();
+    let setup = Setup::new(&yaml(&upstream, "/0"));
+    let text = std::fs::read_to_string(setup.path("gateway.yaml")).unwrap();
+    let at = |n: usize| text.replace("'/0'", &format!("'/{n}'"));
+    let (file, data) = (setup.path("gateway.yaml"), setup.path("..data"));
+    setup.write("..first/gateway.yaml", &text);
+    std::os::unix::fs::symlink("..first", &data).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("..data/gateway.yaml", &file).unwrap();
+    let gateway = setup.start();
+    let started = gateway.metric("portcullis_config_loaded_timestamp_seconds", &[]);
+    assert!(started > 1e9, "{started}");
+    let saves: [(&str, &dyn Fn(&str)); 5] = [
+        ("a link is swapped", &|text| {
+            setup.write("..second/gateway.yaml", text);
+            std::os::unix::fs::symlink("..second", setup.path("..data_tmp")).unwrap();
+            std::fs::rename(setup.path("..data_tmp"), &data).unwrap();
+        }),
+        ("renamed over", &|text| {
+            std::fs::rename(setup.write("new", text), &file).unwrap();
+        }),
+        ("written in place, in parts", &|text| {
+            let mut open = std::fs::File::create(&file).unwrap();
+            for part in text.as_bytes().chunks(7) {
+                open.write_all(part).unwrap();
+                open.sync_all().unwrap();
+            }
+        }),
+        ("moved away and written anew", &|text| {
+            std::fs::rename(&file, setup.path("gateway.yaml~")).unwrap();
+            std::fs::write(&file, text).unwrap();
+        }),
+        ("removed, and there again", &|text| {
+            std::fs::remove_file(&file).unwrap();
+            std::fs::write(&file, text).unwrap();
+        }),
+    ];
+    for (n, (name, save)) in (1_usize..).zip(saves) {
+        save(&at(n));
+        eventually(name, || match gateway.send(&get(&format!("/{n}"))).status {
+            200 => Ok(()),
+            status => Err((status, gateway.stderr())),
+        });
+        gateway.send(&get(&format!("/{}", n - 1))).refused(404, "no_route");
+        eventually("it is counted", || match gateway.reloads() {
+            reloads if reloads == n as u64 => Ok(()),
+            reloads => Err(reloads),
+        });
+    }
+    let counted = |result: &str| gateway.metric("portcullis_config_reloads_total", &[("result", result)]);
+    assert!((counted("ok") - 5.0).abs() < 0.1 && counted("failed") < 0.1, "{}", gateway.stderr());
+    assert!(gateway.metric("portcullis_config_loaded_timestamp_seconds", &[]) >= started);
+    // what needs a restart is said until it is taken back
+    let needed = || gateway.metric("portcullis_config_restart_needed", &[("key", "workers")]);
+    for (workers, expected) in [("workers: 3", 1.0), ("workers: 2", 0.0)] {
+        let loads = gateway.reloads();
+        std::fs::write(&file, at(5).replace("workers: 2", workers)).unwrap();
+        eventually("a reload", || if gateway.reloads() > loads { Ok(()) } else { Err(gateway.stderr()) });
+        assert!((needed() - expected).abs() < 0.1, "{workers}: {}", needed());
+    }
+}
