@@ -328,6 +328,9 @@ routes:
     gateway.send(&get("/x")).refused(429, "rate_limited");
 }
 
+/// Writes a text where it is to be found.
+type Save<'s> = &'s dyn Fn(&str);
+
 /// A file may be renamed over, swapped behind a link as Kubernetes does it, written in place, or moved away and written
 /// anew as editors do it. Each is one reload, and a half of it none.
 #[test]
@@ -344,7 +347,7 @@ fn every_way_of_saving_is_one_reload() {
     let gateway = setup.start();
     let started = gateway.metric("portcullis_config_loaded_timestamp_seconds", &[]);
     assert!(started > 1e9, "{started}");
-    let saves: [(&str, &dyn Fn(&str)); 5] = [
+    let saves: [(&str, Save<'_>); 5] = [
         ("a link is swapped", &|text| {
             setup.write("..second/gateway.yaml", text);
             std::os::unix::fs::symlink("..second", setup.path("..data_tmp")).unwrap();

@@ -160,6 +160,40 @@ fn an_independent_validator_takes_the_schema_and_judges_by_it() {
     }
 }
 
+#[test]
+fn an_independent_validator_takes_what_check_says_in_sarif() {
+    let setup = Setup::new(RULES);
+    let good = "upstreams: { a: { builtin: echo } }\nroutes:\n  - { path: /a, allow: anyone, to: a }\n";
+    setup.write("good.yaml", good);
+    setup.write("bad.yaml", good.replace("allow", "alow"));
+    setup.write("warned about.yaml", format!("{good}listeners: [{{ address: '0.0.0.0:80' }}]\n"));
+    setup.write("b a:d,%\u{fc}.yaml", "routes: [\n");
+    setup.write("expects.yaml", format!("{good}expect: [{{ request: GET /a, as: anyone, is: 401 }}]\n"));
+    let schema = project().join("tests/data/sarif-2.1.0.json");
+    for (name, file, code, results) in [
+        ("nothing", "good.yaml", 0, 0),
+        ("errors", "bad.yaml", 1, 2),
+        ("a warning", "warned about.yaml", 0, 1),
+        ("a name that is no URI", "b a:d,%\u{fc}.yaml", 1, 1),
+        ("an expectation that is not met", "expects.yaml", 1, 1),
+        ("no file", "missing.yaml", 2, 1),
+    ] {
+        let said = setup.cli_plain(&["check", file, "--format", "sarif"], "").expect(code);
+        assert_eq!(said.json()["runs"][0]["results"].as_array().unwrap().len(), results, "{name}: {}", said.stdout);
+        let document = setup.write("said.json", &said.stdout);
+        run_python(
+            "
+import json, sys
+from jsonschema import Draft4Validator
+schema = json.load(open(sys.argv[1]))
+Draft4Validator.check_schema(schema)
+Draft4Validator(schema, format_checker=Draft4Validator.FORMAT_CHECKER).validate(json.load(open(sys.argv[2])))
+",
+            &[schema.to_str().unwrap(), document.to_str().unwrap()],
+        );
+    }
+}
+
 /// The places of scalars that are values.
 fn scalars(node: &Node, found: &mut Vec<std::ops::Range<usize>>) {
     match &node.value {
