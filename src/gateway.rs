@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::header::{HOST, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::ext::Protocol;
 
@@ -319,6 +319,15 @@ impl Worker {
         Exchange::open(&current.recorder, request_id, address, method.clone())
     }
 
+    /// The record of what no route is looked up for.
+    fn open_unrouted(&self, current: &Current, peer: &Peer, asked: &request::Parts) -> Exchange {
+        let mut exchange = self.open(current, peer, &asked.method, &asked.headers);
+        if let Ok(target) = Target::parse(&asked.uri, &current.snapshot().paths) {
+            exchange.asked(target.path());
+        }
+        exchange
+    }
+
     fn request_id(&self) -> HeaderValue {
         let mut random = [0; 16];
         self.0.random.borrow_mut().fill(&mut random);
@@ -359,17 +368,20 @@ impl Handler for Worker {
         }
     }
 
-    fn refuse(&self, peer: &Rc<Peer>, rejection: Rejection) -> Response<Body> {
+    fn refuse(&self, peer: &Rc<Peer>, asked: &request::Parts, rejection: Rejection) -> Response<Body> {
         let current = self.current();
         let snapshot = current.snapshot();
-        let exchange = self.open(&current, peer, &Method::default(), &HeaderMap::new());
+        let exchange = self.open_unrouted(&current, peer, asked);
         let voice = Voice::of(snapshot);
-        refuse(&rejection, &voice, Format::Json, snapshot, exchange, &self.0.gateway.state.metrics)
+        let format = Format::of(&asked.headers);
+        // a status of gRPC comes with 200, for those who read what stands behind it; in HTTP/1 all look at the status
+        let format = if format == Format::Grpc && asked.version != Version::HTTP_2 { Format::Json } else { format };
+        refuse(&rejection, &voice, format, snapshot, exchange, &self.0.gateway.state.metrics)
     }
 
-    fn redirect(&self, peer: &Rc<Peer>, location: HeaderValue) -> Response<Body> {
+    fn redirect(&self, peer: &Rc<Peer>, asked: &request::Parts, location: HeaderValue) -> Response<Body> {
         let current = self.current();
-        let exchange = self.open(&current, peer, &Method::default(), &HeaderMap::new());
+        let exchange = self.open_unrouted(&current, peer, asked);
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
         response.headers_mut().insert(LOCATION, location);

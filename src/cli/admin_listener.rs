@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use crate::admin::{self, AdminState};
 use crate::authenticate::password::PasswordPool;
 use crate::gateway::Gateway;
-use crate::listen::Shutdown;
+use crate::listen::{self, Shutdown};
 
 /// What the admin endpoint asks.
 pub(super) struct Admin {
@@ -34,7 +34,7 @@ impl AdminState for Admin {
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} (admin): {error}")]
+#[error("cannot listen on {address} (admin): {}", listen::reason(.error))]
 pub struct AdminError {
     address: SocketAddr,
     error: std::io::Error,

@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::BROKEN;
 use crate::forward::echo::serve;
+use crate::listen::reason;
 
 /// Serves until it is ended by a signal.
 #[expect(clippy::print_stderr, reason = "this is a command")]
@@ -16,7 +17,7 @@ pub(super) fn echo(address: SocketAddr) -> ExitCode {
     match listen(address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("portcullis: cannot listen on {address}: {error}");
+            eprintln!("portcullis: cannot listen on {address}: {}", reason(&error));
             ExitCode::from(BROKEN)
         }
     }

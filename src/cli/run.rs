@@ -1,6 +1,5 @@
 //! `run`: serves until it is told to end; reloads when it is told to, or when a file has changed.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -131,7 +130,7 @@ type LevelHandle = reload::Handle<LevelFilter, Registry>;
 /// What the process says of itself goes to standard error, at `info` until the configuration says otherwise.
 fn log_to_stderr() -> LevelHandle {
     let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
     if let Err(error) = Registry::default().with(filter).with(lines).try_init() {
         eprintln!("portcullis: no log: {error}");
     }

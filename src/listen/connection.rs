@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
-use http::{Request, Response, Version};
+use http::{Request, Response, Uri, Version, request};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -218,28 +218,32 @@ impl<H: Handler> Service<H> {
 
     /// Answers a request, whatever happens to the handler.
     pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let method = request.method().clone();
         let answered = AssertUnwindSafe(self.respond(request)).catch_unwind().await;
         answered.unwrap_or_else(|_| {
             tracing::error!(listener = %self.peer.listener, "a request ended by a panic");
-            self.refuse(Rejection::Internal)
+            let (mut asked, ()) = Request::new(()).into_parts();
+            (asked.method, asked.uri) = (method, Uri::from_static("*"));
+            self.refuse(&asked, Rejection::Internal)
         })
     }
 
     /// The response to what is no request.
-    pub(super) fn refuse(&self, rejection: Rejection) -> Response<Body> {
-        self.handler.refuse(&self.peer, rejection)
+    pub(super) fn refuse(&self, asked: &request::Parts, rejection: Rejection) -> Response<Body> {
+        self.handler.refuse(&self.peer, asked, rejection)
     }
 
     async fn respond(&self, request: Request<Body>) -> Response<Body> {
         if request.version() == Version::HTTP_2
             && let Err(fault) = http2_head::look_at(&request, &self.bounds)
         {
-            return self.refuse(fault.into());
+            return self.refuse(&request.into_parts().0, fault.into());
         }
         let Some(https_port) = self.redirect_to else { return self.handler.handle(&self.peer, request).await };
-        match redirect::location(request.uri(), request.headers(), https_port) {
-            Ok(location) => self.handler.redirect(&self.peer, location),
-            Err(rejection) => self.refuse(rejection),
+        let (asked, _) = request.into_parts();
+        match redirect::location(&asked.uri, &asked.headers, https_port) {
+            Ok(location) => self.handler.redirect(&self.peer, &asked, location),
+            Err(rejection) => self.refuse(&asked, rejection),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, Method, Request, Uri, Version, request};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
 use crate::rejection::Rejection;
 use crate::wire::http1::Framing;
@@ -124,6 +124,32 @@ pub fn read(bytes: &[u8], bounds: HeadBounds) -> Result<Option<Head>, Fault> {
         parse(&lines, bounds)?;
     }
     Ok(None)
+}
+
+/// What can be read of a head that is refused, so that the refusal suits who asked and whoever looks after the gateway sees
+/// who and what it was. Nothing else is decided by it. A target that cannot be read is `*`.
+pub fn glimpse(bytes: &[u8], bounds: HeadBounds) -> request::Parts {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.uri = Uri::from_static("*");
+    let mut words = bytes.split(u8::is_ascii_whitespace);
+    if let (Some(method), Some(target)) = (words.next(), words.next()) {
+        parts.method = Method::from_bytes(method).unwrap_or_default();
+        if words.next().is_some() && !target.contains(&b'#') {
+            parts.uri = Uri::try_from(target).unwrap_or(parts.uri);
+        }
+    }
+    // not the rest, of which more may have been to come
+    let whole = memchr::memrchr(b'\n', bytes).and_then(|end| bytes.get(..end)).unwrap_or_default();
+    let lines = whole.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).skip(1);
+    for line in lines.take_while(|line| !line.is_empty()).take(bounds.fields_max) {
+        let Some(colon) = memchr::memchr(b':', line) else { continue };
+        let (name, value) = line.split_at(colon);
+        let value = value.get(1..).unwrap_or_default().trim_ascii_start();
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            parts.headers.append(name, value);
+        }
+    }
+    parts
 }
 
 fn parse(bytes: &[u8], bounds: HeadBounds) -> Result<Option<Head>, Fault> {
@@ -276,6 +302,35 @@ mod tests {
             Ok(Some(head)) => Some(Ok((head.length, format!("{:?}", head.framing)))),
             Err(Fault::Malformed(what)) => Some(Err(what.to_owned())),
             Err(fault) => Some(Err(format!("{fault:?}"))),
+        }
+    }
+
+    #[test]
+    fn of_a_head_that_is_refused_is_seen_what_is_plain() {
+        for (name, head, expected) in [
+            ("a whole one", "PUT /a?b HTTP/1.1\r\nA: b\r\nA:c \r\n\r\nD: e\r\n", "PUT /a a=b a=c"),
+            ("lines without CR", "PUT /a HTTP/1.1\nA: b\n\n", "PUT /a a=b"),
+            (
+                "more fields than there may be",
+                "PUT /a HTTP/1.1\r\nA: 1\r\nA: 2\r\nA: 3\r\nA: 4\r\n",
+                "PUT /a a=1 a=2 a=3",
+            ),
+            ("a line that has not ended", "PUT /a HTTP/1.1\r\nA: b\r\nB: 10.0.0.", "PUT /a a=b"),
+            ("fields that are none", "PUT /a HTTP/1.1\r\nA : b\r\nD: \x01\r\nE: f\r\n\r\n", "PUT /a e=f"),
+            ("a target that has not ended", "PUT /a", "PUT *"),
+            ("a method that has not ended", "PU", "GET *"),
+            ("a fragment", "PUT /a#b HTTP/1.1\r\n\r\n", "PUT *"),
+            ("no target", "PUT \r\n", "PUT *"),
+            ("another protocol", "\x16\x03\x01 \x00 \x00", "GET *"),
+            ("nothing", "", "GET *"),
+        ] {
+            let parts = glimpse(head.as_bytes(), BOUNDS);
+            let fields = parts.headers.iter().map(|(name, value)| format!(" {name}={}", value.to_str().unwrap()));
+            assert_eq!(
+                format!("{} {}{}", parts.method, parts.uri.path(), fields.collect::<String>()),
+                expected,
+                "{name}"
+            );
         }
     }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, request};
 use tokio::sync::watch;
 
 use crate::record::metrics::Metrics;
@@ -39,7 +39,7 @@ use room::Room;
 
 pub use accept::serve;
 pub use listeners::{Bound, Change, Listeners};
-pub use socket::{BindError, meet};
+pub use socket::{BindError, meet, reason};
 pub use stall::TunnelStream;
 
 /// One entry of `listeners`.
@@ -105,11 +105,12 @@ pub trait Handler: Clone + 'static {
     /// and hyper's over HTTP/2. A panic in it ends this request with [`Rejection::Internal`], and nothing else.
     fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> impl Future<Output = Response<Body>>;
 
-    /// The response to what is refused before there is a request. Its body must be there at once: it is not streamed.
-    fn refuse(&self, peer: &Rc<Peer>, rejection: Rejection) -> Response<Body>;
+    /// The response to what is refused before it is taken for a request. Its body must be there at once: it is not streamed.
+    /// `asked` is what could be read of it ([`head::glimpse`]).
+    fn refuse(&self, peer: &Rc<Peer>, asked: &request::Parts, rejection: Rejection) -> Response<Body>;
 
     /// The response of a redirect listener: 308 to `location`.
-    fn redirect(&self, peer: &Rc<Peer>, location: HeaderValue) -> Response<Body>;
+    fn redirect(&self, peer: &Rc<Peer>, asked: &request::Parts, location: HeaderValue) -> Response<Body>;
 }
 
 /// What callers are held to. Connections take it as they begin; a reload changes it for those to come.

@@ -28,8 +28,9 @@ pub enum BindError {
     Tls(#[from] TlsError),
 }
 
+/// Why an address cannot be listened on, in words for people.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the system's errors are many, and three have words of ours")]
-fn reason(error: &io::Error) -> String {
+pub fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address already in use".into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
@@ -88,7 +88,7 @@ impl Handler for Told {
         }
     }
 
-    fn refuse(&self, _: &Rc<Peer>, rejection: Rejection) -> Response<Body> {
+    fn refuse(&self, _: &Rc<Peer>, _: &request::Parts, rejection: Rejection) -> Response<Body> {
         let texts = Texts::default();
         let schemes = SchemeSet::default();
         let audience =
@@ -98,7 +98,7 @@ impl Handler for Told {
         response
     }
 
-    fn redirect(&self, _: &Rc<Peer>, location: HeaderValue) -> Response<Body> {
+    fn redirect(&self, _: &Rc<Peer>, _: &request::Parts, location: HeaderValue) -> Response<Body> {
         Response::builder().status(308).header(header::LOCATION, location).body(Body::empty()).unwrap()
     }
 }

@@ -1,5 +1,8 @@
 //! The commands on the store, with their exit codes (contract 7).
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use crate::support::{Gateway, Setup, Upstream, get, routes};
@@ -54,6 +57,22 @@ fn users_are_added_shown_changed_and_removed_without_a_gateway() {
         let end = setup.cli(command, "some-password\n").expect(1);
         assert!(!end.stderr.trim().is_empty(), "{command:?} says why");
     }
+}
+
+#[test]
+fn on_a_terminal_it_begins_with_where_it_listens() {
+    let (setup, _upstream) = setup();
+    let program = setup.command().get_program().to_owned();
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--return", "--command", program.to_str().unwrap(), "/dev/null"]);
+    command.current_dir(setup.path(".")).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("script is on every Debian");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let said: Vec<String> = lines.by_ref().take_while(|line| !line.contains("portcullis: ready")).collect();
+    // the terminal goes, and with it whoever runs on it
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(said.first().is_some_and(|line| line.contains("listening on")), "{said:?}");
 }
 
 #[test]

@@ -8,7 +8,23 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::wait::within;
-use crate::support::{DEADLINE, Gateway, USERS, Upstream, get, post, routes, websocket};
+use crate::support::{DEADLINE, Gateway, Reply, USERS, Upstream, get, post, routes, websocket};
+
+#[test]
+fn a_response_that_breaks_at_once_is_seen_to_have_begun() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    for broken in [format!("{head}ZZ"), head.to_owned(), "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc".to_owned()] {
+        let upstream = Upstream::start(move |_| Reply::raw(broken.as_bytes()));
+        let gateway = Gateway::start(&routes(&upstream));
+        for _ in 0..20 {
+            let mut connection = gateway.connect();
+            connection.write(&get("/open/x").to_bytes()).unwrap();
+            assert_eq!(connection.head().unwrap().status, 200);
+            let rest = connection.rest().unwrap();
+            assert!(rest.windows(3).any(|part| part == b"abc") && !rest.ends_with(b"0\r\n\r\n"), "{rest:?}");
+        }
+    }
+}
 
 #[test]
 fn a_hundred_reloads_under_load_cost_no_request_and_no_websocket() {

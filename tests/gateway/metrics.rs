@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::support::client::{Connection, delete, put};
+use crate::support::outside::curl;
 use crate::support::{Gateway, HS256, Request, SECRET, Signer, USERS, Upstream, eventually, get, post, routes};
 
 /// Every metric of contract 8, but those of `process_*`.
@@ -192,6 +194,58 @@ fn a_line_of_the_access_log_says_what_happened() {
     assert_eq!(seen["status"], 403);
     assert!(seen.to_string().contains("insufficient_permissions"), "{seen}");
     assert!(!gateway.stdout().contains("in-the-query"));
+}
+
+#[test]
+fn what_is_answered_before_it_is_routed_is_recorded_as_what_it_was() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "listeners:
+  - {{ address: '127.0.0.1:0' }}
+  - {{ address: '127.0.0.1:0', redirect: https }}
+  - {{ address: '127.0.0.1:0', tls: {{ self_signed: [localhost] }} }}
+trusted_proxies: [127.0.0.1]
+limits: {{ headers: 10 }}
+{}",
+        routes(&upstream)
+    ));
+    let (redirecting, url) = (gateway.listeners[1].1, gateway.url("/h2-many"));
+    let behind =
+        |request: Request| request.header("X-Request-Id", "of-the-caller").header("X-Forwarded-For", "203.0.113.9");
+    let many = |request: Request| (0..10).fold(request, |request, n| request.header(&format!("A-{n}"), "b"));
+    let problem = |request: Request| request.header("Accept", "application/problem+json");
+
+    let moved = Connection::plain(redirecting).send(&behind(post("/moved"))).expect(308);
+    let refused = Connection::plain(redirecting).send(&behind(put("/astray")).header("Host", "a@b")).expect(400);
+    let large = gateway.send(&many(problem(behind(put("/many"))))).expect(431);
+    let framed = gateway.send(&problem(behind(delete("/framed"))).header("Transfer-Encoding", "gzip")).expect(400);
+    let mut fields = vec!["X-Request-Id: of-the-caller".to_owned(), "X-Forwarded-For: 203.0.113.9".to_owned()];
+    fields.extend((0..10).map(|number| format!("A-{number}: b")));
+    let fields = fields.iter().flat_map(|field| ["--header", field]);
+    let arguments: Vec<&str> =
+        ["--http2-prior-knowledge", "--request", "PATCH", &url].into_iter().chain(fields).collect();
+    let streamed = curl(&arguments).0.expect(431);
+    for (path, method, status, response) in [
+        ("/moved", "POST", 308, moved),
+        ("/astray", "PUT", 400, refused),
+        ("/many", "PUT", 431, large),
+        ("/framed", "DELETE", 400, framed),
+        ("/h2-many", "PATCH", 431, streamed),
+    ] {
+        assert_eq!(response.header("X-Request-Id"), Some("of-the-caller"), "{path}");
+        if ["/many", "/framed"].contains(&path) {
+            assert_eq!(response.header("Content-Type"), Some("application/problem+json"), "{path}");
+        }
+        let line = eventually("the line", || gateway.access_log(path).pop().ok_or_else(|| gateway.stdout()));
+        assert_eq!(
+            (&line["method"], &line["status"], &line["address"], &line["request_id"]),
+            (&json!(method), &json!(status), &json!("203.0.113.9"), &json!("of-the-caller")),
+        );
+        let status = status.to_string();
+        let labels = [("route", "-"), ("method", method), ("status", status.as_str())];
+        assert!(gateway.metric("portcullis_requests_total", &labels) >= 1.0, "{path}");
+    }
+    assert!(upstream.received().is_empty());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::request;
 use http_body::Frame;
 use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
@@ -87,7 +88,8 @@ pub(super) enum Arrived {
     /// A request: its head and its body.
     Request(Box<Head>, Body),
     /// What is none.
-    Refused(Fault),
+    /// What is no request, and what could be read of it.
+    Refused(Fault, Box<request::Parts>),
     /// The caller speaks HTTP/2.
     Http2,
     /// Nothing more.
@@ -134,7 +136,7 @@ impl<S: Socket> Caller<S> {
             }
             Ok(Read::Http2) => Arrived::Http2,
             Ok(Read::End) => Arrived::End,
-            Err(fault) => Arrived::Refused(fault),
+            Err(fault) => Arrived::Refused(fault, Box::new(head::glimpse(buffer.filled(), expected.bounds))),
         });
         state.hold(buffer);
         polled

@@ -13,7 +13,7 @@ mod tests;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use http::{Request, Response, StatusCode};
@@ -29,7 +29,7 @@ use super::head::Head;
 use super::link::{Guard, Order};
 use super::rewound::Rewound;
 use crate::wire::body::Body;
-use crate::wire::http1::sending::{Outward, Sending};
+use crate::wire::http1::sending::{Outward, Sending, Unsent};
 use crate::wire::upgrade::{self, Upgraded};
 
 /// A caller's socket.
@@ -124,9 +124,11 @@ impl<S: Socket, H: Handler> Connection<'_, S, H> {
             });
             let next = match arrived.await {
                 Arrived::Request(head, body) => self.answer(head, body).await,
-                Arrived::Refused(fault) => {
-                    let response = self.service.refuse(fault.into());
-                    self.respond(response, Asked::NOTHING).await.map_or(Next::Break, |_| Next::End { lingers: true })
+                Arrived::Refused(fault, asked) => {
+                    let response = self.service.refuse(&asked, fault.into());
+                    self.respond(response, Asked::by_what_is_refused(&asked))
+                        .await
+                        .map_or(Next::Break, |_| Next::End { lingers: true })
                 }
                 Arrived::Http2 => return End::Http2,
                 Arrived::End => Next::End { lingers: false },
@@ -192,27 +194,40 @@ impl<S: Socket, H: Handler> Connection<'_, S, H> {
         let (ends_by_close, bodiless) = (matches!(framing, Outward::Close), matches!(framing, Outward::None));
         let mut sending = Sending::new(lead, framing, (!bodiless).then_some(body));
         self.caller.answers();
-        let sent = poll_fn(|cx| {
-            let polled = self.caller.at_work(|| sending.poll(cx, &mut Outlet(&self.caller)));
-            self.service.link.blocked(sending.is_blocked());
-            match polled {
-                Poll::Ready(sent) => Poll::Ready(Some(sent)),
-                Poll::Pending => self.caller.poll_gone(cx).map(|()| None),
-            }
-        });
-        match sent.await? {
+        match self.write(&mut sending, Sending::poll).await? {
             Ok(()) => {
                 worker.spares.was_written(sending.into_lead());
                 Some(closes)
             }
             Err(unsent) => {
                 tracing::debug!(?unsent, "response broke off");
+                if !matches!(unsent, Unsent::Io(_)) {
+                    // nobody is left to tell where this fails too
+                    drop(self.write(&mut sending, Sending::poll_taken_over).await?);
+                }
                 if ends_by_close {
                     self.caller.reset();
                 }
                 None
             }
         }
+    }
+
+    /// Writes what `step` gives to write; `None` where the caller is gone.
+    async fn write<'c, T>(
+        &'c self,
+        sending: &mut Sending<Body>,
+        mut step: impl FnMut(&mut Sending<Body>, &mut Context<'_>, &mut Outlet<'c, S>) -> Poll<T>,
+    ) -> Option<T> {
+        poll_fn(|cx| {
+            let polled = self.caller.at_work(|| step(sending, cx, &mut Outlet(&self.caller)));
+            self.service.link.blocked(sending.is_blocked());
+            match polled {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending => self.caller.poll_gone(cx).map(|()| None),
+            }
+        })
+        .await
     }
 
     async fn end(&self, lingers: bool) {

@@ -3,7 +3,7 @@
 //! Framing is made from the body; what a head says of it is believed only where the body does not know.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode, response};
+use http::{HeaderMap, Method, StatusCode, request, response};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
@@ -26,8 +26,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// What is known of a request that is none.
-    pub(super) const NOTHING: Self = Self { old: false, for_head: false, keep_alive: false, takes_trailers: false };
+    /// Nothing more is taken from who sent what is refused.
+    pub(super) fn by_what_is_refused(asked: &request::Parts) -> Self {
+        Self { old: false, for_head: asked.method == Method::HEAD, keep_alive: false, takes_trailers: false }
+    }
 
     pub(super) fn new(head: &crate::listen::head::Head) -> Self {
         Self {

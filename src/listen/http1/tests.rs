@@ -76,13 +76,13 @@ impl Handler for Reader {
         response
     }
 
-    fn refuse(&self, _: &Rc<Peer>, rejection: Rejection) -> Response<Body> {
+    fn refuse(&self, _: &Rc<Peer>, _: &request::Parts, rejection: Rejection) -> Response<Body> {
         let mut response = Response::new(Body::full("refused"));
         *response.status_mut() = rejection.status();
         response
     }
 
-    fn redirect(&self, _: &Rc<Peer>, _: HeaderValue) -> Response<Body> {
+    fn redirect(&self, _: &Rc<Peer>, _: &request::Parts, _: HeaderValue) -> Response<Body> {
         Response::new(Body::empty())
     }
 }
@@ -425,12 +425,12 @@ impl Handler for Told {
         (self.0)(request).await
     }
 
-    fn refuse(&self, peer: &Rc<Peer>, rejection: Rejection) -> Response<Body> {
-        Reader::default().refuse(peer, rejection)
+    fn refuse(&self, peer: &Rc<Peer>, asked: &request::Parts, rejection: Rejection) -> Response<Body> {
+        Reader::default().refuse(peer, asked, rejection)
     }
 
-    fn redirect(&self, peer: &Rc<Peer>, location: HeaderValue) -> Response<Body> {
-        Reader::default().redirect(peer, location)
+    fn redirect(&self, peer: &Rc<Peer>, asked: &request::Parts, location: HeaderValue) -> Response<Body> {
+        Reader::default().redirect(peer, asked, location)
     }
 }
 

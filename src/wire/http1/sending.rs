@@ -107,6 +107,19 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Sending<B> {
         }
     }
 
+    /// Ready once all was written that was taken over before the body broke, so that the other side sees how far it came.
+    pub(crate) fn poll_taken_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        self.blocked = true;
+        ready!(self.poll_write(cx, stream))?;
+        ready!(Pin::new(&mut *stream).poll_flush(cx))?;
+        self.blocked = false;
+        Poll::Ready(Ok(()))
+    }
+
     /// Takes over what the body has; whether it has to be waited for.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, Unsent> {
         while !self.ended && self.data.is_empty() && self.lead.len() < GATHERED_BYTES_MAX {
