@@ -3,6 +3,7 @@
 //! Lists that are sets are sorted, and a default is the same whether it is written out or not. A value that may be a
 //! secret is compared but never shown.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -79,39 +80,45 @@ impl Fact {
     }
 }
 
-/// Each difference: `timeout: 5s -> 10s`.
+/// Each difference, on one line: `timeout: 5s -> 10s`.
 pub(super) fn changes(old: &[Fact], new: &[Fact]) -> Vec<String> {
-    let find = |facts: &'_ [Fact], id: &str| facts.iter().find(|fact| fact.id == id).cloned();
-    let to = |facts| find(facts, "to").map(|fact: Fact| fact.shown);
-    let another_upstream = to(old) != to(new);
-    let gone = old.iter().filter(|fact| find(new, &fact.id).is_none());
+    let by_id = |facts: &'_ [Fact]| facts.iter().map(|fact| (fact.id.clone(), fact.clone())).collect::<HashMap<_, _>>();
+    let (olds, news) = (by_id(old), by_id(new));
+    let another_upstream = olds.get("to").map(Fact::shown) != news.get("to").map(Fact::shown);
+    let gone = old.iter().filter(|fact| !news.contains_key(&fact.id));
     let ids = new.iter().chain(gone).map(|fact| &fact.id);
     ids.filter_map(|id| {
-        let (old, new) = (find(old, id), find(new, id));
-        if let (Some(fact), None) | (None, Some(fact)) = (&old, &new)
+        let (old, new) = (olds.get(id), news.get(id));
+        if let (Some(fact), None) | (None, Some(fact)) = (old, new)
             && fact.is_detail
         {
             return None;
         }
-        let key = match (&old, &new) {
+        let key = match (old, new) {
             (Some(old), Some(new)) if old.key != new.key => id,
             (Some(fact), None) | (None, Some(fact)) if another_upstream && fact.key.starts_with("upstreams.") => id,
             (_, Some(fact)) | (Some(fact), None) => &fact.key,
             (None, None) => id,
         };
-        let value = |fact: &Option<Fact>| {
-            fact.as_ref().map_or((NONE.to_owned(), NONE.to_owned()), |fact| (fact.full.clone(), fact.shown.clone()))
+        let value = |fact: Option<&Fact>| {
+            fact.map_or((NONE.to_owned(), NONE.to_owned()), |fact| (fact.full.clone(), fact.shown.clone()))
         };
-        let ((old_full, old), (new_full, new)) = (value(&old), value(&new));
+        let ((old_full, old), (new_full, new)) = (value(old), value(new));
         if old_full == new_full {
             None
         } else if old == new {
-            Some(format!("{key}: another value (not shown)"))
+            Some(on_one_line(&format!("{key}: another value (not shown)")))
         } else {
-            Some(format!("{key}: {old} -> {new}"))
+            Some(on_one_line(&format!("{key}: {old} -> {new}")))
         }
     })
     .collect()
+}
+
+/// No text of a file can end its line: what stood on the next one would be read as another difference.
+fn on_one_line(text: &str) -> String {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().map(|c| if breaks(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// What a route does.

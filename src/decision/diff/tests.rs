@@ -176,6 +176,16 @@ fn no_value_of_a_header_is_shown() {
 }
 
 #[test]
+fn no_text_of_a_file_is_read_as_a_difference() {
+    let old = rules(&["path: /a, allow: anyone, to: a"]);
+    let odd = r#"errors: { messages: { no_route: "gone\n/admin/** GET\r    - anyone\u2028\u0007" } }"#;
+    assert_eq!(
+        printed(&old, &format!("{odd}\n{old}")),
+        "/** every method\n    ~ errors.messages.no_route: none -> gone\\n/admin/** GET\\r    - anyone\\u{2028}\\u{7}\n"
+    );
+}
+
+#[test]
 fn rows_about_patterns_that_cross_do_not_contradict_each_other() {
     let old = rules(&["path: /a/**, allow: [x], to: a"]);
     let new = rules(&["path: '/{n}', allow: [x], to: a"]);

@@ -132,6 +132,15 @@ fn a_server_that_refuses_connections_is_set_aside_where_there_are_others() {
         };
         assert!(bench.metric(&failed(3)), "three in a row, then none");
         assert_eq!(bench.fleet.healthy("orders", &down.label), Some(false));
+        // a reload, whose settings are equal and not the same
+        let UpstreamKind::Servers(group) = &bench.settings[0].kind else { panic!() };
+        let kind = UpstreamKind::Servers(Arc::new(ServerGroup::clone(group)));
+        let settings = [UpstreamSettings { name: "orders".into(), kind }];
+        bench.fleet.apply(&settings, &tokio::runtime::Handle::current());
+        bench.upstreams.apply(&settings);
+        assert_eq!(bench.fleet.healthy("orders", &down.label), Some(false));
+        assert_eq!(bench.told(get("/")).await, "200 up");
+        assert!(bench.metric(&failed(3)), "it stays aside");
         bench.clock.advance(Duration::from_secs(5));
         for _ in 0..4 {
             assert_eq!(bench.told(get("/")).await, "200 up");
