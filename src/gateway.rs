@@ -222,9 +222,11 @@ impl Worker {
         let caller = self.caller(snapshot, route, exchange, &head.headers).await?;
         let permit = authorize::permit(route, caller)?;
         let principal = permit.identity().map(|identity| &identity.principal.subject);
-        let place = snapshot.routes.index(route);
-        let drawn = in_force.budgets.draw(place, &state.limits, principal, exchange.address()).await;
-        drawn.map_err(Rejection::RateLimited)?;
+        if route.rate.is_some() {
+            let place = snapshot.routes.index(route);
+            let drawn = in_force.budgets.draw(place, &state.limits, principal, exchange.address()).await;
+            drawn.map_err(Rejection::RateLimited)?;
+        }
         let body_bytes_max = route.body_bytes_max.unwrap_or(snapshot.body_bytes_max);
         let body = capped(body, body_bytes_max)?;
         let origin = self.origin(snapshot, peer, exchange, head);

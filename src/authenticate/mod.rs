@@ -349,8 +349,7 @@ impl Authenticator {
                 proved.map_err(Into::into)
             }
             Err((scheme, error)) => {
-                // dropped: a failed attempt is spent
-                drop(self.limits.unauthenticated(visit.address).await.map_err(Rejection::RateLimited)?);
+                self.limits.failed(visit.address).await.map_err(Rejection::RateLimited)?;
                 visit.metrics.auth(scheme, AuthOutcome::Refused);
                 Err(error.into())
             }
@@ -412,7 +411,7 @@ impl Authenticator {
             }
             Found::Refused(fault) => {
                 metrics.cache(CacheResult::Hit);
-                drop(self.limits.unauthenticated(address).await?);
+                self.limits.failed(address).await?;
                 return Err(Failure::Refused(fault));
             }
             Found::Stale(identity) if !self.cache.may_ask() => {
@@ -455,7 +454,7 @@ impl Authenticator {
         metrics.cache(CacheResult::Miss);
         // of the account nothing: the same guess again is no further one, and what was good before is none
         if !paid && matches!(looked_up, Err(Failure::Refused(_))) {
-            drop(self.limits.unauthenticated(address).await?);
+            self.limits.failed(address).await?;
         }
         looked_up
     }

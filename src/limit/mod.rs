@@ -171,12 +171,17 @@ impl Limits {
         self.with_account(Reserved::with(self.shared.load_full()), account, address)?.confirm().await
     }
 
-    /// Reserves a failed credential of an address. It counts unless it is told otherwise.
+    /// Counts a failed credential of an address.
     ///
     /// # Errors
     /// Where nothing is left.
-    pub async fn unauthenticated(&self, address: IpAddr) -> Result<Attempt, Exhausted> {
-        self.guess(None, address)?.confirm().await
+    pub async fn failed(&self, address: IpAddr) -> Result<(), Exhausted> {
+        // often asked, and where it is off, nothing else is looked at
+        if self.budgets.load().unauthenticated.is_none() {
+            return Ok(());
+        }
+        drop(self.guess(None, address)?.confirm().await?);
+        Ok(())
     }
 
     /// Reserves a failed credential of an address, and an attempt at the account that it names. Only this gateway's own
@@ -307,6 +312,11 @@ mod tests {
         future.now_or_never().unwrap()
     }
 
+    /// A credential that is yet to be looked at.
+    fn guessed(limits: &Limits, address: IpAddr) -> Result<Attempt, Exhausted> {
+        now(limits.guess(None, address)?.confirm())
+    }
+
     fn quota(count: u32, burst: u32) -> Quota {
         Quota {
             count: NonZeroU32::new(count).unwrap(),
@@ -396,10 +406,10 @@ mod tests {
         }
         assert!(now(limits.attempt(&alice, here)).is_ok());
 
-        let under_way = [now(limits.unauthenticated(here)), now(limits.unauthenticated(here))];
-        assert_eq!(now(limits.unauthenticated(here)).unwrap_err().limit, "unauthenticated");
+        let under_way = [guessed(&limits, here), guessed(&limits, here)];
+        assert_eq!(guessed(&limits, here).unwrap_err().limit, "unauthenticated");
         drop(under_way);
-        assert!(now(limits.unauthenticated(here)).is_err());
+        assert!(guessed(&limits, here).is_err());
     }
 
     #[test]
@@ -417,11 +427,11 @@ mod tests {
         let limits = limits(&settings(1, 1, 1, 1));
         let here = ip("192.0.2.1");
         now(limits.address(here)).unwrap();
-        drop(now(limits.unauthenticated(here)).unwrap());
+        drop(guessed(&limits, here).unwrap());
 
         limits.apply(&settings(1, 1, 1, 2));
         assert!(now(limits.address(here)).is_err());
-        assert!(now(limits.unauthenticated(here)).is_ok(), "a changed one begins anew");
+        assert!(guessed(&limits, here).is_ok(), "a changed one begins anew");
 
         limits.apply(&settings(0, 0, 0, 0));
         assert!((0..100).all(|_| now(limits.address(here)).is_ok()), "off is off");
@@ -434,7 +444,7 @@ mod tests {
         for number in 0..1_000_000_u32 {
             let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(number));
             now(limits.address(address)).unwrap();
-            drop(now(limits.unauthenticated(address)).unwrap());
+            drop(guessed(&limits, address).unwrap());
             if number % 4 == 0 {
                 drop(now(limits.attempt(&Subject::user(number.to_string()), address)).unwrap());
             }
