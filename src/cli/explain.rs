@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{Authenticator, Caller, LookUp, Visit};
 use crate::clock::Clock;
 use crate::config;
-use crate::config::snapshot::Snapshot;
+use crate::config::snapshot::{Snapshot, StoreLocation};
 use crate::decision::Request;
 use crate::decision::explain::{Asker, Question, allow_json, explain as explained, reach, upstream, who_may};
 use crate::limit::Limits;
@@ -218,6 +219,10 @@ struct Claim {
 fn claim(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<Option<Claim>, CliError> {
     let scopes: Arc<[Scope]> = arguments.scope.iter().map(|scope| Scope::from(scope.as_str())).collect();
     if let Some(name) = &arguments.user {
+        if let Some(path) = absent(&snapshot.store) {
+            let (name, path) = (config::report::quoted(name), path.display());
+            return Err(CliError::No(format!("there is no user {name}: there is no store at {path} yet")));
+        }
         let operator = Operator::open(snapshot)?;
         let account = operator.wait(operator.store().account(Subject::user(name.as_str())))?;
         let Some(Account { subject, id, roles, disabled, .. }) = account else {
@@ -245,6 +250,38 @@ fn authorization(arguments: &ExplainArguments) -> Result<Option<HeaderValue>, Cl
     value.map(Some).map_err(|_| CliError::Usage("this cannot be the value of a header".to_owned()))
 }
 
+/// The file of a store that nobody has made yet. Whoever only asks makes none.
+fn absent(store: &StoreLocation) -> Option<&Path> {
+    match store {
+        StoreLocation::Sqlite(path) => Some(&**path).filter(|path| !path.exists()),
+        StoreLocation::Server(_) => None,
+    }
+}
+
+/// An empty store in the place of one that nobody has made yet, in a folder of our own; gone when it is dropped.
+struct Stand(PathBuf);
+
+impl Stand {
+    fn new() -> std::io::Result<Self> {
+        let random = getrandom::u64().map_err(std::io::Error::other)?;
+        let folder = std::env::temp_dir().join(format!("portcullis-explain-{random:016x}"));
+        // fails where somebody else has made it
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self(folder))
+    }
+
+    fn location(&self) -> StoreLocation {
+        StoreLocation::Sqlite(self.0.join("store.db"))
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        // what cannot be removed is empty
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
 /// Finds out who a credential belongs to, as the gateway does.
 struct Prover {
     runtime: tokio::runtime::Runtime,
@@ -252,6 +289,8 @@ struct Prover {
     authenticator: Authenticator,
     metrics: WorkerMetrics,
     clock: Clock,
+    /// Dropped last.
+    _stand: Option<Stand>,
 }
 
 impl Prover {
@@ -260,8 +299,10 @@ impl Prover {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(starting)?;
         let clock = Clock::system();
-        let (location, tables) = (&snapshot.store, &snapshot.tables);
-        let store = Arc::new(SqlStore::open(location, tables, runtime.handle().clone(), clock.clone(), |_, _| {})?);
+        let stand = absent(&snapshot.store).map(|_| Stand::new()).transpose().map_err(starting)?;
+        let location = stand.as_ref().map_or_else(|| snapshot.store.clone(), Stand::location);
+        let store =
+            Arc::new(SqlStore::open(&location, &snapshot.tables, runtime.handle().clone(), clock.clone(), |_, _| {})?);
         let shared = Arc::clone(&store) as Arc<dyn Store>;
         let keys = runtime
             .block_on(Keys::load(Arc::clone(&shared), clock.clone()))
@@ -281,7 +322,7 @@ impl Prover {
             Authenticator::new(look_up, Arc::new(limits), &snapshot.auth.cache, runtime.handle().clone())
                 .map_err(|_| CliError::Usage("no randomness".to_owned()))?;
         authenticator.configure(&snapshot.auth, runtime.handle());
-        Ok(Self { runtime, store, authenticator, metrics: metrics.worker(), clock })
+        Ok(Self { runtime, store, authenticator, metrics: metrics.worker(), clock, _stand: stand })
     }
 
     fn prove(

@@ -139,6 +139,30 @@ fn what_the_caller_is_explained_to_get_is_what_comes() {
 }
 
 #[test]
+fn whoever_only_asks_makes_no_store() {
+    let idp = Signer::eddsa();
+    let issuers = "auth: { issuers: [{ issuer: 'https://idp.example', jwks: keys.json }] }\n";
+    let setup = Setup::new(&format!("{RULES}{issuers}"));
+    setup.write("keys.json", idp.jwks("k1").to_string());
+    let mut claims = crate::support::keys::claims("ann");
+    claims["iss"] = json!("https://idp.example");
+    let files = || {
+        let folder = std::fs::read_dir(setup.path(".")).unwrap();
+        folder.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = files();
+    explain(&setup, &["GET", "/me", "--role", "user"]).expect(0);
+    let said = explain(&setup, &["GET", "/me", "--user", "user"]).expect(1);
+    assert!(said.stderr.contains("there is no user `user`: there is no store at "), "{said:?}");
+    let basic = basic("user", "userpassword");
+    let said = explain(&setup, &["GET", "/me", "--authorization", &basic, "--json"]).expect(1).json();
+    assert_eq!(said["error"], "invalid_credentials");
+    let bearer = format!("Bearer {}", idp.token(&claims));
+    explain(&setup, &["GET", "/me", "--authorization", &bearer]).expect(0);
+    assert_eq!(files(), before);
+}
+
+#[test]
 fn outcomes_are_a_closed_set() {
     let setup = Setup::new(RULES);
     for (arguments, code, outcome) in [
