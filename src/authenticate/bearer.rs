@@ -549,16 +549,25 @@ mod tests {
     #[test]
     fn access_and_refresh_tokens_do_not_stand_for_each_other() {
         let by_header = jwt_settings();
-        let mut by_claim = jwt_settings();
-        by_claim.token_type = TypeSource::Claim {
-            claim: ClaimPath(vec!["token_type".into()]),
-            access: "access".into(),
-            refresh: "refresh".into(),
-            unmarked: None,
+        let by_claim_or = |unmarked| JwtSettings {
+            token_type: TypeSource::Claim {
+                claim: ClaimPath(vec!["token_type".into()]),
+                access: "access".into(),
+                refresh: "refresh".into(),
+                unmarked,
+            },
+            ..jwt_settings()
         };
+        let (by_claim, unmarked) = (by_claim_or(None), by_claim_or(Some(JwtKind::Access)));
         let plain = r#"{"alg":"HS256","typ":"JWT"}"#;
         let refresh = r#"{"alg":"HS256","typ":"rt+jwt"}"#;
         for (name, settings, header, more, expected) in [
+            ("no claim where that is access", &unmarked, plain, json!({}), ["ok", "wrong_type"]),
+            ("an access claim there", &unmarked, plain, json!({ "token_type": "access" }), ["ok", "wrong_type"]),
+            ("a refresh claim there", &unmarked, plain, json!({ "token_type": "refresh" }), ["wrong_type", "ok"]),
+            ("a claim of nothing there", &unmarked, plain, json!({ "token_type": null }), ["wrong_type"; 2]),
+            ("another type there", &unmarked, plain, json!({ "token_type": "id" }), ["wrong_type"; 2]),
+            ("a refresh token without a claim there", &unmarked, refresh, json!({}), ["wrong_type"; 2]),
             ("ours", &by_header, HEADER, json!({}), ["ok", "wrong_type"]),
             ("our refresh token", &by_header, refresh, json!({}), ["wrong_type", "ok"]),
             ("a plain one", &by_header, plain, json!({}), ["ok", "wrong_type"]),
@@ -580,6 +589,24 @@ mod tests {
             let token = signed(header, &good(more));
             let found = [JwtKind::Access, JwtKind::Refresh].map(|kind| outcome(&token, settings, kind));
             assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_required_where_the_settings_say_so() {
+        let mut required = jwt_settings();
+        required.require_jti = true;
+        for (more, expected, expected_required) in [
+            (json!({}), "ok", "missing_claim"),
+            (json!({ "jti": "a" }), "ok", "ok"),
+            (json!({ "jti": null }), "malformed", "malformed"),
+            (json!({ "jti": 7 }), "malformed", "malformed"),
+            // a session is no id of one token
+            (json!({ "sid": "a" }), "ok", "missing_claim"),
+        ] {
+            let token = signed(HEADER, &good(more.clone()));
+            assert_eq!(outcome(&token, &jwt_settings(), JwtKind::Access), expected, "{more}");
+            assert_eq!(outcome(&token, &required, JwtKind::Access), expected_required, "{more}, required");
         }
     }
 

@@ -581,7 +581,12 @@ async fn unknown_users_and_wrong_passwords_are_remembered_alike_and_cost_alike()
     let hash = password::hash("right").unwrap();
     stage.change(&ann(), |tables| row(tables).hash.clone_from(hash.expose()));
     let mut times = [Duration::MAX; 2];
-    for round in 0..3 {
+    let alike = |[known, unknown]: [Duration; 2]| known < unknown * 3 && unknown < known * 3;
+    // the least of many: what a busy machine adds to one is not added to all
+    for round in 0..50 {
+        if round >= 3 && alike(times) {
+            break;
+        }
         for (time, user) in times.iter_mut().zip(["ann", "nobody"]) {
             let credential = basic(user, &format!("guess {round}"));
             let before = stage.clock.now();
@@ -593,8 +598,7 @@ async fn unknown_users_and_wrong_passwords_are_remembered_alike_and_cost_alike()
             assert_eq!(stage.asked(), 0);
         }
     }
-    let [known, unknown] = times;
-    assert!(known < unknown * 3 && unknown < known * 3, "{known:?} and {unknown:?}");
+    assert!(alike(times), "{times:?}");
 }
 
 #[tokio::test]
@@ -930,6 +934,36 @@ async fn with_roles_in_a_claim_an_account_is_not_needed_but_decides_where_it_is(
     }
     stage.change(&ann(), |tables| row(tables).disabled = true);
     let token = stage.bearer(json!({}));
+    assert_eq!(stage.outcome(&token).await, "disabled");
+}
+
+#[tokio::test]
+async fn with_an_account_required_a_claim_gives_no_role_that_the_account_has_not() {
+    let mut stage = Stage::new().await;
+    let jwt = JwtSettings {
+        roles: RoleSource::Claim(ClaimPath(vec!["roles".into()])),
+        require_account: true,
+        ..jwt_settings()
+    };
+    stage.settings.jwt = Arc::new(jwt);
+    let bearer = |stage: &Stage, subject: &str, roles: Value| {
+        let mut all = claims(json!({ "iss": "portcullis", "exp": stage.clock.unix() + 60 }));
+        all.extend(claims(json!({ "sub": subject, "roles": roles, "iat": stage.clock.unix() })));
+        format!("Bearer {}", stage.settings.jwt.keys.as_ref().unwrap().sign("JWT", &all).unwrap())
+    };
+    for (name, roles, expected) in [
+        ("a role of the account", json!(["user"]), "user"),
+        ("one more", json!(["admin", "user"]), "user"),
+        ("another", json!(["admin"]), ""),
+        ("none", json!([]), ""),
+    ] {
+        assert_eq!(stage.ask(&bearer(&stage, "ann", roles)).await.unwrap().roles_field, expected, "{name}");
+    }
+    assert_eq!(stage.outcome(&bearer(&stage, "stranger", json!(["user"]))).await, "unknown_subject");
+    let token = bearer(&stage, "ann", json!(["admin", "user"]));
+    stage.change(&ann(), |tables| row(tables).roles = vec!["admin".into()]);
+    assert_eq!(stage.ask(&token).await.unwrap().roles_field, "admin", "at once");
+    stage.change(&ann(), |tables| row(tables).disabled = true);
     assert_eq!(stage.outcome(&token).await, "disabled");
 }
 

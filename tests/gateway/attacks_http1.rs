@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::client::basic;
@@ -56,8 +57,11 @@ fn what_is_left_of_a_refused_body_is_no_request() {
         ("100 asked for, no body", "Content-Length: 9\r\nExpect: 100-continue".into(), vec![SMUGGLED]),
     ] {
         let head = format!("POST /user/x HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
-        let seen = statuses(&in_pieces(&gateway, &[&[&*head], &*pieces].concat()));
-        assert_eq!(seen, ["401"], "{name}");
+        let answer = in_pieces(&gateway, &[&[&*head], &*pieces].concat());
+        assert_eq!(statuses(&answer), ["401"], "{name}");
+        // who would go on to ask is told that nobody listens
+        let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{name}: {answer}");
         let body = pieces.concat();
         let last = SMUGGLED.replace("Host: a", "Host: a\r\nConnection: close");
         let seen = statuses(&gateway.raw(format!("{head}{body}{last}").as_bytes()));
@@ -85,25 +89,43 @@ fn a_refusal_is_read_by_who_reads_only_once_all_was_sent() {
 
 #[test]
 fn what_is_left_of_a_body_that_was_answered_early_is_no_request() {
-    // answers as soon as it has a head, and keeps the connection open, as if it had read all
-    let upstream = Upstream::sessions(|mut socket| {
-        let mut part = [0; 16_384];
-        while matches!(socket.read(&mut part), Ok(count) if count > 0) {
-            if socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").is_err() {
-                return;
+    // an empty piece is a pause: the response has begun by then, and not ended
+    let whole: &[&str] = &["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly"];
+    let streamed: &[&str] = &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nearly\r\n", "", "0\r\n\r\n"];
+    for answer in [whole, streamed] {
+        // answers as soon as it has a head, and keeps the connection open, as if it had read all: what comes over it then
+        // would be taken for the rest of the body
+        let behind = Arc::new(Mutex::new(Vec::new()));
+        let kept = behind.clone();
+        let upstream = Upstream::sessions(move |mut socket| {
+            let mut part = [0; 16_384];
+            let mut heads = 0;
+            while let Ok(count @ 1..) = socket.read(&mut part) {
+                heads += 1;
+                if heads > 1 {
+                    kept.lock().unwrap().extend_from_slice(&part[..count]);
+                }
+                for piece in answer {
+                    if piece.is_empty() {
+                        std::thread::park_timeout(Duration::from_millis(60));
+                    } else if socket.write_all(piece.as_bytes()).is_err() {
+                        return;
+                    }
+                }
             }
-        }
-    });
-    let gateway = Gateway::start(&format!("workers: 1\n{USERS}{}", routes(&upstream)));
-    for fields in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
-        let mut connection = gateway.connect();
-        connection.write(format!("POST /open/x HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n3e8\r\n").as_bytes()).unwrap();
-        assert_eq!(connection.response("POST").unwrap().text(), "early", "{fields}");
-        drop(connection.write(SMUGGLED.as_bytes()));
-        assert!(statuses(&connection.rest().unwrap()).is_empty(), "{fields}");
-        // nor is what the upstream may still say of it anybody else's answer
-        for _ in 0..3 {
-            assert_eq!(gateway.send(&crate::support::get("/open/y")).expect(200).text(), "early");
+        });
+        let gateway = Gateway::start(&format!("workers: 1\n{USERS}{}", routes(&upstream)));
+        for fields in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
+            let mut connection = gateway.connect();
+            let head = format!("POST /open/x HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n3e8\r\n");
+            connection.write(head.as_bytes()).unwrap();
+            assert_eq!(connection.response("POST").unwrap().text(), "early", "{fields}");
+            drop(connection.write(SMUGGLED.as_bytes()));
+            assert!(statuses(&connection.rest().unwrap()).is_empty(), "{fields}");
+            // nor does anybody else's request go where this one's body was to go, nor are they given what it is answered
+            assert_eq!(gateway.send(&crate::support::get("/open/y").header("Connection", "close")).text(), "early");
+            let behind = String::from_utf8_lossy(&behind.lock().unwrap()).into_owned();
+            assert!(!behind.contains("/open/y") && !behind.contains("smuggled"), "{fields}: {behind}");
         }
     }
 }
@@ -187,7 +209,7 @@ fn a_tunnel_is_opened_by_the_upstream_that_agrees_to_this_request_and_no_other()
         ),
         ("it says 426", "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n".to_owned(), false),
     ] {
-        let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = Arc::new(Mutex::new(Vec::new()));
         let kept = heard.clone();
         let upstream = Upstream::start(move |_| {
             let (answer, kept) = (answer.clone(), kept.clone());

@@ -300,3 +300,58 @@ async fn a_body_that_stops_coming_is_not_waited_for() {
     let request = Request::post("/e").header("content-type", "application/json").body(stalled).unwrap();
     assert_eq!(rig.sent(&endpoint(Action::Login), request).await.error(), (408, "request_timeout"));
 }
+
+#[tokio::test]
+async fn credentials_are_looked_for_where_the_endpoint_says() {
+    let rig = Rig::start().await;
+    let (good, body) = (basic(ANN), json!({"username": ANN.0, "password": ANN.1}));
+    let wrong = basic((ANN.0, "wrong"));
+    for (name, from, authorization, body, expected) in [
+        ("either, body", Source::Either, None, body.clone(), (200, "")),
+        ("either, Basic", Source::Either, Some(&good), json!(null), (200, "")),
+        ("either, the body goes first", Source::Either, Some(&wrong), body.clone(), (200, "")),
+        ("either, nothing", Source::Either, None, json!({}), (400, "invalid_request")),
+        ("members", Source::Members, None, body.clone(), (200, "")),
+        ("members, Basic is not looked at", Source::Members, Some(&good), json!({}), (400, "invalid_request")),
+        ("members, wrong Basic beside", Source::Members, Some(&wrong), body.clone(), (200, "")),
+        ("authorization", Source::Authorization, Some(&good), json!(null), (200, "")),
+        (
+            "authorization, the body is not looked at",
+            Source::Authorization,
+            None,
+            body.clone(),
+            (401, "missing_credentials"),
+        ),
+        ("authorization, wrong", Source::Authorization, Some(&wrong), body, (401, "invalid_credentials")),
+    ] {
+        let endpoint = Endpoint { from, ..endpoint(Action::Login) };
+        let said = rig.post(&endpoint, authorization.map(String::as_str), &body).await;
+        assert_eq!(said.error(), expected, "{name}");
+        let challenges = said.challenges().concat();
+        assert!(said.status != 401 || challenges.contains("Basic"), "{name}: {challenges}");
+    }
+    let bearer = bearer("x");
+    let endpoint = Endpoint { from: Source::Authorization, ..endpoint(Action::Login) };
+    assert_eq!(rig.post(&endpoint, Some(&bearer), &json!(null)).await.error(), (401, "unsupported_scheme"));
+}
+
+#[tokio::test]
+async fn incomplete_credentials_are_refused_as_the_endpoint_says() {
+    let rig = Rig::start().await;
+    let (request, wrong) = ((400, "invalid_request"), (401, "invalid_credentials"));
+    for (name, body, [standard, member, credentials]) in [
+        ("nothing", json!({}), [request, request, wrong]),
+        ("no password", json!({"username": "ann"}), [request, request, wrong]),
+        ("no name", json!({"password": ANN.1}), [request, request, wrong]),
+        ("an empty password", json!({"username": "ann", "password": ""}), [wrong, request, wrong]),
+        ("an empty name", json!({"username": "", "password": ANN.1}), [wrong, request, wrong]),
+        ("a number", json!({"username": "ann", "password": 7}), [request; 3]),
+        ("a wrong password", json!({"username": "ann", "password": "wrong"}), [wrong; 3]),
+    ] {
+        let kinds = [Incomplete::Standard, Incomplete::Member, Incomplete::Credentials];
+        for (incomplete, expected) in kinds.into_iter().zip([standard, member, credentials]) {
+            let endpoint = Endpoint { incomplete, ..endpoint(Action::Login) };
+            assert_eq!(rig.post(&endpoint, None, &body).await.error(), expected, "{name}, {incomplete:?}");
+        }
+    }
+}

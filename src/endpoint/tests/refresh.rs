@@ -73,6 +73,35 @@ async fn the_grace_has_an_exact_end() {
 }
 
 #[tokio::test]
+async fn the_grace_is_as_long_as_the_settings_say_and_may_be_none() {
+    for (grace_ms, after_ms, expected) in [(3_000, 3_000, true), (3_000, 3_001, false), (0, 0, false), (1, 1, true)] {
+        let mut rig = Rig::start().await;
+        rig.tokens.refresh_grace = Duration::from_millis(grace_ms);
+        let used = rig.logged_in().await.text("refresh_token");
+        let answer = rig.refreshed(&used).await;
+        assert_eq!(answer.status, 200);
+        let standing = rig.service.store.refresh_token(crate::store::digest(&used)).await.unwrap();
+        let crate::store::RefreshStanding::Used { used_at_ms, .. } = &standing else { panic!("{standing:?}") };
+        let asked = Asked {
+            auth: &rig.auth,
+            tokens: &rig.tokens,
+            endpoints: &rig.endpoints,
+            address: rig.address.get(),
+            request_id: "r1",
+            https: true,
+            metrics: &rig.metrics,
+        };
+        let endpoint = endpoint(Action::Refresh);
+        let call = Call { service: &rig.service, endpoint: &endpoint, asked };
+        let usable = call.usable(&standing, used_at_ms + after_ms).await;
+        assert_eq!(usable.is_ok(), expected, "{after_ms} of {grace_ms} ms");
+        // with its family, whoever asks
+        let successor = rig.refreshed(&answer.text("refresh_token")).await.status;
+        assert_eq!(successor == 200, expected, "{after_ms} of {grace_ms} ms");
+    }
+}
+
+#[tokio::test]
 async fn two_uses_at_once_rotate_once_and_get_one_answer() {
     let rig = Rig::start().await;
     for _ in 0..5 {

@@ -152,3 +152,24 @@ async fn a_token_is_described_while_it_holds() {
     let described = rig.post(&introspect, Some(&reader), &json!({"token": user.text("access_token")})).await.body;
     assert_eq!(described, json!({"active": false}), "expired");
 }
+
+#[tokio::test]
+async fn a_refresh_token_can_end_without_the_access_tokens_of_its_family() {
+    for format in [RefreshFormat::Opaque, RefreshFormat::Jwt] {
+        let mut rig = Rig::start().await;
+        rig.tokens.refresh_format = format;
+        let revoke = Endpoint { ends: Ends::Refresh, ..endpoint(Action::Revoke) };
+        let first = rig.logged_in().await;
+        let second = rig.refreshed(&first.text("refresh_token")).await;
+        let refresh = second.text("refresh_token");
+        assert_eq!(rig.post(&revoke, None, &json!({ "token": refresh })).await.status, 200);
+        for said in [&first, &second] {
+            assert!(rig.accepts(&bearer(&said.text("access_token"))).await, "{format:?}");
+        }
+        assert_eq!(rig.refreshed(&refresh).await.status, 401, "{format:?}");
+        // an access token ends itself, and at a log-out by `Authorization` all of its session
+        let access = bearer(&second.text("access_token"));
+        assert_eq!(rig.post(&revoke, Some(&access), &json!(null)).await.status, 200);
+        assert!(!rig.accepts(&access).await && !rig.accepts(&bearer(&first.text("access_token"))).await, "{format:?}");
+    }
+}
