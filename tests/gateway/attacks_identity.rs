@@ -74,6 +74,29 @@ fn a_trailer_says_nothing_of_who_somebody_is() {
 }
 
 #[test]
+fn nor_does_a_trailer_of_a_name_that_was_chosen_for_it() {
+    let upstream = Upstream::hello();
+    let names = "identity_headers: { user: X-Who, roles: X-What, scheme: How }\n";
+    let gateway = Gateway::start(&format!("{USERS}{names}{}", routes(&upstream)));
+    for path in ["/user/x", "/open/x"] {
+        let answer = gateway.raw(
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nTransfer-Encoding: chunked\r\nTrailer: X-Who, \
+                 X-What, How, X-Sum\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\nX-Who: admin\r\nx-what: admin\r\nHOW: \
+                 bearer\r\nX-Sum: 1\r\n\r\n",
+                basic("user", "userpassword")
+            )
+            .as_bytes(),
+        );
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+        let received = upstream.last();
+        assert_eq!(received.trailers, [("x-sum".to_owned(), "1".to_owned())], "{path}");
+        let who = if path == "/user/x" { vec!["user"] } else { Vec::new() };
+        assert_eq!(received.all("X-Who"), who, "{path}");
+    }
+}
+
+#[test]
 fn identity_fields_in_number_do_not_pass_either() {
     let (gateway, upstream) = gateway();
     let mut request = get("/user/x").basic("user", "userpassword");

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::support::gateway::resident;
 use crate::support::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, hello,
     request,
@@ -28,13 +29,6 @@ const WORKER_MAX: u64 = 8 * MIB;
 
 /// What one connection may cost, whatever it sends.
 const GROWTH_MAX: u64 = HTTP2_MAX + WORKER_MAX;
-
-/// Bytes that a process holds in memory.
-fn resident(gateway: &Gateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
 
 /// Sends `next` until it has no more or the other side ends the connection, without reading a byte where `deaf`.
 /// Whether the connection was ended.
@@ -304,4 +298,33 @@ fn more_connections_than_descriptors() {
             }
         });
     }
+}
+
+#[test]
+fn json_that_is_deep_or_wide_is_refused_at_once_wherever_a_stranger_may_send_it() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!("workers: 1\nlog: {{ access: off }}\n{}", routes(&upstream)));
+    gateway.send(&get("/open/first")).expect(200);
+    let before = resident(&gateway);
+    let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
+    for (name, body) in [
+        ("lists in lists", deep("[", "]")),
+        ("objects in objects", deep("{\"a\":", "}")),
+        ("lists without an end", "[".repeat(60_000)),
+        ("in a member", format!("{{\"username\":{},\"password\":\"x\"}}", deep("[", "]"))),
+        ("in a member of no name that is known", format!("{{\"x\":{},\"username\":\"a\"}}", deep("[", "]"))),
+        ("many members", format!("{{{}\"username\":1}}", "\"a\":1,".repeat(9_000))),
+        ("one member many times", format!("{{{}\"password\":1}}", "\"username\":\"a\",".repeat(3_000))),
+        ("a number without an end", format!("{{\"username\":{}}}", "9".repeat(60_000))),
+        ("more than is read", format!("{{\"username\":\"{}\"}}", "a".repeat(2_000_000))),
+    ] {
+        for path in ["/auth/login", "/oauth/token", "/auth/refresh", "/auth/logout", "/oauth/introspect"] {
+            let request = crate::support::post(path).header("Content-Type", "application/json").body(body.clone());
+            let response = gateway.send(&request);
+            assert!([400, 401, 413, 415].contains(&response.status), "{name} at {path}: {response:?}");
+        }
+    }
+    gateway.send(&get("/open/last")).expect(200);
+    assert!(resident(&gateway) - before < WORKER_MAX, "{} KiB more", (resident(&gateway) - before) / KIB);
+    assert_eq!(upstream.received().len(), 2);
 }

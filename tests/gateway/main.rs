@@ -59,6 +59,7 @@ mod deploy;
 mod cors;
 mod streams;
 mod floods;
+mod memory;
 mod faults;
 mod attacks_framing;
 mod attacks_http1;

@@ -359,6 +359,13 @@ fn addresses(text: &str, prefix: &str) -> Vec<(String, SocketAddr)> {
         .collect()
 }
 
+/// Bytes that a process holds in memory.
+pub fn resident(gateway: &Gateway) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
 /// The folder of the sources, for files that tests share.
 pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
