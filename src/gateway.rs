@@ -207,7 +207,8 @@ impl Worker {
                 exchange.matched(&endpoint.path);
                 voice.texts = &endpoint.texts;
                 voice.schemes = endpoint.challenged();
-                return self.answer(snapshot, peer, exchange, endpoint, head, body).await;
+                // boxed, as all that is rare: a request that is forwarded has no room for it
+                return Box::pin(self.answer(snapshot, peer, exchange, endpoint, head, body)).await;
             }
             Place::Preflight(route, grant) => {
                 exchange.matched(&route.name);
@@ -355,17 +356,20 @@ impl Current {
 }
 
 impl Handler for Worker {
-    async fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> Response<Body> {
+    fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> impl Future<Output = Response<Body>> {
+        // taken apart here, since an `async fn` would keep room for the whole beside its parts
         let (mut head, body) = request.into_parts();
-        let current = self.current();
-        let snapshot = current.snapshot();
-        let mut exchange = self.open(&current, peer, &head.method, &head.headers);
-        let mut voice = Voice::of(snapshot);
-        match self.pass(&current.in_force, peer, &mut exchange, &mut voice, &mut head, body).await {
-            Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
-            Err(rejection) => {
-                let metrics = &self.0.gateway.state.metrics;
-                refuse(&rejection, &voice, Format::of(&head.headers), snapshot, exchange, metrics)
+        async move {
+            let current = self.current();
+            let snapshot = current.snapshot();
+            let mut exchange = self.open(&current, peer, &head.method, &head.headers);
+            let mut voice = Voice::of(snapshot);
+            match self.pass(&current.in_force, peer, &mut exchange, &mut voice, &mut head, body).await {
+                Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
+                Err(rejection) => {
+                    let metrics = &self.0.gateway.state.metrics;
+                    refuse(&rejection, &voice, Format::of(&head.headers), snapshot, exchange, metrics)
+                }
             }
         }
     }

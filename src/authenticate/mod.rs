@@ -421,6 +421,19 @@ impl Authenticator {
             Found::Stale(_) => true,
             Found::Nothing => false,
         };
+        // boxed, since a credential that is remembered has no need of room for a look-up
+        Box::pin(self.prove_anew(settings, presented, key, stale, visit)).await
+    }
+
+    /// The same where what is remembered does not tell, or is `stale` and serves if the store does not answer.
+    async fn prove_anew(
+        &self,
+        settings: &Settings,
+        presented: Presented<'_>,
+        key: cache::CacheKey,
+        stale: bool,
+        Visit { address, metrics, .. }: Visit<'_>,
+    ) -> Result<Arc<Identity>, Failure> {
         let mut visits = 0;
         let (looked_up, paid) = loop {
             visits += 1;

@@ -269,7 +269,8 @@ impl Server {
         if let Some(way) = self.kept(reuse, now) {
             return Ok(Lease { way, reused: true });
         }
-        self.bounded(timeouts, self.open(reuse)).await
+        // boxed, since a request that finds a connection has no need of room for opening one
+        Box::pin(self.bounded(timeouts, self.open(reuse))).await
     }
 
     /// A connection for a WebSocket: over HTTP/1.1 where the server leaves a choice, else over HTTP/2 with extended CONNECT.
@@ -502,7 +503,7 @@ impl Lease {
                     }
                 }
             }
-            Way::Http2(stream) => over_http2(stream, request.http2(framing, server.protocol()), body).await,
+            Way::Http2(stream) => Box::pin(over_http2(stream, request.http2(framing, server.protocol()), body)).await,
         }
     }
 }

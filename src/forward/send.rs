@@ -191,7 +191,8 @@ impl Upstreams {
             progress.obey(self.leashes.leash(tether));
         }
         let result = match &upstream.kind {
-            UpstreamKind::Echo => passing.echo(body).await,
+            // boxed, as all that is rare: a request that is forwarded has no room for it
+            UpstreamKind::Echo => Box::pin(passing.echo(body)).await,
             UpstreamKind::Servers(group) => {
                 let group = self.group_of(route.upstream.0, &upstream.name, group);
                 match asked {
@@ -199,7 +200,7 @@ impl Upstreams {
                         Ok(arrived) => self.deliver(arrived, &passing),
                         Err(rejection) => Err(rejection),
                     },
-                    Some(asked) => self.open_websocket(&group, &passing, asked, &mut sent).await,
+                    Some(asked) => Box::pin(self.open_websocket(&group, &passing, asked, &mut sent)).await,
                 }
             }
         };

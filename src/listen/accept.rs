@@ -171,7 +171,7 @@ impl<H: Handler> Accepting<H> {
             https: matches!(offer.speaks, Speaks::Tls(_)),
             shutdown: self.shutdown.clone(),
         });
-        spawn_local(connection::serve(stream, offer, peer, self.handler.clone(), Rc::clone(&self.worker), guard));
+        connection::start(stream, offer, peer, self.handler.clone(), Rc::clone(&self.worker), guard);
     }
 }
 

@@ -1,8 +1,9 @@
 //! One connection from accept to end: TLS, the choice of protocol, and the serving of its requests.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
+use std::future::{poll_fn, ready};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::{Request, Response, Uri, Version, request};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -17,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -53,8 +56,9 @@ pub(super) struct Service<H> {
     bounds: Bounds,
 }
 
-/// Serves a connection that was accepted under this offer.
-pub(super) async fn serve<H: Handler>(
+/// Serves a connection that was accepted under this offer, by a task of its own, which is as large as it is while the
+/// connection is idle: what a handshake, a request or HTTP/2 needs is in boxes that go with it.
+pub(super) fn start<H: Handler>(
     socket: TcpStream,
     offer: Arc<Offer>,
     peer: Rc<Peer>,
@@ -66,25 +70,34 @@ pub(super) async fn serve<H: Handler>(
     drop(socket.set_nodelay(true));
     let link = worker.link(Arc::clone(&offer));
     let redirect_to = match &offer.speaks {
-        Speaks::Tls(acceptor) => {
-            link.enter(Phase::Handshake);
-            // boxed, since what a handshake needs is more than what an idle connection does
-            let Some(tls) = Box::pin(handshake(acceptor, socket, &peer, &worker, &link)).await else { return };
-            link.enter(Phase::Opened);
-            let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-            let service = Service::new(handler, peer, worker, link, None);
-            return if http2 {
-                service.http2(Http2 { socket: tls, ahead: BytesMut::new(), guard }).await;
-            } else {
-                drop(http1::serve(tls, false, &service, guard).await);
-            };
-        }
-        Speaks::Plain => None,
+        Speaks::Tls(_) | Speaks::Plain => None,
         Speaks::Redirect { https_port } => Some(*https_port),
     };
     let service = Service::new(handler, peer, worker, link, redirect_to);
+    if matches!(offer.speaks, Speaks::Tls(_)) {
+        spawn_local(encrypted(socket, offer, service, guard));
+    } else {
+        spawn_local(plain(socket, service, guard));
+    }
+}
+
+async fn plain<H: Handler>(socket: TcpStream, service: Rc<Service<H>>, guard: Guard) {
     if let Some(connection) = http1::serve(socket, true, &service, guard).await {
         service.http2(connection).await;
+    }
+}
+
+async fn encrypted<H: Handler>(socket: TcpStream, offer: Arc<Offer>, service: Rc<Service<H>>, guard: Guard) {
+    let Speaks::Tls(acceptor) = &offer.speaks else { return };
+    service.link.enter(Phase::Handshake);
+    let shaken = Box::pin(handshake(acceptor, socket, &service.peer, &service.worker, &service.link)).await;
+    let Some(tls) = shaken else { return };
+    drop(offer);
+    service.link.enter(Phase::Opened);
+    if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+        service.http2(Http2 { socket: tls, ahead: BytesMut::new(), guard }).await;
+    } else {
+        drop(http1::serve(tls, false, &service, guard).await);
     }
 }
 
@@ -216,15 +229,23 @@ impl<H: Handler> Service<H> {
         })
     }
 
-    /// Answers a request, whatever happens to the handler.
-    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    /// Answers a request, whatever happens to the handler. No `async fn`: each would keep a copy of the request.
+    pub(super) fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> {
         let method = request.method().clone();
-        let answered = AssertUnwindSafe(self.respond(request)).catch_unwind().await;
-        answered.unwrap_or_else(|_| {
-            tracing::error!(listener = %self.peer.listener, "a request ended by a panic");
-            let (mut asked, ()) = Request::new(()).into_parts();
-            (asked.method, asked.uri) = (method, Uri::from_static("*"));
-            self.refuse(&asked, Rejection::Internal)
+        let answered = match catch_unwind(AssertUnwindSafe(|| self.answer_early(request))) {
+            Ok(ControlFlow::Continue(request)) => {
+                Either::Right(AssertUnwindSafe(self.handler.handle(&self.peer, request)).catch_unwind())
+            }
+            Ok(ControlFlow::Break(response)) => Either::Left(ready(Ok(response))),
+            Err(panic) => Either::Left(ready(Err(panic))),
+        };
+        answered.map(|answered| {
+            answered.unwrap_or_else(|_| {
+                tracing::error!(listener = %self.peer.listener, "a request ended by a panic");
+                let (mut asked, ()) = Request::new(()).into_parts();
+                (asked.method, asked.uri) = (method, Uri::from_static("*"));
+                self.refuse(&asked, Rejection::Internal)
+            })
         })
     }
 
@@ -233,18 +254,19 @@ impl<H: Handler> Service<H> {
         self.handler.refuse(&self.peer, asked, rejection)
     }
 
-    async fn respond(&self, request: Request<Body>) -> Response<Body> {
+    /// The response to what the handler is not asked about; or the request.
+    fn answer_early(&self, request: Request<Body>) -> ControlFlow<Response<Body>, Request<Body>> {
         if request.version() == Version::HTTP_2
             && let Err(fault) = http2_head::look_at(&request, &self.bounds)
         {
-            return self.refuse(&request.into_parts().0, fault.into());
+            return ControlFlow::Break(self.refuse(&request.into_parts().0, fault.into()));
         }
-        let Some(https_port) = self.redirect_to else { return self.handler.handle(&self.peer, request).await };
+        let Some(https_port) = self.redirect_to else { return ControlFlow::Continue(request) };
         let (asked, _) = request.into_parts();
-        match redirect::location(&asked.uri, &asked.headers, https_port) {
+        ControlFlow::Break(match redirect::location(&asked.uri, &asked.headers, https_port) {
             Ok(location) => self.handler.redirect(&self.peer, &asked, location),
             Err(rejection) => self.refuse(&asked, rejection),
-        }
+        })
     }
 }
 

@@ -71,28 +71,31 @@ enum Next {
 type Promise = tokio::sync::oneshot::Sender<Upgraded>;
 
 /// Serves the requests of a connection. Gives it back where it speaks HTTP/2, which it may only with `or_http2`.
-pub(super) async fn serve<S: Socket, H: Handler>(
+pub(super) fn serve<S: Socket, H: Handler>(
     socket: S,
     or_http2: bool,
     service: &Service<H>,
     guard: Guard,
-) -> Option<Http2<S>> {
+) -> impl Future<Output = Option<Http2<S>>> {
+    // an `async fn` would keep room for the socket, which over TLS is more than all else
     let connection = Connection { caller: Caller::new(socket, &service.worker.spares, &service.link), service };
-    let mut served = pin!(connection.serve(or_http2));
-    let end = poll_fn(|cx| match service.link.ordered(cx) {
-        Some(Order::Abort) => Poll::Ready(End::Closed),
-        Some(Order::Finish) | None => served.as_mut().poll(cx),
-    });
-    match end.await {
-        End::Closed => None,
-        End::Upgraded(promise) => {
-            if let Some((socket, ahead)) = connection.caller.leave() {
-                // nobody may want it any more
-                drop(promise.send(Box::new(Rewound::new(socket, ahead, guard))));
+    async move {
+        let mut served = pin!(connection.serve(or_http2));
+        let end = poll_fn(|cx| match service.link.ordered(cx) {
+            Some(Order::Abort) => Poll::Ready(End::Closed),
+            Some(Order::Finish) | None => served.as_mut().poll(cx),
+        });
+        match end.await {
+            End::Closed => None,
+            End::Upgraded(promise) => {
+                if let Some((socket, ahead)) = connection.caller.leave() {
+                    // nobody may want it any more
+                    drop(promise.send(Box::new(Rewound::new(socket, ahead, guard))));
+                }
+                None
             }
-            None
+            End::Http2 => connection.caller.leave().map(|(socket, ahead)| Http2 { socket, ahead, guard }),
         }
-        End::Http2 => connection.caller.leave().map(|(socket, ahead)| Http2 { socket, ahead, guard }),
     }
 }
 
@@ -123,12 +126,12 @@ impl<S: Socket, H: Handler> Connection<'_, S, H> {
                 self.caller.poll_request(cx, Expected { bounds, or_http2 })
             });
             let next = match arrived.await {
-                Arrived::Request(head, body) => self.answer(head, body).await,
+                // boxed, so that a connection without a request has no room for it
+                Arrived::Request(head, body) => Box::pin(self.answer(head, body)).await,
                 Arrived::Refused(fault, asked) => {
                     let response = self.service.refuse(&asked, fault.into());
-                    self.respond(response, Asked::by_what_is_refused(&asked))
-                        .await
-                        .map_or(Next::Break, |_| Next::End { lingers: true })
+                    let responded = Box::pin(self.respond(response, Asked::by_what_is_refused(&asked))).await;
+                    responded.map_or(Next::Break, |_| Next::End { lingers: true })
                 }
                 Arrived::Http2 => return End::Http2,
                 Arrived::End => Next::End { lingers: false },
@@ -156,16 +159,17 @@ impl<S: Socket, H: Handler> Connection<'_, S, H> {
             parts.extensions.insert(promised);
             promise
         });
-        // boxed, so that a connection without a request has no room for it
-        let mut answered = Box::pin(self.service.answer(Request::from_parts(parts, body)));
-        let response = poll_fn(|cx| {
-            if let Poll::Ready(response) = self.caller.at_work(|| answered.as_mut().poll(cx)) {
-                return Poll::Ready(Some(response));
-            }
-            self.caller.poll_gone(cx).map(|()| None)
-        });
-        let Some(response) = response.await else { return Next::Break };
-        drop(answered);
+        let response = {
+            let mut answered = pin!(self.service.answer(Request::from_parts(parts, body)));
+            let response = poll_fn(|cx| {
+                if let Poll::Ready(response) = self.caller.at_work(|| answered.as_mut().poll(cx)) {
+                    return Poll::Ready(Some(response));
+                }
+                self.caller.poll_gone(cx).map(|()| None)
+            });
+            response.await
+        };
+        let Some(response) = response else { return Next::Break };
         let under_way = under_way.answered();
         let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let Some(closes) = self.respond(response, asked).await else { return Next::Break };

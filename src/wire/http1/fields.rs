@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Room for the fields that a rewrite adds.
-const FIELDS_ADDED: usize = 8;
+/// Room for the fields that are added to a response: its id, and one that a route sets. The map of a request is read only.
+const FIELDS_ADDED: usize = 2;
 
 /// A field whose name or value no field may have, or one too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
