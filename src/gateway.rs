@@ -238,7 +238,7 @@ impl Worker {
         };
         let (response, sent) = self.0.upstreams.send(&settings, permit, &target, head, body, &origin).await;
         if let Some(sent) = sent {
-            exchange.sent(sent.upstream, sent.took);
+            exchange.sent(sent.upstream, sent.took, sent.came);
         }
         response
     }
@@ -430,7 +430,12 @@ fn finish(
     if let Some(cors) = cors {
         cors.write(response.headers_mut());
     }
-    response.map(|body| body.on_end(move |_, bytes| exchange.close(bytes)))
+    response.map(|body| {
+        if body.is_here() {
+            exchange.ends_as_it_came();
+        }
+        body.on_end(move |_, bytes| exchange.close(bytes))
+    })
 }
 
 /// The answer to a preflight; what it says is said by [`Voice::cors`].

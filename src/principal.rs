@@ -41,8 +41,8 @@ impl Scheme {
     }
 
     /// The scheme of this name, in any case (RFC 9110 11.1).
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|scheme| scheme.name().eq_ignore_ascii_case(name))
+    pub fn from_name(name: impl AsRef<[u8]>) -> Option<Self> {
+        Self::ALL.into_iter().find(|scheme| scheme.name().as_bytes().eq_ignore_ascii_case(name.as_ref()))
     }
 }
 

@@ -220,7 +220,7 @@ impl Endpoint {
 }
 
 /// The endpoints of a snapshot, by exact path.
-pub type Endpoints = HashMap<Box<str>, Arc<Endpoint>>;
+pub type Endpoints = HashMap<Box<str>, Arc<Endpoint>, foldhash::fast::RandomState>;
 
 /// The sections `tokens` and `passwords`.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ pub(crate) mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
@@ -214,4 +214,6 @@ pub struct Sent<'s> {
     pub upstream: &'s Arc<str>,
     /// From the first sending to the response's head; `None` where none came.
     pub took: Option<Duration>,
+    /// When that was.
+    pub came: Option<Instant>,
 }

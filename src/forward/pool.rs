@@ -381,10 +381,10 @@ impl Server {
         Shared { sender, streams: Cell::new(0), since: Cell::new(self.clock.now()) }
     }
 
-    fn keep(self: &Rc<Self>, connection: Stream) {
+    fn keep(self: &Rc<Self>, connection: Stream, since: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.keep_alive.get() {
-            idle.push(Idle { connection, since: self.clock.now() });
+            idle.push(Idle { connection, since });
             drop(idle);
             self.sweep_later();
         }
@@ -475,27 +475,30 @@ impl Lease {
         matches!(self.way, Way::Http2(_))
     }
 
-    /// Sends a request and waits for the response's head. What happens to `body` where there is none is told by
-    /// [`Failure`].
+    /// Sends a request and waits for the response's head, and tells when that came. What happens to `body` where there is
+    /// none is told by [`Failure`].
     pub(super) async fn exchange(
         self,
         server: &Rc<Server>,
         request: &Departure<'_>,
         framing: &Framing,
         body: &mut Outgoing,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<(Reply, Instant), Failure> {
         match self.way {
             Way::Http1(stream) => {
                 let mut lead = server.spares.to_write();
                 request.write_http1(framing, &mut lead);
                 let home = {
                     let server = Rc::clone(server);
-                    move |stream| server.keep(stream)
+                    move |stream, since: Option<Instant>| {
+                        server.keep(stream, since.unwrap_or_else(|| server.clock.now()));
+                    }
                 };
-                match http1::exchange(stream, request.method(), lead, framing, body, &server.spares, home).await {
+                let means = http1::Means { spares: &server.spares, clock: &server.clock };
+                match http1::exchange(stream, request.method(), lead, framing, body, means, home).await {
                     Ok(answer) => {
                         let used = (!answer.whole).then_some(Used::Http1);
-                        Ok(Reply { head: answer.head, body: answer.body, used })
+                        Ok((Reply { head: answer.head, body: answer.body, used }, answer.came))
                     }
                     Err(http1::Failed::Unsent) => Err(Failure::Unsent),
                     Err(http1::Failed::Lost { answered, error }) => {
@@ -503,7 +506,10 @@ impl Lease {
                     }
                 }
             }
-            Way::Http2(stream) => Box::pin(over_http2(stream, request.http2(framing, server.protocol()), body)).await,
+            Way::Http2(stream) => {
+                let reply = Box::pin(over_http2(stream, request.http2(framing, server.protocol()), body)).await?;
+                Ok((reply, server.clock.now()))
+            }
         }
     }
 }

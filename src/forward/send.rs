@@ -165,7 +165,7 @@ impl Upstreams {
     ) -> (Result<Response<Body>, Rejection>, Option<Sent<'s>>) {
         let route = permit.route();
         let Some(upstream) = settings.upstreams.get(route.upstream.0) else { return (Err(Rejection::Internal), None) };
-        let mut sent = Sent { upstream: &upstream.name, took: None };
+        let mut sent = Sent { upstream: &upstream.name, took: None, came: None };
         let hop = Hop::of(&head.headers);
         let body = if body.is_end_stream() { body } else { body.stalling_after(settings.timeouts.idle) };
         let (body, progress) = Outgoing::new(body, &self.clock, settings.identity);
@@ -245,8 +245,8 @@ impl Upstreams {
                 self.deadlines.within(|| passing.deadline(first), exchanging).await
             };
             match exchanged {
-                Ok(Ok(reply)) => {
-                    self.took(group, &server, first, sent);
+                Ok(Ok((reply, came))) => {
+                    took(group, &server, first, came, sent);
                     return Ok(Arrived { reply, in_flight, over_http2 });
                 }
                 Ok(Err(Failure::Unsent)) => {
@@ -272,13 +272,6 @@ impl Upstreams {
             }
         }
         Err(failure)
-    }
-
-    fn took(&self, group: &Group, server: &Server, since: Instant, sent: &mut Sent<'_>) {
-        let took = self.clock.now().saturating_duration_since(since);
-        group.took.observe(took.as_secs_f64());
-        server.outcomes.ok.inc();
-        sent.took = Some(took);
     }
 
     /// The response as the caller gets it; what it uses is given back when its body ends, or now where that has come.
@@ -359,7 +352,7 @@ impl Upstreams {
             let exchanged = pin!(lease.ask(head));
             return match self.deadlines.within(|| passing.deadline(first), exchanged).await {
                 Ok(Ok(reply)) => {
-                    self.took(group, &server, first, sent);
+                    took(group, &server, first, self.clock.now(), sent);
                     self.begin_websocket(Arrived { reply, in_flight, over_http2 }, passing, asked)
                 }
                 Ok(Err(Failure::Unsent)) => {
@@ -468,6 +461,14 @@ impl Passing<'_> {
     fn rejection(&self) -> Option<Rejection> {
         self.progress.as_ref().and_then(|progress| progress.rejection())
     }
+}
+
+/// A response's head came.
+fn took(group: &Group, server: &Server, since: Instant, came: Instant, sent: &mut Sent<'_>) {
+    let took = came.saturating_duration_since(since);
+    group.took.observe(took.as_secs_f64());
+    server.outcomes.ok.inc();
+    (sent.took, sent.came) = (Some(took), Some(came));
 }
 
 fn connect_failed(server: &Server, error: &DialError) -> Rejection {

@@ -59,6 +59,10 @@ pub struct Exchange {
     user: Option<Arc<str>>,
     upstream: Option<(Arc<str>, Option<Duration>)>,
     forwarded: bool,
+    /// When the upstream's response came.
+    came: Option<Instant>,
+    /// When it ended, where that is not now.
+    ended: Option<Instant>,
     status: u16,
     outcome: &'static str,
     reason: Option<&'static str>,
@@ -86,6 +90,8 @@ impl Exchange {
             user: None,
             upstream: None,
             forwarded: false,
+            came: None,
+            ended: None,
             status: CALLER_LEFT,
             outcome: "abandoned",
             reason: None,
@@ -141,9 +147,10 @@ impl Exchange {
         }
     }
 
-    /// It was sent to an upstream, which took so long to begin its response, if it did.
-    pub fn sent(&mut self, upstream: &Arc<str>, took: Option<Duration>) {
+    /// It was sent to an upstream, which took so long to begin its response, and began it then, if it did.
+    pub fn sent(&mut self, upstream: &Arc<str>, took: Option<Duration>, came: Option<Instant>) {
         self.forwarded = true;
+        self.came = came;
         if self.recorder.access_log.is_some() {
             self.upstream = Some((Arc::clone(upstream), took));
         }
@@ -160,6 +167,11 @@ impl Exchange {
         };
     }
 
+    /// All of the upstream's response came at once, and is handed on at once: the clock need not be read again.
+    pub fn ends_as_it_came(&mut self) {
+        self.ended = self.came;
+    }
+
     /// The response has ended, with so many bytes of body.
     pub fn close(mut self, bytes: u64) {
         self.bytes = bytes;
@@ -168,7 +180,8 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let took = self.recorder.clock.now().saturating_duration_since(self.started);
+        let ended = self.ended.unwrap_or_else(|| self.recorder.clock.now());
+        let took = ended.saturating_duration_since(self.started);
         let route = self.route.as_ref().unwrap_or(&self.recorder.no_route);
         let reason = self.reason.unwrap_or("-");
         self.recorder.metrics.request(route, &self.method, self.status, self.outcome, reason, took);

@@ -92,8 +92,7 @@ pub fn presented(headers: &HeaderMap) -> Result<Option<Presented<'_>>, Credentia
         return Ok(None);
     }
     let (name, rest) = value.split_at(value.iter().position(|&byte| byte == b' ').unwrap_or(value.len()));
-    let scheme =
-        std::str::from_utf8(name).ok().and_then(Scheme::from_name).ok_or(CredentialError::UnsupportedScheme)?;
+    let scheme = Scheme::from_name(name).ok_or(CredentialError::UnsupportedScheme)?;
     let rest = rest.split_at(rest.iter().take_while(|&&byte| byte == b' ').count()).1;
     if rest.is_empty() || rest.len() > CREDENTIAL_BYTES_MAX {
         return Err(CredentialError::Malformed(scheme));

@@ -96,6 +96,11 @@ impl Body {
         Self { source, passed: 0, bytes_max: None, stall_after: None, stall: None, hook: None, lingers: false }
     }
 
+    /// Whether all of it is here, and nothing is waited for.
+    pub const fn is_here(&self) -> bool {
+        matches!(self.source, Source::Empty | Source::Full(_))
+    }
+
     /// Fails with [`BodyError::TooLarge`] once more than `bytes_max` have come.
     #[must_use]
     pub const fn capped(mut self, bytes_max: u64) -> Self {

@@ -204,7 +204,7 @@ impl Rig {
             tokens,
             clock,
             metrics: metrics.worker(),
-            endpoints: Endpoints::new(),
+            endpoints: Endpoints::default(),
             address: Cell::new("192.0.2.1".parse().unwrap()),
             audit,
             background: Some(background),

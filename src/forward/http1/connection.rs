@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use http::{Method, response};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -15,6 +16,7 @@ use super::super::rewrite::Framing;
 use super::decode::{self, Head, Step};
 use super::incoming::Incoming;
 use super::{Error, Malformed, RESPONSE_HEAD_BYTES_MAX, Transport};
+use crate::clock::Clock;
 use crate::wire::body::Body;
 use crate::wire::http1::chunked::{Decoder, TRAILER_BYTES_MAX, whole};
 use crate::wire::http1::intake::Intake;
@@ -30,6 +32,8 @@ pub(in crate::forward) struct Answer {
     pub(in crate::forward) body: Body,
     /// All of it has come, and the connection is no longer needed.
     pub(in crate::forward) whole: bool,
+    /// When its head was there.
+    pub(in crate::forward) came: Instant,
 }
 
 /// Why there was no response.
@@ -40,16 +44,23 @@ pub(in crate::forward) enum Failed {
     Lost { answered: bool, error: Error },
 }
 
+/// What a worker has for all its exchanges.
+#[derive(Clone, Copy)]
+pub(in crate::forward) struct Means<'a> {
+    pub(in crate::forward) spares: &'a Spares,
+    pub(in crate::forward) clock: &'a Clock,
+}
+
 /// Sends a request over `stream` and waits for the response's head. `lead` is the request's head, of this `method`, and says
-/// that the body is framed so; `home` takes the connection once it is free again.
+/// that the body is framed so; `home` takes the connection once it is free again, and is told when that was if it is known.
 pub(in crate::forward) async fn exchange<S: Transport>(
     mut stream: S,
     method: &Method,
     lead: Vec<u8>,
     framing: &Framing,
     body: &mut Outgoing,
-    spares: &Spares,
-    home: impl FnOnce(S) + Unpin + 'static,
+    Means { spares, clock }: Means<'_>,
+    home: impl FnOnce(S, Option<Instant>) + Unpin + 'static,
 ) -> Result<Answer, Failed> {
     let mut sending = Some(begun(lead, framing, body));
     let mut receiving = Receiving::default();
@@ -75,20 +86,21 @@ pub(in crate::forward) async fn exchange<S: Transport>(
         receiving.poll(cx, &mut stream, method, spares).map_err(|error| receiving.failed(error))
     });
     let received = received.await?;
+    let came = clock.now();
     let request_ended = sending.is_none() && receiving.unread.is_none();
     let Head { parts: head, framing, keep_alive, mut rest } = received;
     if let Some(content) = whole(framing, &mut rest) {
         if keep_alive && request_ended && rest.is_empty() {
-            home(stream);
+            home(stream, Some(came));
         }
-        return Ok(Answer { head, body: Body::full(content), whole: true });
+        return Ok(Answer { head, body: Body::full(content), whole: true, came });
     }
     let Some(decoder) = Decoder::new(framing, TRAILER_BYTES_MAX) else {
-        return Ok(Answer { head, body: Body::empty(), whole: true });
+        return Ok(Answer { head, body: Body::empty(), whole: true, came });
     };
     let home = (keep_alive && receiving.unread.is_none()).then_some(home);
     let body = Body::boxed(Incoming::new(stream, home, sending, Intake::new(decoder, rest)));
-    Ok(Answer { head, body, whole: false })
+    Ok(Answer { head, body, whole: false, came })
 }
 
 /// A request whose head, in `lead`, says that its body is framed so. Takes a body that there is, and gives

@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -27,7 +28,7 @@ pub(super) struct Incoming<S, H> {
     intake: Intake,
 }
 
-impl<S: Transport, H: FnOnce(S) + Unpin> Incoming<S, H> {
+impl<S: Transport, H: FnOnce(S, Option<Instant>) + Unpin> Incoming<S, H> {
     pub(super) const fn new(stream: S, home: Option<H>, sending: Option<Sending<Outgoing>>, intake: Intake) -> Self {
         Self { stream: Some(stream), home, sending, intake }
     }
@@ -36,7 +37,7 @@ impl<S: Transport, H: FnOnce(S) + Unpin> Incoming<S, H> {
         let stream = self.stream.take();
         let free = self.sending.is_none() && self.intake.at_hand.is_empty();
         if let (true, Some(stream), Some(home)) = (free, stream, self.home.take()) {
-            home(stream);
+            home(stream, None);
         }
         (self.sending, self.intake.at_hand) = (None, Bytes::new());
     }
@@ -69,7 +70,7 @@ impl<S: Transport, H: FnOnce(S) + Unpin> Incoming<S, H> {
     }
 }
 
-impl<S: Transport, H: FnOnce(S) + Unpin> HttpBody for Incoming<S, H> {
+impl<S: Transport, H: FnOnce(S, Option<Instant>) + Unpin> HttpBody for Incoming<S, H> {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -83,7 +83,8 @@ async fn said<S: Transport>(
         Some(length) => Framing::Length(length),
         None => Framing::Chunked(head.headers.get_all(TRAILER).iter().cloned().collect()),
     };
-    exchange(stream, &head.method, lead, &framing, body, spares, home).await
+    let means = Means { spares, clock: &Clock::system() };
+    exchange(stream, &head.method, lead, &framing, body, means, move |stream, _| home(stream)).await
 }
 
 async fn ask(request: Request<Body>, pieces: Vec<Vec<u8>>, holds: bool) -> Told {
