@@ -159,8 +159,8 @@ impl Worker {
     /// A worker of `gateway`, to be used by the thread that makes it, on its `LocalRuntime`.
     pub fn new(gateway: Arc<Gateway>) -> Self {
         let state = &gateway.state;
-        let upstreams = Upstreams::new(Arc::clone(&state.fleet), state.clock.clone());
         let metrics = Rc::new(state.metrics.worker());
+        let upstreams = Upstreams::new(Arc::clone(&state.fleet), Rc::clone(&metrics), state.clock.clone());
         let current = Current::of(gateway.in_force.load_full(), &metrics, state);
         upstreams.apply(&current.snapshot().upstreams);
         upstreams.obey(&state.authenticator, &current.snapshot().auth);

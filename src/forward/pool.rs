@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use http::{Request, Response, request, response};
 use hyper::client::conn::{TrySendError, http1 as upgradable, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus::IntCounter;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
@@ -25,6 +24,7 @@ use super::retry::{self, Loss};
 use super::rewrite::{Departure, Framing};
 use super::{Protocol, ServerAddress, Timeouts, UpstreamTls};
 use crate::clock::Clock;
+use crate::record::metrics::{Counter, WorkerMetrics};
 use crate::wire::body::Body;
 use crate::wire::http1::spares::Spares;
 
@@ -65,10 +65,10 @@ pub(super) struct Server {
 
 /// Requests by how they ended.
 pub(super) struct Outcomes {
-    pub(super) ok: IntCounter,
-    pub(super) error: IntCounter,
-    pub(super) timeout: IntCounter,
-    pub(super) connect_failed: IntCounter,
+    pub(super) ok: Counter,
+    pub(super) error: Counter,
+    pub(super) timeout: Counter,
+    pub(super) connect_failed: Counter,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -201,11 +201,11 @@ impl Server {
         address: &ServerAddress,
         tls: Option<&UpstreamTls>,
         fleet: &Fleet,
+        metrics: &WorkerMetrics,
         spares: &Rc<Spares>,
         clock: &Clock,
     ) -> Self {
-        let count =
-            |outcome| fleet.metrics().upstream_requests.with_label_values(&[&**upstream, &*address.label, outcome]);
+        let count = |outcome| metrics.upstream_requests(upstream, &address.label, outcome);
         Self {
             label: Arc::clone(&address.label),
             health: fleet.health(upstream, address),

@@ -10,7 +10,7 @@ use std::time::Instant;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request, response};
 use http_body::Body as _;
-use prometheus::{Histogram, IntGauge};
+use prometheus::IntGauge;
 
 use super::balance::Chooser;
 use super::deadline::{Deadlines, Elapsed};
@@ -26,6 +26,7 @@ use super::{Origin, Sent, ServerGroup, Settings, Timeouts, UpstreamKind, Upstrea
 use crate::authenticate::{self, Authenticator};
 use crate::authorize::Permit;
 use crate::clock::Clock;
+use crate::record::metrics::{Timer, WorkerMetrics};
 use crate::rejection::Rejection;
 use crate::route::Route;
 use crate::wire::body::{Body, BodyError};
@@ -43,6 +44,7 @@ pub struct Upstreams {
     open: OpenStreams,
     leashes: Leashes,
     spares: Rc<Spares>,
+    metrics: Rc<WorkerMetrics>,
 }
 
 struct OpenStreams {
@@ -62,7 +64,7 @@ struct Group {
     settings: Arc<ServerGroup>,
     servers: Vec<Rc<Server>>,
     chooser: Chooser,
-    took: Histogram,
+    took: Timer,
 }
 
 /// What all attempts of one request have in common.
@@ -83,7 +85,7 @@ struct Arrived {
 
 impl Upstreams {
     /// A worker's upstreams; it has none until [`Upstreams::apply`].
-    pub fn new(fleet: Arc<Fleet>, clock: Clock) -> Self {
+    pub fn new(fleet: Arc<Fleet>, metrics: Rc<WorkerMetrics>, clock: Clock) -> Self {
         let open = |kind| fleet.metrics().open_streams.with_label_values(&[kind]);
         let open = OpenStreams { websocket: open("websocket"), sse: open("sse"), grpc: open("grpc") };
         Self {
@@ -93,6 +95,7 @@ impl Upstreams {
             open,
             leashes: Leashes::default(),
             spares: Rc::default(),
+            metrics,
             fleet,
             clock,
         }
@@ -131,13 +134,14 @@ impl Upstreams {
             let key = (Arc::clone(name), Arc::clone(&address.label));
             let server = known.get(&key).filter(|server| server.is(address, group.tls.as_ref())).cloned();
             server.unwrap_or_else(|| {
-                Rc::new(Server::new(name, address, group.tls.as_ref(), &self.fleet, &self.spares, &self.clock))
+                let tls = group.tls.as_ref();
+                Rc::new(Server::new(name, address, tls, &self.fleet, &self.metrics, &self.spares, &self.clock))
             })
         });
         Group {
             servers: servers.collect(),
             chooser: Chooser::new(group.balance, getrandom::u64().unwrap_or_default()),
-            took: self.fleet.metrics().upstream_duration.with_label_values(&[&**name]),
+            took: self.metrics.upstream_duration(name),
             settings: Arc::clone(group),
         }
     }
@@ -466,7 +470,7 @@ impl Passing<'_> {
 /// A response's head came.
 fn took(group: &Group, server: &Server, since: Instant, came: Instant, sent: &mut Sent<'_>) {
     let took = came.saturating_duration_since(since);
-    group.took.observe(took.as_secs_f64());
+    group.took.observe(took);
     server.outcomes.ok.inc();
     (sent.took, sent.came) = (Some(took), Some(came));
 }

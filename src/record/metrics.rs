@@ -4,6 +4,8 @@
 //! line of memory; a scrape sums them. Everything else is plain prometheus. Label values come from the configuration or
 //! from enumerations of ours, never from a request, so their number is bounded.
 
+mod upstreams;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +19,7 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+pub use self::upstreams::{Counter, Timer};
 use crate::principal::Scheme;
 
 /// Upper bounds of the buckets for requests, in seconds.
@@ -96,8 +99,6 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Seconds from sending to an upstream to its response's head.
-    upstream_duration: HistogramVec = "portcullis_upstream_duration_seconds" ["upstream"] "Time until an upstream began its response";
     /// Entries in the cache of principals.
     auth_cache_entries: IntGauge = "portcullis_auth_cache_entries" [] "Principals that are remembered";
     /// Fetches of other issuers' keys.
@@ -130,8 +131,6 @@ metrics! {
     certificate_expiry: GaugeVec = "portcullis_certificate_expiry_seconds" ["name"] "When a certificate ends, in unix seconds";
     /// 1 where a server is healthy.
     upstream_healthy: IntGaugeVec = "portcullis_upstream_healthy" ["upstream", "server"] "Whether a server is used";
-    /// Requests sent to servers.
-    upstream_requests: IntCounterVec = "portcullis_upstream_requests_total" ["upstream", "server", "outcome"] "Requests sent to servers";
     /// Reloads.
     config_reloads: IntCounterVec = "portcullis_config_reloads_total" ["result"] "Reloads of the configuration: ok or failed";
     /// Unix time of the last good load.
@@ -201,6 +200,7 @@ struct Cells {
     auth: Mutex<Vec<(&'static str, &'static str, Cell)>>,
     cache: [AtomicU64; 3],
     in_flight: AtomicU64,
+    upstreams: upstreams::Cells,
 }
 
 #[derive(Debug, Default)]
@@ -341,6 +341,8 @@ struct Workers {
     auth: Desc,
     cache: Desc,
     in_flight: Desc,
+    upstream_requests: Desc,
+    upstream_durations: Desc,
 }
 
 impl Workers {
@@ -364,18 +366,38 @@ impl Workers {
             auth: desc("portcullis_auth_total", "Credentials looked at", &["scheme", "outcome"])?,
             cache: desc("portcullis_auth_cache_total", "Look-ups of principals", &["result"])?,
             in_flight: desc("portcullis_requests_in_flight", "Requests under way", &[])?,
+            upstream_requests: desc(
+                "portcullis_upstream_requests_total",
+                "Requests sent to servers",
+                &["outcome", "server", "upstream"],
+            )?,
+            upstream_durations: desc(
+                "portcullis_upstream_duration_seconds",
+                "Time until an upstream began its response",
+                &["upstream"],
+            )?,
         })
     }
 }
 
 impl Collector for Workers {
     fn desc(&self) -> Vec<&Desc> {
-        vec![&self.requests, &self.decisions, &self.durations, &self.auth, &self.cache, &self.in_flight]
+        vec![
+            &self.requests,
+            &self.decisions,
+            &self.durations,
+            &self.auth,
+            &self.cache,
+            &self.in_flight,
+            &self.upstream_requests,
+            &self.upstream_durations,
+        ]
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let (mut requests, mut decisions, mut auth, mut cache) = (Sum::new(), Sum::new(), Sum::new(), Sum::new());
-        let mut durations: HashMap<Arc<str>, (Vec<u64>, u64, u64)> = HashMap::new();
+        let (mut durations, mut upstream_durations) = (SumOfDurations::new(), SumOfDurations::new());
+        let mut upstream_requests = Sum::new();
         let mut in_flight = 0_u64;
         for cells in lock(&self.cells).iter() {
             in_flight = in_flight.wrapping_add(cells.in_flight.load(Ordering::Relaxed));
@@ -392,15 +414,11 @@ impl Collector for Workers {
             for (result, cell) in ["hit", "miss", "stale"].into_iter().zip(&cells.cache) {
                 cache.add(vec![result.to_owned()], cell);
             }
-            for (route, observed) in lock(&cells.durations).iter() {
-                let (buckets, count, sum_ns) =
-                    durations.entry(Arc::clone(route)).or_insert_with(|| (vec![0; REQUEST_BUCKETS.len()], 0, 0));
-                for (total, bucket) in buckets.iter_mut().zip(&observed.buckets) {
-                    *total += bucket.load(Ordering::Relaxed);
-                }
-                *count += observed.count.load(Ordering::Relaxed);
-                *sum_ns += observed.sum_ns.load(Ordering::Relaxed);
+            lock(&cells.durations).iter().for_each(|observed| sum_up(&mut durations, observed));
+            for (upstream, server, outcome, cell) in lock(&cells.upstreams.requests).iter() {
+                upstream_requests.add(vec![(*outcome).to_owned(), server.to_string(), upstream.to_string()], cell);
             }
+            lock(&cells.upstreams.durations).iter().for_each(|observed| sum_up(&mut upstream_durations, observed));
         }
         let mut families = vec![
             requests.family(&self.requests),
@@ -409,6 +427,8 @@ impl Collector for Workers {
             auth.family(&self.auth),
             cache.family(&self.cache),
             gauge(&self.in_flight, in_flight),
+            upstream_requests.family(&self.upstream_requests),
+            histogram(&self.upstream_durations, upstream_durations),
         ];
         families.retain(|family| !family.get_metric().is_empty());
         families
@@ -440,9 +460,22 @@ impl Sum {
     }
 }
 
+/// By one label's value: what is in each bucket, how many there are, and their sum in nanoseconds.
+type SumOfDurations = HashMap<Arc<str>, (Vec<u64>, u64, u64)>;
+
+fn sum_up(totals: &mut SumOfDurations, (label, observed): &(Arc<str>, Arc<Durations>)) {
+    let (buckets, count, sum_ns) =
+        totals.entry(Arc::clone(label)).or_insert_with(|| (vec![0; REQUEST_BUCKETS.len()], 0, 0));
+    for (total, bucket) in buckets.iter_mut().zip(&observed.buckets) {
+        *total += bucket.load(Ordering::Relaxed);
+    }
+    *count += observed.count.load(Ordering::Relaxed);
+    *sum_ns += observed.sum_ns.load(Ordering::Relaxed);
+}
+
 #[expect(clippy::cast_precision_loss, reason = "Prometheus sums in doubles")]
-fn histogram(desc: &Desc, durations: HashMap<Arc<str>, (Vec<u64>, u64, u64)>) -> proto::MetricFamily {
-    let metrics = durations.into_iter().map(|(route, (buckets, count, sum_ns))| {
+fn histogram(desc: &Desc, durations: SumOfDurations) -> proto::MetricFamily {
+    let metrics = durations.into_iter().map(|(label, (buckets, count, sum_ns))| {
         let mut histogram = proto::Histogram::default();
         let mut cumulated = 0;
         let buckets = REQUEST_BUCKETS.iter().zip(buckets).map(|(bound, in_bucket)| {
@@ -455,7 +488,7 @@ fn histogram(desc: &Desc, durations: HashMap<Arc<str>, (Vec<u64>, u64, u64)>) ->
         histogram.set_bucket(buckets.collect());
         histogram.set_sample_count(count);
         histogram.set_sample_sum(sum_ns as f64 / 1e9);
-        let mut metric = proto::Metric::from_label(labels(desc, vec![route.to_string()]));
+        let mut metric = proto::Metric::from_label(labels(desc, vec![label.to_string()]));
         metric.set_histogram(histogram);
         metric
     });
@@ -515,6 +548,11 @@ mod tests {
         );
         two.auth(Scheme::Bearer, AuthOutcome::Accepted);
         one.cache(CacheResult::Hit);
+        let (upstream, server): (Arc<str>, Arc<str>) = ("orders".into(), "http://a:1".into());
+        for worker in [&one, &one, &two] {
+            worker.upstream_requests(&upstream, &server, "ok").inc();
+            worker.upstream_duration(&upstream).observe(Duration::from_millis(2));
+        }
         let text = metrics.text().unwrap();
         for line in [
             r#"portcullis_requests_total{method="GET",route="/orders/**",status="200"} 3"#,
@@ -524,6 +562,8 @@ mod tests {
             r#"portcullis_request_duration_seconds_bucket{route="/orders/**",le="+Inf"} 4"#,
             r#"portcullis_auth_total{outcome="accepted",scheme="bearer"} 1"#,
             r#"portcullis_auth_cache_total{result="hit"} 1"#,
+            r#"portcullis_upstream_requests_total{outcome="ok",server="http://a:1",upstream="orders"} 3"#,
+            r#"portcullis_upstream_duration_seconds_bucket{upstream="orders",le="0.0025"} 3"#,
         ] {
             let has = |found: &str| {
                 let sorted = |text: &str| {

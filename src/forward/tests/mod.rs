@@ -230,7 +230,7 @@ impl Bench {
         let (metrics, clock) = (Arc::new(Metrics::new()), Clock::system());
         let fleet = Arc::new(Fleet::new(Arc::clone(&metrics), clock.clone()));
         fleet.apply(&settings, &tokio::runtime::Handle::current());
-        let upstreams = Upstreams::new(Arc::clone(&fleet), clock.clone());
+        let upstreams = Upstreams::new(Arc::clone(&fleet), Rc::new(metrics.worker()), clock.clone());
         upstreams.apply(&settings);
         Self {
             upstreams,

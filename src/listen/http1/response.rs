@@ -3,7 +3,7 @@
 //! Framing is made from the body; what a head says of it is believed only where the body does not know.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode, request, response};
+use http::{HeaderValue, Method, StatusCode, request, response};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
@@ -59,14 +59,17 @@ pub(super) fn write(
 ) -> Form {
     let upgrades = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let (framing, length) = framing(head, body, asked);
-    let closes = closes || !asked.keep_alive || matches!(framing, Outward::Close) || says_close(&head.headers);
+    let mut closes = closes || !asked.keep_alive || matches!(framing, Outward::Close);
     let in_chunks = matches!(framing, Outward::Chunked(_));
     to.reserve(128 + head.headers.len() * 48);
     status_line(to, head, asked.old);
     let mut dated = false;
-    encode::fields(to, &head.headers, |name| match *name {
+    encode::fields(to, &head.headers, |name, value| match *name {
         CONTENT_LENGTH | TRANSFER_ENCODING => false,
-        CONNECTION => upgrades,
+        CONNECTION => {
+            closes |= says_close(value);
+            upgrades
+        }
         TRAILER => in_chunks,
         DATE => {
             dated = true;
@@ -131,7 +134,6 @@ fn framing(head: &response::Parts, body: &Body, asked: Asked) -> (Outward, Optio
     }
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
-    let mut options = headers.get_all(CONNECTION).iter().flat_map(|value| elements(value.as_bytes()));
-    options.any(|option| option.eq_ignore_ascii_case(b"close"))
+fn says_close(options: &HeaderValue) -> bool {
+    elements(options.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"))
 }

@@ -12,9 +12,9 @@ pub(crate) const CRLF_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// The lines of the fields that are wanted.
-pub(crate) fn fields(to: &mut Vec<u8>, headers: &HeaderMap, mut wanted: impl FnMut(&HeaderName) -> bool) {
+pub(crate) fn fields(to: &mut Vec<u8>, headers: &HeaderMap, mut wanted: impl FnMut(&HeaderName, &HeaderValue) -> bool) {
     for (name, value) in headers {
-        if wanted(name) {
+        if wanted(name, value) {
             to.extend_from_slice(name.as_str().as_bytes());
             to.extend_from_slice(b": ");
             to.extend_from_slice(value.as_bytes());
@@ -54,7 +54,7 @@ pub(crate) fn last_chunk(to: &mut Vec<u8>, trailers: Option<&HeaderMap>, announc
         return;
     };
     to.extend_from_slice(b"0\r\n");
-    fields(to, trailers, |name| is_announced(announced, name));
+    fields(to, trailers, |name, _| is_announced(announced, name));
     to.extend_from_slice(CRLF);
 }
 
