@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::output::write;
 use crate::clock::{Clock, UnixSeconds};
+use crate::config::report::is_unseen;
 use crate::config::snapshot::Snapshot;
 use crate::endpoint;
 use crate::store::sql::SqlStore;
@@ -202,7 +203,7 @@ impl Console {
 }
 
 fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if is_unseen(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Whole seconds, as times in the store are counted.

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::report::{Place, distance};
+use super::report::{Place, distance, is_unseen};
 use super::tree::{Node, Value};
 
 /// What stands in the place of a secret; its length says nothing of the secret's.
@@ -66,7 +66,7 @@ impl<'s> Listing<'s> {
             let hidden =
                 near.iter().any(|range| range.contains(&byte)) || of_urls.iter().any(|range| range.contains(&offset));
             if !hidden {
-                shown.push(if letter.is_control() { ' ' } else { letter });
+                shown.push(if is_unseen(letter) { ' ' } else { letter });
             } else if !masked {
                 shown.extend(MASK.chars());
             }

@@ -159,10 +159,20 @@ pub fn alternatives(names: &[&str]) -> String {
     }
 }
 
+/// Whether a terminal or a log would not show this character but do something: a control character, the end of a line, or
+/// one that turns the direction of writing, by which a text is read as another (CVE-2021-42574).
+pub fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(
+            letter,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
 /// A text of the file inside a message: in back quotes, cut where it is long, without control characters.
 pub fn quoted(text: &str) -> String {
     let mut shown: String =
-        text.chars().take(NAME_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        text.chars().take(NAME_CHARS_MAX).map(|c| if is_unseen(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(NAME_CHARS_MAX).is_some() {
         shown.push('…');
     }

@@ -435,6 +435,19 @@ fn aliases_stand_for_values_but_cannot_multiply_them_without_end() {
     }
     let printed = problems(&bomb);
     assert!(printed.contains("more than 1000000 values"), "{printed}");
+
+    // few values, each long: in what is anchored, in a key of it, and in anchors inside each other
+    let (long, many) = ("x".repeat(100_000), vec!["*n"; 1_000].join(", "));
+    let nested = (0..40).fold(long.repeat(20), |inner, level| format!("&a{level} [{inner}]"));
+    for bomb in [
+        format!("a: &n {long}\nb: [{many}]\n"),
+        format!("a: &n {{ {}: 1 }}\nb: [{}]\n", "k".repeat(1_000), vec!["*n"; 100_000].join(", ")),
+        format!("a: {nested}\n"),
+    ] {
+        let printed = problems(&bomb);
+        let told = printed.contains("aliases stand for more than 67108864 bytes");
+        assert!(told, "{}", printed.chars().take(300).collect::<String>());
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ use super::report::{Place, Report, quoted};
 
 /// Nodes of a file, those that aliases stand for included.
 const NODES_MAX: usize = 1_000_000;
+/// Bytes of the texts and keys that aliases stand for, and that are kept for them.
+const COPIED_BYTES_MAX: usize = 64 << 20;
 /// Lists and mappings inside each other.
 const DEPTH_MAX: usize = 64;
 
@@ -103,11 +105,16 @@ impl Node {
         }
     }
 
-    fn size(&self) -> usize {
-        1 + match &self.value {
-            Value::Scalar(_) => 0,
-            Value::List(items) => items.iter().map(Self::size).sum(),
-            Value::Map(entries) => entries.iter().map(|entry| entry.value.size()).sum(),
+    /// Nodes, and bytes of texts and keys.
+    fn size(&self) -> (usize, usize) {
+        let add = |(nodes, bytes): (usize, usize), (more, longer): (usize, usize)| (nodes + more, bytes + longer);
+        match &self.value {
+            Value::Scalar(scalar) => (1, scalar.text.len()),
+            Value::List(items) => items.iter().map(Self::size).fold((1, 0), add),
+            Value::Map(entries) => {
+                let sizes = entries.iter().map(|entry| add(entry.value.size(), (0, entry.key.len())));
+                sizes.fold((1, 0), add)
+            }
         }
     }
 }
@@ -144,8 +151,14 @@ pub fn parse(text: &str, report: &mut Report) -> Option<Node> {
     options.block_nesting_limit = DEPTH_MAX + 1;
     let shield = Shield::over(text);
     let parser = Parser::new_from_str_with_options(&shield.text, options);
-    let mut builder =
-        Builder { parser, shielded: &shield.places, anchors: HashMap::new(), nodes_left: NODES_MAX, report };
+    let mut builder = Builder {
+        parser,
+        shielded: &shield.places,
+        anchors: HashMap::new(),
+        nodes_left: NODES_MAX,
+        copied_bytes_left: COPIED_BYTES_MAX,
+        report,
+    };
     match builder.document() {
         Ok(root) => Some(root),
         Err(Stop { place, message, hint }) => {
@@ -274,6 +287,7 @@ struct Builder<'s, 'r> {
     shielded: &'s [usize],
     anchors: HashMap<usize, Node>,
     nodes_left: usize,
+    copied_bytes_left: usize,
     report: &'r mut Report,
 }
 
@@ -325,7 +339,8 @@ impl<'s> Builder<'s, '_> {
         };
         let node = Node { place, bytes, value };
         if let Some(id) = anchor {
-            self.count(place, node.size())?;
+            let size = node.size();
+            self.count_copy(place, size)?;
             self.anchors.insert(id, node.clone());
         }
         Ok(node)
@@ -377,9 +392,10 @@ impl<'s> Builder<'s, '_> {
         let Some(node) = self.anchors.get(&id) else {
             return Err(Stop::new(place, "this alias stands inside what it refers to"));
         };
-        let node = node.clone();
-        self.count(place, node.size())?;
-        Ok(node)
+        // a large copy is not made to be refused
+        let size = node.size();
+        self.count_copy(place, size)?;
+        self.anchors.get(&id).cloned().ok_or_else(|| Stop::new(place, "this alias stands for nothing"))
     }
 
     /// The bytes of the file that a span stands for.
@@ -387,6 +403,13 @@ impl<'s> Builder<'s, '_> {
         let original = |byte| byte - SHIELD_BYTES * self.shielded.partition_point(|&place| place < byte);
         let range = span.byte_range().unwrap_or_default();
         original(range.start)..original(range.end)
+    }
+
+    fn count_copy(&mut self, place: Place, (nodes, bytes): (usize, usize)) -> Result<(), Stop> {
+        self.copied_bytes_left = self.copied_bytes_left.checked_sub(bytes).ok_or_else(|| {
+            Stop::new(place, format!("aliases stand for more than {COPIED_BYTES_MAX} bytes of text in all"))
+        })?;
+        self.count(place, nodes)
     }
 
     fn count(&mut self, place: Place, nodes: usize) -> Result<(), Stop> {

@@ -1,11 +1,11 @@
 //! The commands on the store, with their exit codes (contract 7).
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Gateway, Setup, Upstream, get, routes};
+use crate::support::{Gateway, Setup, Upstream, eventually, get, routes};
 
 fn setup() -> (Setup, Upstream) {
     let upstream = Upstream::hello();
@@ -65,13 +65,14 @@ fn on_a_terminal_it_begins_with_where_it_listens() {
     let program = setup.command().get_program().to_owned();
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--command", program.to_str().unwrap(), "/dev/null"]);
-    command.current_dir(setup.path(".")).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.current_dir(setup.path(".")).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("script is on every Debian");
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let said: Vec<String> = lines.by_ref().take_while(|line| !line.contains("portcullis: ready")).collect();
-    // the terminal goes, and with it whoever runs on it
-    child.kill().unwrap();
-    child.wait().unwrap();
+    // Ctrl-C
+    child.stdin.take().unwrap().write_all(b"\x03").unwrap();
+    assert!(lines.all(|line| !line.contains("panicked")));
+    eventually("it ends", || child.try_wait().unwrap().ok_or("it runs"));
     assert!(said.first().is_some_and(|line| line.contains("listening on")), "{said:?}");
 }
 
@@ -215,8 +216,6 @@ fn bootstrap_makes_what_is_absent_and_changes_nothing_later() {
 
 #[test]
 fn an_echo_answers_with_what_it_was_asked() {
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let mut child = command.args(["echo", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::config::model::endpoints::{ENDS, INCOMPLETE, SOURCES, action_name};
+use crate::config::report::is_unseen;
 use crate::config::snapshot::Snapshot;
 use crate::config::units::{show_duration, show_rate, show_size};
 use crate::endpoint::Endpoint;
@@ -117,8 +118,7 @@ pub(super) fn changes(old: &[Fact], new: &[Fact]) -> Vec<String> {
 
 /// No text of a file can end its line: what stood on the next one would be read as another difference.
 fn on_one_line(text: &str) -> String {
-    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    text.chars().map(|c| if breaks(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars().map(|c| if is_unseen(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// What a route does.

@@ -14,6 +14,7 @@ use self::told::Told;
 use super::{Place, Request, claimed, decide};
 use crate::authenticate::{Caller, Identity};
 use crate::config::reach::Reach;
+use crate::config::report::is_unseen;
 use crate::config::snapshot::Snapshot;
 use crate::endpoint::Endpoint;
 use crate::principal::{Principal, Scheme, Scope};
@@ -42,7 +43,7 @@ pub struct Question {
 impl Question {
     /// What `url` gets by `method`, from this machine.
     pub fn of(method: &Method, url: &str, request: Result<Request, Rejection>) -> Self {
-        let shown: String = url.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let shown: String = url.chars().map(|c| if is_unseen(c) { '\u{fffd}' } else { c }).collect();
         let asked = format!("{method} {shown}");
         Self { asked, method: method.clone(), request, peer: IpAddr::V4(Ipv4Addr::LOCALHOST) }
     }
