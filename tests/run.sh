@@ -38,4 +38,9 @@ if ! cmp -s tests/oidc/package-lock.json "$idp/installed.json"; then
 fi
 
 # beside real servers, for the tests of the store
-exec tests/databases.sh cargo test --locked "$@"
+if [ $# -gt 0 ]; then
+    exec tests/databases.sh cargo test --locked "$@"
+fi
+tests/databases.sh cargo test --locked -- --skip timing::
+# those that tell by time run one by one, or they measure what the others do to the machine
+exec cargo test --locked --test gateway timing:: -- --test-threads=1
