@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::cache::{Depends, Verdict};
 use super::password::{PasswordPool, is_ours};
-use super::{Failure, Fault, Identity, LookUp};
+use super::{Failure, Fault, Identity, LookUp, answered};
 use crate::principal::{Principal, Scheme, Subject};
 use crate::rejection::CredentialsFault;
 use crate::secret::Secret;
@@ -20,7 +20,7 @@ pub(super) async fn look_up(parts: &LookUp, user: String, password: Secret<Strin
     let generation = parts.changes.generation();
     let subject = Subject::user(user);
     let depends = Depends::on(&parts.changes, &Change::Subject(subject.clone()));
-    match verify(&*parts.store, &parts.passwords, subject, password).await {
+    match answered(verify(&*parts.store, &parts.passwords, subject, password).await)? {
         Ok(account) => {
             let principal = Principal {
                 subject: account.subject,
@@ -31,14 +31,7 @@ pub(super) async fn look_up(parts: &LookUp, user: String, password: Secret<Strin
             Ok(Verdict::accepted(Identity::new(principal, Scheme::Basic, None), generation, depends))
         }
         // only a name that exists is ever changed: a refusal that ended with a change of its name would tell which do
-        Err(Failure::Refused(fault)) => Ok(Verdict::refused(fault, generation, depends.and_anything())),
-        Err(
-            failure @ (Failure::Unavailable
-            | Failure::NoKeys
-            | Failure::Busy
-            | Failure::Internal
-            | Failure::Exhausted(_)),
-        ) => Err(failure),
+        Err(fault) => Ok(Verdict::refused(fault, generation, depends.and_anything())),
     }
 }
 

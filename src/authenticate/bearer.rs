@@ -14,7 +14,7 @@ use super::cache::{Depends, Verdict};
 use super::claims::{Claims, strict_object};
 use super::issuers::{self, Issuer};
 use super::keys::{Algorithm, KeyRing};
-use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource};
+use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource, answered};
 use crate::clock::UnixSeconds;
 use crate::principal::{Principal, Role, Scheme, SubjectKind};
 use crate::rejection::TokenFault;
@@ -133,37 +133,21 @@ pub(super) async fn look_up(
         Ok(claims) => claims,
         Err(fault) => return Ok(Verdict::refused(Fault::Token(Scheme::Bearer, fault), generation, depends)),
     };
-    let claims = match resolved(parts, settings, claims).await {
+    let claims = match answered(resolved(parts, settings, claims).await)? {
         Ok(claims) => claims,
-        Err(Failure::Refused(fault)) => return Ok(Verdict::refused(fault, generation, depends)),
-        Err(
-            failure @ (Failure::Unavailable
-            | Failure::NoKeys
-            | Failure::Busy
-            | Failure::Internal
-            | Failure::Exhausted(_)),
-        ) => {
-            return Err(failure);
-        }
+        Err(fault) => return Ok(Verdict::refused(fault, generation, depends)),
     };
     let mut depends = depends.and(&parts.changes, &Change::Subject(claims.subject.clone()));
     for id in claims.ids() {
         depends = depends.and(&parts.changes, &Change::Session(id));
     }
-    match of_name(parts, settings, &claims).await {
+    match answered(of_name(parts, settings, &claims).await)? {
         Ok(principal) => {
             let identity = Identity::new(principal, Scheme::Bearer, claims.expires_at);
             let end = claims.expires_at.map(|exp| exp.saturating_add(settings.leeway_seconds()));
             Ok(Verdict::accepted(identity, generation, depends).until(end))
         }
-        Err(Failure::Refused(fault)) => Ok(Verdict::refused(fault, generation, depends)),
-        Err(
-            failure @ (Failure::Unavailable
-            | Failure::NoKeys
-            | Failure::Busy
-            | Failure::Internal
-            | Failure::Exhausted(_)),
-        ) => Err(failure),
+        Err(fault) => Ok(Verdict::refused(fault, generation, depends)),
     }
 }
 

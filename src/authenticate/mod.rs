@@ -680,6 +680,24 @@ pub enum Failure {
     Exhausted(Exhausted),
 }
 
+/// What a look-up came to. A refusal is an answer, which may be remembered; any other failure is none.
+///
+/// # Errors
+/// Why there is no answer.
+pub fn answered<T>(found: Result<T, Failure>) -> Result<Result<T, Fault>, Failure> {
+    match found {
+        Ok(found) => Ok(Ok(found)),
+        Err(Failure::Refused(fault)) => Ok(Err(fault)),
+        Err(
+            failure @ (Failure::Unavailable
+            | Failure::NoKeys
+            | Failure::Busy
+            | Failure::Internal
+            | Failure::Exhausted(_)),
+        ) => Err(failure),
+    }
+}
+
 impl From<Exhausted> for Failure {
     fn from(exhausted: Exhausted) -> Self {
         Self::Exhausted(exhausted)

@@ -6,7 +6,7 @@ use super::Call;
 use super::credentials::unavailable;
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
-use crate::authenticate::{Failure, token};
+use crate::authenticate::{answered, token};
 use crate::rejection::{Rejection, TokenFault};
 use crate::secret::Secret;
 use crate::store::{OpaqueToken, RefreshStanding, RefreshToken, TokenDigest};
@@ -48,18 +48,8 @@ impl Call<'_> {
                 }
                 Err(_) => {}
             }
-            match authenticator.read_foreign(self.asked.auth, text).await {
-                Ok(Some((claims, id))) => return Ok(Found::Foreign(claims, id)),
-                Ok(None) | Err(Failure::Refused(_)) => {}
-                Err(
-                    failure @ (Failure::Unavailable
-                    | Failure::NoKeys
-                    | Failure::Busy
-                    | Failure::Internal
-                    | Failure::Exhausted(_)),
-                ) => {
-                    return Err(failure.into());
-                }
+            if let Ok(Some((claims, id))) = answered(authenticator.read_foreign(self.asked.auth, text).await)? {
+                return Ok(Found::Foreign(claims, id));
             }
         }
         if text.starts_with(OpaqueKind::Refresh.prefix()) {

@@ -7,7 +7,7 @@ use super::credentials::unavailable;
 use super::found::Found;
 use super::issue::scope_text;
 use super::{Call, Incoming};
-use crate::authenticate::Failure;
+use crate::authenticate::answered;
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
 use crate::clock::UnixSeconds;
@@ -71,19 +71,8 @@ impl Call<'_> {
         if kind == JwtKind::Refresh && claims.session_version.is_some() {
             return Ok(None);
         }
-        let principal = match self.service.authenticator.standing(&self.asked.auth.jwt, claims).await {
-            Ok(principal) => principal,
-            Err(Failure::Refused(_)) => return Ok(None),
-            Err(
-                failure @ (Failure::Unavailable
-                | Failure::NoKeys
-                | Failure::Busy
-                | Failure::Internal
-                | Failure::Exhausted(_)),
-            ) => {
-                return Err(failure.into());
-            }
-        };
+        let standing = self.service.authenticator.standing(&self.asked.auth.jwt, claims).await;
+        let Ok(principal) = answered(standing)? else { return Ok(None) };
         let token_type = match kind {
             JwtKind::Access => "Bearer",
             JwtKind::Refresh => REFRESH_TOKEN,

@@ -27,7 +27,7 @@ use super::bearer::{Compact, JwtKind};
 use super::cache::{Depends, Verdict};
 use super::claims::{Claims, issuer_of};
 use super::keys::Algorithm;
-use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource};
+use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource, answered};
 use crate::clock::Clock;
 use crate::principal::{IssuerId, NAME_BYTES_MAX, Principal, Role, Scheme, Subject};
 use crate::record::metrics::Metrics;
@@ -200,18 +200,9 @@ pub(super) async fn look_up(parts: &LookUp, issuer: &Issuer, compact: &Compact<'
     let generation = parts.changes.generation();
     let depends = Depends::on_issuer(&parts.changes, issuer.id);
     let refused = |fault, depends| Ok(Verdict::refused(fault, generation, depends));
-    let claims = match read(parts, issuer, compact).await {
+    let claims = match answered(read(parts, issuer, compact).await)? {
         Ok(claims) => claims,
-        Err(Failure::Refused(fault)) => return refused(fault, depends),
-        Err(
-            failure @ (Failure::Unavailable
-            | Failure::NoKeys
-            | Failure::Busy
-            | Failure::Internal
-            | Failure::Exhausted(_)),
-        ) => {
-            return Err(failure);
-        }
+        Err(fault) => return refused(fault, depends),
     };
     let mut depends = depends;
     if let Some(jti) = &claims.id {
