@@ -518,9 +518,14 @@ impl KeyRing {
         found
     }
 
+    /// Of each key; not to be printed, for the same reason as [`KeyRing::fingerprint`].
+    pub fn fingerprints(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.0.iter().map(|key| key.fingerprint())
+    }
+
     /// Of all that decides what the ring verifies; not to be printed, since an HMAC secret could be guessed from it.
     pub fn fingerprint(&self) -> [u8; 32] {
-        let all: Vec<u8> = self.0.iter().flat_map(|key| key.fingerprint).collect();
+        let all: Vec<u8> = self.fingerprints().flatten().copied().collect();
         let mut out = [0; 32];
         out.copy_from_slice(digest(&SHA256, &all).as_ref());
         out

@@ -1,4 +1,4 @@
-//! `portcullis diff OLD NEW`: who gains and who loses, by what the rules mean.
+//! `portcullis diff OLD NEW`: who gains and who loses, by what the rules mean, and what else changes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ pub struct DiffArguments {
     old: PathBuf,
     /// The rules as they would be
     new: PathBuf,
-    /// Answer 1 where anybody gains
+    /// Answer 1 where anybody gains: wherever the text has a `+`
     #[arg(long)]
     fail_on_widening: bool,
     /// As JSON
@@ -25,8 +25,8 @@ pub struct DiffArguments {
     json: bool,
 }
 
-/// Prints what differs, and nothing where nothing does: 0; 1 where somebody gains and that was asked for; 2 where a file is
-/// broken.
+/// Prints what differs, and nothing where nothing does: 0; 1 where somebody gains by it and that was asked for; 2 where a file
+/// is broken.
 pub fn diff(arguments: &DiffArguments) -> ExitCode {
     let (Some(old), Some(new)) = (load(&arguments.old), load(&arguments.new)) else {
         return ExitCode::from(BROKEN);
@@ -47,9 +47,9 @@ pub fn diff(arguments: &DiffArguments) -> ExitCode {
         complain(&format!("portcullis: {error}\n"));
         return ExitCode::from(BROKEN);
     }
-    if arguments.fail_on_widening && rows.iter().any(|row| !row.gains.is_empty()) {
+    if arguments.fail_on_widening && rows.iter().any(Row::widens) {
         let (old, new) = (arguments.old.display(), arguments.new.display());
-        complain(&format!("portcullis: {new} lets somebody pass whom {old} does not\n"));
+        complain(&format!("portcullis: {new} gives somebody what {old} does not: see the lines with a `+`\n"));
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

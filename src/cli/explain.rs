@@ -25,14 +25,16 @@ use crate::authenticate::password::PasswordPool;
 use crate::authenticate::{Authenticator, Caller, LookUp, Visit};
 use crate::clock::Clock;
 use crate::config;
+use crate::config::model::endpoints::action_name;
 use crate::config::snapshot::{Snapshot, StoreLocation};
 use crate::decision::Request;
 use crate::decision::explain::{Asker, Question, allow_json, explain as explained, reach, upstream, who_may};
+use crate::endpoint::Endpoint;
 use crate::limit::Limits;
 use crate::principal::{Principal, Role, Scheme, Scope, Subject};
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Rejection};
-use crate::route::Route;
+use crate::route::{Allow, Route};
 use crate::store::changes::Changes;
 use crate::store::sql::SqlStore;
 use crate::store::{Account, Store};
@@ -57,23 +59,23 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "ROLE", conflicts_with_all = ["authorization", "anyone"])]
     role: Vec<String>,
     /// With a credential that bears this scope; may be given several times
-    #[arg(long, value_name = "SCOPE")]
+    #[arg(long, value_name = "SCOPE", conflicts_with_all = ["authorization", "anyone"])]
     scope: Vec<String>,
     /// By this scheme: basic, token or bearer
-    #[arg(long, value_name = "SCHEME", value_parser = scheme)]
+    #[arg(long, value_name = "SCHEME", value_parser = scheme, conflicts_with_all = ["authorization", "anyone"])]
     scheme: Option<Scheme>,
     /// With this Authorization, which is proved against the store; `-` reads it from standard input
-    #[arg(long, value_name = "VALUE", conflicts_with = "anyone", hide_env_values = true)]
+    #[arg(long, value_name = "VALUE", requires = "url", conflicts_with = "anyone", hide_env_values = true)]
     authorization: Option<String>,
     /// As a caller without credentials
-    #[arg(long)]
+    #[arg(long, requires = "url")]
     anyone: bool,
     /// With this field, as `Name: value`; may be given several times. With `Origin` and `Access-Control-Request-Method`,
     /// `OPTIONS` is a preflight
-    #[arg(long, value_name = "FIELD", value_parser = field)]
+    #[arg(long, value_name = "FIELD", requires = "url", value_parser = field)]
     header: Vec<(HeaderName, HeaderValue)>,
     /// From this address
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    #[arg(long, value_name = "ADDRESS", requires = "url", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
     /// As JSON
     #[arg(long)]
@@ -159,14 +161,15 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
         let usage = "expected a method and a URL, or a `--role` or `--user` whose reach is listed";
         return Err(CliError::Usage(usage.to_owned()));
     };
-    let reached = if claim.disabled {
-        Vec::new()
-    } else {
-        let reached = reach(snapshot, &claim.principal, arguments.scheme);
-        reached.map_err(|error| CliError::Usage(error.to_string()))?
-    };
+    let (mut reached, mut endpoints) = (Vec::new(), Vec::new());
+    if !claim.disabled {
+        reached =
+            reach(snapshot, &claim.principal, arguments.scheme).map_err(|error| CliError::Usage(error.to_string()))?;
+        endpoints = endpoints_of(snapshot, &claim.principal);
+    }
     if arguments.json {
-        let list = reached.iter().map(|(route, _)| as_json(snapshot, route)).collect::<Value>();
+        let routes = reached.iter().map(|(route, _)| as_json(snapshot, route));
+        let list = routes.chain(endpoints.iter().map(|endpoint| endpoint_as_json(endpoint))).collect::<Value>();
         print(&format!("{list:#}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -186,11 +189,38 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
         lines.push_str(&line);
         lines.push('\n');
     }
-    if reached.is_empty() {
+    for endpoint in &endpoints {
+        let methods: Vec<&str> = endpoint.methods().iter().map(Method::as_str).collect();
+        let (path, action) = (&endpoint.path, action_name(endpoint.action));
+        writeln!(lines, "{path} (endpoint {action}): {}; for clients with that role", methods.join(", ")).ok();
+    }
+    if lines.is_empty() {
         lines.push_str("nothing\n");
     }
     print(&lines)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The endpoints that are for a role of the principal. The others are for everybody, or for all who have a credential.
+fn endpoints_of<'s>(snapshot: &'s Snapshot, principal: &Principal) -> Vec<&'s Endpoint> {
+    let is_for = |endpoint: &&Endpoint| match endpoint.action.for_whom() {
+        Allow::Roles(roles) => roles.iter().any(|role| principal.has_role(role)),
+        Allow::Anyone | Allow::Authenticated => false,
+    };
+    let mut endpoints: Vec<&Endpoint> =
+        snapshot.endpoints.values().map(|endpoint| &**endpoint).filter(is_for).collect();
+    endpoints.sort_by_key(|endpoint| &*endpoint.path);
+    endpoints
+}
+
+fn endpoint_as_json(endpoint: &Endpoint) -> Value {
+    json!({
+        "path": &*endpoint.path,
+        "endpoint": action_name(endpoint.action),
+        "methods": endpoint.methods().iter().map(Method::as_str).collect::<Vec<_>>(),
+        "allow": allow_json(&endpoint.action.for_whom()),
+        "schemes": endpoint.schemes().iter().map(Scheme::name).collect::<Vec<_>>(),
+    })
 }
 
 fn methods(route: &Route) -> Vec<&str> {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::{Running, bootstrap, start};
 use crate::config::Problems;
 use crate::config::snapshot::{Snapshot, StoreLocation};
-use crate::decision::diff::{Row, beside, diff};
+use crate::decision::diff::{Change, Row, beside, for_requests, joined};
 use crate::record::audit::Event;
 use crate::record::metrics::Metrics;
 use crate::route::regions::TooMany;
@@ -56,12 +56,12 @@ struct Loaded {
 struct Changes {
     rules: Result<Vec<Row>, TooMany>,
     /// What no request can tell.
-    beside: Vec<String>,
+    beside: Vec<Change>,
 }
 
 fn load(source: &Path, old: &Snapshot) -> Result<Loaded, Problems> {
     let snapshot = start::load(source)?;
-    let changes = Changes { rules: diff(old, &snapshot), beside: beside(old, &snapshot) };
+    let changes = Changes { rules: for_requests(old, &snapshot), beside: beside(old, &snapshot) };
     Ok(Loaded { snapshot, changes })
 }
 
@@ -127,10 +127,11 @@ impl Running {
                 "changed, too many kinds of paths to compare"
             }
         };
-        let (overtaken, beside, mut details) = (overtaken.join(", "), beside.join("; "), vec![("rules", rules)]);
+        let widening = joined(beside.iter().filter(|change| change.widens));
+        let (overtaken, beside, mut details) = (overtaken.join(", "), joined(&beside), vec![("rules", rules)]);
         if !beside.is_empty() {
-            tracing::info!(changes = %beside, "settings of the process changed");
-            details.push(("settings", &*beside));
+            tracing::info!(changes = %beside, widens = %widening, "settings of the process changed");
+            details.extend([("settings", &*beside), ("widens", &*widening)]);
         }
         if !overtaken.is_empty() {
             details.push(("restart_needed", &*overtaken));
@@ -139,9 +140,10 @@ impl Running {
         let rows = differences.unwrap_or_default();
         for row in rows.iter().take(ROWS_TOLD_MAX) {
             let (place, gains, loses) = (row.place(), row.people(&row.gains), row.people(&row.loses));
-            let changes = row.changes.join("; ");
-            tracing::info!(rule = %place, gains = %gains, loses = %loses, changes = %changes, "rule changed");
-            let details = [("rule", &*place), ("gains", &gains), ("loses", &loses), ("changes", &changes)];
+            let (changes, widens) = (joined(&row.changes), joined(row.widening()));
+            tracing::info!(rule = %place, gains = %gains, loses = %loses, changes = %changes, widens = %widens, "rule changed");
+            let details =
+                [("rule", &*place), ("gains", &gains), ("loses", &loses), ("changes", &changes), ("widens", &widens)];
             self.audited("rule_changed", &details);
         }
         if let Some(more) = rows.len().checked_sub(ROWS_TOLD_MAX).filter(|&more| more > 0) {

@@ -28,7 +28,8 @@ pub fn test(path: &Path, coverage: bool) -> ExitCode {
 fn covered(snapshot: &Snapshot) -> String {
     let untouched = expectations::untouched(snapshot);
     let routes = snapshot.routes.routes().len();
-    let mut text = format!("{} of {routes} routes are touched by an expectation\n", routes - untouched.len());
+    let mut text = format!("{} of {routes} routes are touched by an expectation", routes - untouched.len());
+    text.push_str(if untouched.is_empty() { "\n" } else { "; these are not:\n" });
     for route in untouched {
         // writing to a text cannot fail
         writeln!(text, "    {} (line {})", route.name, route.line).ok();

@@ -68,15 +68,16 @@ impl<'t> Section<'t> {
         read(self.node(key)?, report)
     }
 
-    /// What `key` is given, read; a problem where it is left out.
+    /// What `key` is given, read; a problem where it is left out, with what was `expected`.
     pub fn required<T>(
         &self,
         key: &str,
+        expected: &str,
         report: &mut Report,
         read: impl FnOnce(&'t Node, &mut Report) -> Option<T>,
     ) -> Option<T> {
         let Some(node) = self.node(key) else {
-            report.add(self.place, format!("`{key}` is missing"));
+            report.add_with_hint(self.place, format!("`{key}` is missing"), format!("expected {expected}"));
             return None;
         };
         read(node, report)
@@ -322,7 +323,7 @@ pub fn secret(node: &Node, report: &mut Report) -> Option<SecretSource> {
         }
         Value::Map(_) => {
             let section = Section::open(node, "a secret", &["file"], &[], report)?;
-            section.required("file", report, placed_text).map(SecretSource::File)
+            section.required("file", "the path of a file that holds it", report, placed_text).map(SecretSource::File)
         }
     }
 }

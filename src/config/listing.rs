@@ -128,7 +128,7 @@ fn hide(node: &Node, secret: bool, text: &str, hidden: &mut Vec<Range<usize>>) {
 }
 
 /// A private key that was pasted where its path belongs, whole or a line of it.
-fn is_key_material(source: &str) -> bool {
+pub(super) fn is_key_material(source: &str) -> bool {
     let text = source.trim().trim_matches(['"', '\'']);
     let base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     text.contains("PRIVATE KEY") || text.len() >= KEY_LINE_CHARS_MIN && text.bytes().all(base64)

@@ -115,6 +115,7 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("a quote that is not closed", "routes: \"a\n".to_owned()),
         ("a colon in a text", "store: sqlite: a\n".to_owned()),
         ("a tab beside spaces", "upstreams:\n  a: { builtin: echo }\n\tb: { builtin: echo }\n".to_owned()),
+        ("a tab behind a text", "routes:\n  - path: /a\n\tallow: anyone\n".to_owned()),
         ("an indent too deep", "routes:\n  - path: /a\n      allow: anyone\n    to: a\n".to_owned()),
         ("a duplicate key", format!("{LEAST}upstreams: {{}}\n")),
         ("two documents", format!("{LEAST}---\na: b\n")),
@@ -128,6 +129,9 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("aliases that multiply", bomb),
         ("nesting without end", deep),
         ("nothing at all", String::new()),
+        ("nothing but a comment", "# later\n".to_owned()),
+        ("no routes", "upstreams: {}\n".to_owned()),
+        ("an upstream without servers", LEAST.replace("builtin: echo", "balance: round_robin")),
         ("a list", "- a\n".to_owned()),
     ] {
         writeln!(all, "# {mistake}\n{}", told(text.as_bytes())).unwrap();

@@ -51,6 +51,8 @@ pub struct Report {
     found: Vec<Finding>,
     /// Values that are known to be wrong; what else would be said of them is noise.
     settled: HashSet<Place>,
+    /// Values that came from the environment.
+    expanded: HashSet<Place>,
     more: usize,
     elsewhere: Vec<String>,
     warnings: Vec<Finding>,
@@ -77,6 +79,16 @@ impl Report {
     /// Nothing more is said of what begins at `place`.
     pub fn settle(&mut self, place: Place) {
         self.settled.insert(place);
+    }
+
+    /// What stands at `place` came from the environment, and is in no message.
+    pub fn expanded_at(&mut self, place: Place) {
+        self.expanded.insert(place);
+    }
+
+    /// Whether it did.
+    pub fn is_expanded(&self, place: Place) -> bool {
+        self.expanded.contains(&place)
     }
 
     /// Something is wrong with another file, such as `.env`.
@@ -180,7 +192,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// The name that `name` was most likely meant to be: a third of its letters may differ, or two where it is short.
-fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
+pub fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
     let name = name.to_lowercase();
     let length = name.chars().count();
     if length > NAME_CHARS_MAX {

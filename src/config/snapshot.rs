@@ -71,6 +71,8 @@ pub struct Snapshot {
     pub bootstrap: Bootstrap,
     /// Files besides the configuration that it was read from; a change of one is a reason to reload.
     pub files: Vec<PathBuf>,
+    /// Where the relative paths of the file begin.
+    pub directory: PathBuf,
 }
 
 /// One of `expect`: what a request of a caller should get.

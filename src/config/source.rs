@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
-use super::report::{Place, Report};
+use super::report::{Place, Report, nearest, quoted};
 use super::tree::{Node, Value};
 
 /// The largest configuration file, in bytes.
@@ -33,6 +33,16 @@ impl Environment {
     /// The value of a variable.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// What to do about a variable that is not set.
+    fn instead_of(&self, name: &str) -> String {
+        let mut known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        match nearest(name, &known) {
+            Some(other) => format!("did you mean `${{{other}}}`?"),
+            None => format!("set it, or give a default: `${{{name}:-default}}`"),
+        }
     }
 
     fn add_absent(&mut self, name: &str, value: String) {
@@ -181,13 +191,14 @@ fn expand_node(node: &mut Node, expansion: &mut Expansion<'_>) {
             let source = expansion.text.get(node.bytes.clone()).unwrap_or_default();
             match replace(&scalar.text, expansion.environment, expansion.bytes_left) {
                 Ok(text) => scalar.text = text.into(),
-                Err((what, reference)) => {
-                    expansion.report.add(within(node.place, source, &reference), what);
+                Err(Wrong { what, hint, reference }) => {
+                    expansion.report.add_with_hint(within(node.place, source, &reference), what, hint);
                     expansion.report.settle(node.place);
                     scalar.text = "".into();
                 }
             }
             scalar.expanded = true;
+            expansion.report.expanded_at(node.place);
         }
         Value::Scalar(_) => {}
     }
@@ -199,8 +210,22 @@ fn within(place: Place, source: &str, reference: &str) -> Place {
     if before.contains('\n') { place } else { Place { column: place.column + before.chars().count(), ..place } }
 }
 
-/// The text with its references replaced; else what is wrong, and with which reference.
-fn replace(text: &str, environment: &Environment, bytes_left: &mut usize) -> Result<String, (String, String)> {
+/// What is wrong with a reference.
+#[derive(Debug)]
+struct Wrong {
+    what: String,
+    hint: String,
+    reference: String,
+}
+
+impl Wrong {
+    fn new(what: impl Into<String>, hint: impl Into<String>, reference: String) -> Self {
+        Self { what: what.into(), hint: hint.into(), reference }
+    }
+}
+
+/// The text with its references replaced.
+fn replace(text: &str, environment: &Environment, bytes_left: &mut usize) -> Result<String, Wrong> {
     let mut replaced = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -212,7 +237,7 @@ fn replace(text: &str, environment: &Environment, bytes_left: &mut usize) -> Res
         }
         replaced.push_str(before);
         let (inner, after) = after.split_once('}').ok_or_else(|| {
-            ("`${` without `}`; `$${` stands for the characters themselves".to_owned(), "${".to_owned())
+            Wrong::new("`${` without `}`", "`$${` stands for the characters themselves", "${".to_owned())
         })?;
         let (name, default) = match inner.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
@@ -220,18 +245,21 @@ fn replace(text: &str, environment: &Environment, bytes_left: &mut usize) -> Res
         };
         let reference = format!("${{{inner}}}");
         if !is_name(name) {
-            let what = "expected `${NAME}` or `${NAME:-default}`; a name has letters, digits and `_`";
-            return Err((what.to_owned(), reference));
+            let what = "expected `${NAME}` or `${NAME:-default}`";
+            return Err(Wrong::new(what, "a name has letters, digits and `_`, and begins with no digit", reference));
         }
         // as in a shell, an empty variable takes the default too
         let value = match (environment.value(name), default) {
             (None | Some(""), Some(default)) => default,
             (Some(value), _) => value,
-            (None, None) => return Err((format!("the environment variable `{name}` is not set"), reference)),
+            (None, None) => {
+                let what = format!("the environment variable {} is not set", quoted(name));
+                return Err(Wrong::new(what, environment.instead_of(name), reference));
+            }
         };
-        *bytes_left = bytes_left
-            .checked_sub(value.len())
-            .ok_or_else(|| (format!("the variables of the file exceed {EXPANDED_BYTES_MAX} bytes"), reference))?;
+        *bytes_left = bytes_left.checked_sub(value.len()).ok_or_else(|| {
+            Wrong::new(format!("the variables of the file exceed {EXPANDED_BYTES_MAX} bytes"), "", reference)
+        })?;
         replaced.push_str(value);
         rest = after;
     }

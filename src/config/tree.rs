@@ -161,7 +161,8 @@ pub fn parse(text: &str, report: &mut Report) -> Option<Node> {
     };
     match builder.document() {
         Ok(root) => Some(root),
-        Err(Stop { place, message, hint }) => {
+        Err(stop) => {
+            let Stop { place, message, hint } = stop.at_the_tab(text);
             match hint {
                 Some(hint) => report.add_with_hint(place, message, hint),
                 None => report.add(place, message),
@@ -170,6 +171,10 @@ pub fn parse(text: &str, report: &mut Report) -> Option<Node> {
         }
     }
 }
+
+/// How a message of the parser begins.
+const NOT_YAML: &str = "not YAML: ";
+const NO_TABS: &str = "indent with spaces, not with tabs";
 
 /// Why reading ended before the end.
 struct Stop {
@@ -184,10 +189,27 @@ impl Stop {
     }
 }
 
+impl Stop {
+    /// A tab that indents the line, or the one behind it, is what is meant, wherever the parser gave up.
+    fn at_the_tab(self, text: &str) -> Self {
+        let lines = text.lines().zip(1..).skip(self.place.line - 1);
+        let mut lines = lines.filter(|(line, _)| !line.trim_ascii().is_empty());
+        let candidates = if self.hint == Some(NO_TABS) { 2 } else { 1 };
+        let tab = lines.by_ref().take(candidates).find_map(|(line, number)| {
+            let indent = line.chars().take_while(|letter| matches!(letter, ' ' | '\t'));
+            Some(Place { line: number, column: indent.zip(1..).find(|(letter, _)| *letter == '\t')?.1 })
+        });
+        match tab.filter(|_| self.message.starts_with(NOT_YAML)) {
+            Some(place) => Self { place, hint: Some(NO_TABS), ..self },
+            None => self,
+        }
+    }
+}
+
 impl From<ScanError> for Stop {
     fn from(error: ScanError) -> Self {
         let place = Place { line: error.marker().line().max(1), column: error.marker().col() + 1 };
-        Self { place, message: format!("not YAML: {}", error.info()), hint: hint(error.kind()) }
+        Self { place, message: format!("{NOT_YAML}{}", error.info()), hint: hint(error.kind()) }
     }
 }
 
@@ -198,7 +220,8 @@ const fn hint(kind: &ErrorKind) -> Option<&'static str> {
         ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
         | ErrorKind::TabAtBlockScalarStart
-        | ErrorKind::TabInIndentation => Some("indent with spaces, not with tabs"),
+        | ErrorKind::TabInPlainScalar
+        | ErrorKind::TabInIndentation => Some(NO_TABS),
         ErrorKind::InvalidColonPlacement
         | ErrorKind::UnclosedQuotedScalar
         | ErrorKind::UnexpectedEofFlowSequence

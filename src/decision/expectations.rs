@@ -9,7 +9,9 @@ use super::{Place, Request, decide};
 use crate::config::report::{Problem, Problems};
 use crate::config::snapshot::{Expectation, ExpectedCaller, Snapshot};
 use crate::principal::{Principal, Role, Subject};
+use crate::rejection::Rejection;
 use crate::route::Route;
+use crate::wire::target;
 
 /// An expectation that the rules do not meet.
 #[derive(Debug)]
@@ -39,22 +41,30 @@ pub fn problems(snapshot: &Snapshot, file: &str) -> Problems {
     failures(snapshot).iter().map(problem).collect::<Vec<_>>().into()
 }
 
-/// The routes that no expectation touches, in the order of the file.
+/// The routes that no expectation touches, in the order of the file. One touches the route that decides its request; where
+/// none has its method, all those that would decide others for its path and host.
 pub fn untouched(snapshot: &Snapshot) -> Vec<&Route> {
     let touched: BTreeSet<usize> = snapshot
         .expect
         .iter()
-        .filter_map(|expectation| {
-            let request = Request::parse(&expectation.method, &expectation.url).ok()?;
-            let decision = decide(snapshot, request.head(), |_| Ok(crate::authenticate::Caller::Anyone));
-            match decision.place? {
-                Place::Route(route) | Place::Preflight(route, _) => snapshot.routes.index(route),
-                Place::Endpoint(_) => None,
-            }
-        })
+        .flat_map(|expectation| touched(snapshot, expectation))
+        .filter_map(|route| snapshot.routes.index(route))
         .collect();
     let routes = snapshot.routes.routes().iter().enumerate();
     routes.filter(|(index, _)| !touched.contains(index)).map(|(_, route)| route).collect()
+}
+
+fn touched<'s>(snapshot: &'s Snapshot, expectation: &Expectation) -> Vec<&'s Route> {
+    let Ok(request) = Request::parse(&expectation.method, &expectation.url) else { return Vec::new() };
+    let decision = decide(snapshot, request.head(), |_| Ok(crate::authenticate::Caller::Anyone));
+    match (decision.place, decision.outcome, decision.target) {
+        (Some(Place::Route(route) | Place::Preflight(route, _)), ..) => vec![route],
+        (None, Err(Rejection::MethodNotAllowed(_)), Some(target)) => {
+            let host = target::host(&request.uri, &request.headers, request.head().version);
+            host.map(|host| snapshot.routes.candidates(&host, target.path())).unwrap_or_default()
+        }
+        (Some(Place::Endpoint(_)) | None, ..) => Vec::new(),
+    }
 }
 
 fn asker(caller: &ExpectedCaller) -> Asker<'static> {
@@ -94,9 +104,11 @@ fn who(caller: &ExpectedCaller) -> String {
 mod tests {
     use super::*;
     use crate::config::{Environment, load_text};
+    use std::fmt::Write as _;
     use std::path::Path;
 
     fn snapshot(expect: &str) -> Snapshot {
+        let expect = if expect.is_empty() { "  []" } else { expect };
         let text = format!(
             "paths: {{ semicolon: keep }}\nupstreams: {{ a: {{ builtin: echo }} }}\nroutes:\n  \
              - {{ path: /a, methods: [GET], allow: [user, admin], to: a }}\n  \
@@ -137,9 +149,23 @@ mod tests {
 
     #[test]
     fn routes_that_no_expectation_touches_are_known() {
-        let snapshot =
-            snapshot("  - { request: GET /a, as: anyone, is: 401 }\n  - { request: PUT /a, as: anyone, is: 405 }\n");
-        let names: Vec<_> = untouched(&snapshot).iter().map(|route| route.name.to_string()).collect();
-        assert_eq!(names, ["/w/{id}", "/h"]);
+        for (requests, expected) in [
+            (&[][..], &["/a", "/w/{id}", "/h"][..]),
+            (&["GET /a"], &["/w/{id}", "/h"]),
+            (&["PUT /a"], &["/w/{id}", "/h"]),
+            (
+                &["PUT /b", "PUT /h", "POST /auth/login", "PUT /auth/login", "GET //a", "PUT /a#b"],
+                &["/a", "/w/{id}", "/h"],
+            ),
+            (&["PUT https://api.example.com/h", "PUT /w/1", "GET /a"], &[]),
+        ] {
+            let mut list = String::new();
+            for request in requests {
+                writeln!(list, "  - {{ request: '{request}', as: anyone, is: 200 }}").unwrap();
+            }
+            let snapshot = snapshot(&list);
+            let names: Vec<_> = untouched(&snapshot).iter().map(|route| route.name.to_string()).collect();
+            assert_eq!(names, expected, "{requests:?}");
+        }
     }
 }

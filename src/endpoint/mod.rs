@@ -43,6 +43,7 @@ use crate::principal::{Role, Scheme, SchemeSet, Subject};
 use crate::record::audit::{Audit, Event};
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::rejection::{Rejection, Texts};
+use crate::route::Allow;
 use crate::store::changes::Changes;
 use crate::store::{Change, Store};
 use crate::wire::body::Body;
@@ -93,6 +94,21 @@ impl Action {
             | Self::Introspect
             | Self::Register
             | Self::ChangePassword => false,
+        }
+    }
+
+    /// Whom it answers with more than a refusal. A name and a password, an id and a secret, or a token are credentials
+    /// wherever in the request they come.
+    pub fn for_whom(self) -> Allow {
+        match self {
+            Self::Register | Self::Jwks | Self::Metadata | Self::Openapi | Self::Docs => Allow::Anyone,
+            Self::Login
+            | Self::ClientLogin
+            | Self::Refresh
+            | Self::OauthToken
+            | Self::Revoke
+            | Self::ChangePassword => Allow::Authenticated,
+            Self::Introspect => Allow::Roles(vec![Role::from(introspect::ROLE)]),
         }
     }
 }

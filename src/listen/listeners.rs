@@ -302,7 +302,7 @@ mod tests {
         let tls = |name: &str| {
             let source =
                 tls::CertificateSource::SelfSigned { names: vec![name.into()], directory: directory.path().to_owned() };
-            Mode::Tls(Arc::new(tls::Settings { source, min_version: tls::MinVersion::Tls12 }))
+            Mode::Tls(Arc::new(tls::Settings { source, min_version: tls::MinVersion::Tls12, shown: None }))
         };
         let (mut listeners, _workers) =
             Listeners::bind(&[entry(any(), Mode::Redirect), entry(any(), tls("localhost"))], 1).unwrap();
@@ -333,7 +333,7 @@ mod tests {
             names: vec!["localhost".into()],
             directory: directory.path().to_owned(),
         };
-        let tls = Mode::Tls(Arc::new(tls::Settings { source, min_version: tls::MinVersion::Tls12 }));
+        let tls = Mode::Tls(Arc::new(tls::Settings { source, min_version: tls::MinVersion::Tls12, shown: None }));
         reload(&mut listeners, &[entry(any(), tls)]);
         assert_eq!(addresses(&listeners), address);
         assert!(workers[0].0.try_recv().is_err(), "no further socket");

@@ -675,6 +675,7 @@ async fn a_redirect_listener_sends_callers_to_https() {
         let tls = tls::Settings {
             source: CertificateSource::Files(vec![certificate(directory.path(), "only", &["x.example"])]),
             min_version: MinVersion::Tls12,
+            shown: None,
         };
         let server = Server::with([Mode::Redirect, Mode::Tls(Arc::new(tls))], &limits());
         let https = server.listeners.addresses().nth(1).unwrap().0.port();
@@ -737,7 +738,11 @@ async fn a_reload_sets_the_oldest_version_and_keeps_sessions() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let files = certificate(directory.path(), "only", &["a.example"]);
-        let from = |min_version| tls::Settings { source: CertificateSource::Files(vec![files.clone()]), min_version };
+        let from = |min_version| tls::Settings {
+            source: CertificateSource::Files(vec![files.clone()]),
+            min_version,
+            shown: None,
+        };
         let mut server = Server::start(Mode::Tls(Arc::new(from(MinVersion::Tls12))), &limits());
         // this one keeps its sessions, and comes back with what it was given under other settings
         let old = Arc::new(trusting(&[&files], &[&TLS12]));
@@ -765,7 +770,7 @@ async fn certificates_are_picked_by_name_and_replaced_without_a_break() {
         let second = certificate(directory.path(), "second", &["*.b.example"]);
         let settings = |files: &[&CertificateFiles]| {
             let source = CertificateSource::Files(files.iter().copied().cloned().collect());
-            Mode::Tls(Arc::new(tls::Settings { source, min_version: MinVersion::Tls12 }))
+            Mode::Tls(Arc::new(tls::Settings { source, min_version: MinVersion::Tls12, shown: None }))
         };
         let mut server = Server::start(settings(&[&first, &second]), &limits());
         for (name, root, trusted) in [
@@ -800,7 +805,7 @@ async fn the_protocol_is_chosen_by_alpn() {
         let directory = tempfile::tempdir().unwrap();
         let source =
             CertificateSource::SelfSigned { names: vec!["localhost".into()], directory: directory.path().to_owned() };
-        let settings = tls::Settings { source, min_version: MinVersion::Tls13 };
+        let settings = tls::Settings { source, min_version: MinVersion::Tls13, shown: None };
         tls::check(&settings).unwrap();
         assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none(), "a check makes nothing");
         let mut limits = limits();
@@ -949,8 +954,11 @@ async fn who_never_said_a_word_does_not_hold_the_drain() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let files = certificate(directory.path(), "only", &["a.example"]);
-        let tls =
-            tls::Settings { source: CertificateSource::Files(vec![files.clone()]), min_version: MinVersion::Tls12 };
+        let tls = tls::Settings {
+            source: CertificateSource::Files(vec![files.clone()]),
+            min_version: MinVersion::Tls12,
+            shown: None,
+        };
         for mode in [Mode::Plain, Mode::Tls(Arc::new(tls))] {
             let server = Server::start(mode.clone(), &limits());
             let mut silent = server.connect().await;

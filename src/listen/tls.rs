@@ -22,6 +22,9 @@ pub struct Settings {
     pub source: CertificateSource,
     /// The oldest version spoken.
     pub min_version: MinVersion,
+    /// SHA-256 of the certificates, as the files had them when the settings were read; `None` for one that is made. What is
+    /// shown is read again when it is put in force.
+    pub shown: Option<[u8; 32]>,
 }
 
 /// Where the certificates of a listener come from.

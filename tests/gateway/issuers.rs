@@ -228,8 +228,12 @@ fn what_cannot_be_an_issuer_is_told_before_anything_serves() {
     for (issuer, keys, expected) in [
         ("issuer: https://a, jwks: keys.json", Some(secret.to_string()), "a shared secret is for `auth.jwt.keys`"),
         ("issuer: https://a, jwks: keys.json", Some("{}".to_owned()), "it is not a JWK Set"),
-        ("issuer: https://a, jwks: keys.json", Some(r#"{"keys":[]}"#.to_owned()), "this JWK Set has no key"),
-        ("issuer: https://a, jwks: keys.json", None, "this file cannot be read"),
+        (
+            "issuer: https://a, jwks: keys.json",
+            Some(r#"{"keys":[]}"#.to_owned()),
+            "the file `keys.json` is a JWK Set without a key",
+        ),
+        ("issuer: https://a, jwks: keys.json", None, "the file `keys.json` cannot be read: there is no such file"),
         ("issuer: https://a, jwks: 'http://a.example/k'", None, "keys are fetched over `https://`"),
     ] {
         let setup = Setup::new(&with(issuer));

@@ -49,6 +49,7 @@ mod cli;
 mod configuration;
 mod rules;
 mod explaining;
+mod widening;
 mod schema;
 mod workflow;
 mod metrics;

@@ -197,6 +197,28 @@ fn check_speaks_to_people_tools_and_workflows() {
     assert!(check("github").stdout.starts_with("::error file=bad.yaml,line=7,col=5::unknown key `method`"));
     let sarif = check("sarif").json();
     assert_eq!(sarif["runs"][0]["results"][0]["level"], "error");
+    // a tool shows no line of the file: what is wrong is in the message itself
+    setup.write(
+        "bad.yaml",
+        "auth: { realm: '${PORTCULLIS_RELM}', jwt: { keys: [{ id: k, algorithm: ES256, private_key: keys/none.pem }] } }\n\
+         upstreams: { api: { builtin: echo } }\nroutes: [{ path: /a, to: api }]\n",
+    );
+    let setup = setup.variable("PORTCULLIS_REALM", "canary");
+    let check = |format: &str| setup.cli_plain(&["check", "bad.yaml", "--format", format], "").expect(1);
+    let told = [
+        ("the environment variable `PORTCULLIS_RELM` is not set", "did you mean `${PORTCULLIS_REALM}`?"),
+        ("the file `keys/none.pem` cannot be read: there is no such file", ""),
+        ("`allow` is missing", "expected `anyone`, `authenticated` or a list of roles such as `[user, admin]`"),
+    ];
+    let (json, github, sarif) = (check("json").json(), check("github").stdout, check("sarif").json());
+    for (n, (message, hint)) in told.into_iter().enumerate() {
+        let expected = if hint.is_empty() { json!(null) } else { json!(hint) };
+        assert_eq!((&json[n]["message"], &json[n]["hint"]), (&json!(message), &expected));
+        assert!(github.lines().nth(n).unwrap().contains(&format!("::{message}")), "{github}");
+        let text = sarif["runs"][0]["results"][n]["message"]["text"].as_str().unwrap();
+        assert_eq!(text, format!("{message}\n{hint}").trim_end());
+    }
+    assert!(!github.contains("canary"), "{github}");
     setup.cli_plain(&["check", "missing.yaml"], "").expect(2);
 }
 
@@ -328,23 +350,27 @@ fn coverage_lists_the_routes_that_no_expectation_touches() {
     let expected = listed(&["/orders/**", "/orders/{id}/refund", "/health", "/me"]);
     assert_eq!(
         found,
-        format!("gateway.yaml: 0 of 0 expectations met\n0 of 4 routes are touched by an expectation\n{expected}")
+        format!(
+            "gateway.yaml: 0 of 0 expectations met\n0 of 4 routes are touched by an expectation; these are not:\n{expected}"
+        )
     );
-    // one that is refused touches its route; one of a method, host or path for which there is none touches none
+    // one that is refused touches its route, for its method too; one of a path for which there is none touches none
     let found = covered(
         "expect:
   - { request: GET /orders/7, as: anyone, is: 401 }
-  - { request: POST /orders/7, as: anyone, is: 405 }
+  - { request: DELETE /orders/7/refund, as: anyone, is: 405 }
   - { request: GET /nowhere, as: anyone, is: 404 }
   - { request: GET /%6de, as: { roles: [x] }, is: 200 }
   - { request: POST /auth/login, as: anyone, is: 200 }
 ",
         0,
     );
-    let expected = listed(&["/orders/{id}/refund", "/health"]);
+    let expected = listed(&["/health"]);
     assert_eq!(
         found,
-        format!("gateway.yaml: 5 of 5 expectations met\n2 of 4 routes are touched by an expectation\n{expected}")
+        format!(
+            "gateway.yaml: 5 of 5 expectations met\n3 of 4 routes are touched by an expectation; these are not:\n{expected}"
+        )
     );
     let all = "expect:
   - { request: GET /orders/7, as: anyone, is: 200 }

@@ -172,6 +172,14 @@ fn a_changed_certificate_is_taken_up_without_a_restart() {
         if client.shown() == new.der() { Ok(()) } else { Err("the old one") }
     });
     kept.send(&get("/open/x")).expect(200);
+    // and the audit says that it is another one
+    eventually("the audit of the reload", || {
+        let text = gateway.stdout();
+        let mut events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let reloaded = events.rfind(|event| event["audit"] == "reloaded");
+        let expected = "listeners.127.0.0.1:0.certificates: another value (not shown)";
+        if reloaded.is_some_and(|event| event["settings"] == expected) { Ok(()) } else { Err(text) }
+    });
 }
 
 #[test]

@@ -7,8 +7,8 @@ use rustls::pki_types::ServerName;
 use super::super::decode::Placed;
 use super::super::model::issuers::{self, JwksSource, JwksUrl};
 use super::super::report::Report;
-use super::Files;
 use super::tls::{self, SystemRoots};
+use super::{Files, refuse};
 use crate::authenticate::issuers::fetch::{Location, Tls};
 use crate::authenticate::issuers::jwks::KeySet;
 use crate::authenticate::issuers::{Issuer, Jwks};
@@ -68,12 +68,12 @@ fn keys(path: &Placed<Box<str>>, algorithms: &[Algorithm], files: &mut Files, re
     let json = files.read(path, report)?;
     match KeySet::parse(&json, algorithms) {
         Ok(keys) if keys.is_empty() => {
-            report.add(path.place, "this JWK Set has no key");
+            refuse(path, "is a JWK Set without a key", report);
             None
         }
         Ok(keys) => Some(keys),
         Err(error) => {
-            report.add(path.place, format!("this file cannot be used: {error}"));
+            refuse(path, &format!("cannot be used: {error}"), report);
             None
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::super::decode::Placed;
 use super::super::model::auth;
 use super::super::report::Report;
-use super::Files;
+use super::{Files, refuse};
 use crate::authenticate::keys::{Key, KeyRing};
 use crate::secret::Secret;
 
@@ -35,19 +35,22 @@ pub(super) fn compile(keys: Placed<Vec<auth::Key>>, files: &mut Files, report: &
 
 fn compile_key(key: auth::Key, files: &mut Files, report: &mut Report) -> Option<Key> {
     let (id, algorithm) = (&*key.id.value, key.algorithm);
-    let (place, parsed) = match key.material {
+    let (path, parsed) = match key.material {
         auth::KeyMaterial::Secret(place, source) => {
             let secret = files.secret(source, report)?;
-            (place, Key::hmac(id, algorithm, Secret::new(secret.expose().as_bytes().to_vec())))
+            let parsed = Key::hmac(id, algorithm, Secret::new(secret.expose().as_bytes().to_vec()));
+            return parsed.map_err(|error| report.add(place, error.to_string())).ok();
         }
         auth::KeyMaterial::PrivateFile(path) => {
             let pem = zeroize::Zeroizing::new(files.read(&path, report)?);
-            (path.place, Key::private_pem(id, algorithm, &pem))
+            let parsed = Key::private_pem(id, algorithm, &pem);
+            (path, parsed)
         }
         auth::KeyMaterial::PublicFile(path) => {
             let pem = files.read(&path, report)?;
-            (path.place, Key::public_pem(id, algorithm, &pem))
+            let parsed = Key::public_pem(id, algorithm, &pem);
+            (path, parsed)
         }
     };
-    parsed.map_err(|error| report.add(place, error.to_string())).ok()
+    parsed.map_err(|error| refuse(&path, &format!("cannot be used: {error}"), report)).ok()
 }

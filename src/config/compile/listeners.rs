@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::super::decode::Placed;
 use super::super::model::{Certificates, Listener, ListenerMode};
 use super::super::report::{Place, Report};
-use super::Files;
+use super::tls::sha256;
+use super::{Files, refuse};
 use crate::listen::tls::{self, CertificateFiles, CertificateSource};
 use crate::listen::{Mode, Settings, meet};
 
@@ -46,11 +49,14 @@ fn mode(mode: &ListenerMode, any_tls: bool, store: &Path, files: &mut Files, rep
             Some(Mode::Redirect)
         }
         ListenerMode::Tls { place, certificates, min_version } => {
-            let source = source(certificates, store, files, report)?;
-            let settings = tls::Settings { source, min_version: *min_version };
+            let (source, shown) = source(certificates, store, files, report)?;
+            let settings = tls::Settings { source, min_version: *min_version, shown };
             if let Err(error) = tls::check(&settings) {
-                let place = file_place(certificates, &error.path, files).unwrap_or(*place);
-                report.add(place, format!("this file cannot be used: {}", error.problem));
+                let what = format!("cannot be used: {}", error.problem);
+                match file(certificates, &error.path, files) {
+                    Some(path) => refuse(path, &what, report),
+                    None => report.add(*place, format!("what is made for `self_signed` {what}")),
+                }
             }
             Some(Mode::Tls(Arc::new(settings)))
         }
@@ -62,32 +68,33 @@ fn source(
     store: &Path,
     files: &mut Files,
     report: &mut Report,
-) -> Option<CertificateSource> {
+) -> Option<(CertificateSource, Option<[u8; 32]>)> {
     match certificates {
         Certificates::SelfSigned(names) => {
             let directory = store.parent().unwrap_or_else(|| Path::new("")).to_owned();
-            Some(CertificateSource::SelfSigned { names: names.clone(), directory })
+            Some((CertificateSource::SelfSigned { names: names.clone(), directory }, None))
         }
         Certificates::Files(pairs) => {
-            let mut readable = true;
-            for path in pairs.iter().flat_map(|pair| [&pair.cert, &pair.key]) {
-                readable &= files.read(path, report).is_some();
-            }
+            // every file that cannot be read is told
+            let read: Vec<_> = pairs
+                .iter()
+                .map(|pair| files.read(&pair.cert, report).zip(files.read(&pair.key, report).map(Zeroizing::new)))
+                .collect();
+            let certificates = read.into_iter().map(|pair| Some(pair?.0)).collect::<Option<Vec<_>>>()?;
             let pairs = pairs
                 .iter()
                 .map(|pair| CertificateFiles { cert: files.path(&pair.cert.value), key: files.path(&pair.key.value) });
-            readable.then(|| CertificateSource::Files(pairs.collect()))
+            let shown = sha256(certificates.iter().map(Vec::as_slice));
+            Some((CertificateSource::Files(pairs.collect()), Some(shown)))
         }
     }
 }
 
-fn file_place(certificates: &Certificates, path: &Path, files: &Files) -> Option<Place> {
+fn file<'c>(certificates: &'c Certificates, path: &Path, files: &Files) -> Option<&'c Placed<Box<str>>> {
     match certificates {
         Certificates::SelfSigned(_) => None,
-        Certificates::Files(pairs) => pairs
-            .iter()
-            .flat_map(|pair| [&pair.cert, &pair.key])
-            .find(|file| files.path(&file.value) == path)
-            .map(|file| file.place),
+        Certificates::Files(pairs) => {
+            pairs.iter().flat_map(|pair| [&pair.cert, &pair.key]).find(|file| files.path(&file.value) == path)
+        }
     }
 }

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::decode::{Placed, SecretSource};
+use super::listing::is_key_material;
 use super::model::store::Location;
 use super::model::{Model, auth};
-use super::report::Report;
+use super::report::{Report, quoted};
 use super::snapshot::{Bootstrap, BootstrapClient, BootstrapUser, Snapshot, StoreLocation};
 use super::source;
 use crate::endpoint::issue::PROTECTED_CLAIMS;
@@ -63,7 +64,7 @@ impl Files {
         // one that is missing is watched too: it may come
         self.note(full.clone());
         source::read(&full, source::SIDE_FILE_BYTES_MAX)
-            .map_err(|error| report.add(path.place, format!("this file cannot be read: {error}")))
+            .map_err(|error| refuse(path, &format!("cannot be read: {error}"), report))
             .ok()
     }
 
@@ -75,16 +76,24 @@ impl Files {
         };
         let bytes = zeroize::Zeroizing::new(self.read(&path, report)?);
         let Ok(text) = std::str::from_utf8(&bytes) else {
-            report.add(path.place, "this file is not UTF-8");
+            refuse(&path, "is not UTF-8", report);
             return None;
         };
         let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
         if text.is_empty() {
-            report.add(path.place, "the secret in this file is empty");
+            refuse(&path, "is empty, and should hold a secret", report);
             return None;
         }
         Some(Secret::new(text.to_owned()))
     }
+}
+
+/// Says what is wrong with a file that the configuration names. Not by name where that came from the environment, or is
+/// no path at all: somebody may have put a secret there.
+fn refuse(path: &Placed<Box<str>>, what: &str, report: &mut Report) {
+    let is_shown = !report.is_expanded(path.place) && !is_key_material(&path.value);
+    let name = if is_shown { format!("the file {}", quoted(&path.value)) } else { "this file".to_owned() };
+    report.add(path.place, format!("{name} {what}"));
 }
 
 /// The snapshot, or `None` where something without which there is none was wrong; what was is in the report.
@@ -152,6 +161,7 @@ pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<S
         log: model.log,
         bootstrap,
         files: files.list(),
+        directory: files.directory.clone(),
     })
 }
 

@@ -11,7 +11,7 @@ use super::super::decode::Placed;
 use super::super::model::PairOfFiles;
 use super::super::model::upstreams::Tls;
 use super::super::report::{Place, Report};
-use super::Files;
+use super::{Files, refuse};
 use crate::forward::{FileDigest, TlsFiles};
 
 /// The system's roots, or those built in where an image has none; read where they are first needed.
@@ -107,7 +107,7 @@ fn digest(path: &Placed<Box<str>>, certificates: &[CertificateDer<'static>]) -> 
 }
 
 /// The digest of a list: where one part ends and the next begins counts.
-fn sha256<'p>(parts: impl Iterator<Item = &'p [u8]>) -> [u8; 32] {
+pub(super) fn sha256<'p>(parts: impl Iterator<Item = &'p [u8]>) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
@@ -126,7 +126,7 @@ fn roots_of(
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         if let Err(error) = roots.add(certificate) {
-            report.add(path.place, format!("this file has a certificate that cannot be used: {error}"));
+            refuse(path, &format!("has a certificate that cannot be used: {error}"), report);
             return None;
         }
     }
@@ -142,7 +142,7 @@ fn certificates(
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let certificates = certificates.ok().filter(|certificates| !certificates.is_empty());
     if certificates.is_none() {
-        report.add(path.place, "this file is not a certificate in PEM");
+        refuse(path, "is not a certificate in PEM", report);
     }
     certificates
 }
@@ -151,7 +151,7 @@ fn private_key(path: &Placed<Box<str>>, files: &mut Files, report: &mut Report) 
     let pem = zeroize::Zeroizing::new(files.read(path, report)?);
     let key = PrivateKeyDer::from_pem_slice(&pem).ok();
     if key.is_none() {
-        report.add(path.place, "this file is not a private key in PEM");
+        refuse(path, "is not a private key in PEM", report);
     }
     key
 }

@@ -171,7 +171,7 @@ pub fn claim_path(node: &Node, report: &mut Report) -> Option<ClaimPath> {
 
 fn token_type(node: &Node, report: &mut Report) -> Option<TypeSource> {
     let section = Section::open(node, "`type`", &["claim", "access", "refresh", "missing"], &[], report)?;
-    let claim = section.required("claim", report, claim_path);
+    let claim = section.required("claim", "the path of the claim that says what a token is", report, claim_path);
     let access: Box<str> = section.read("access", report, decode::full_text).unwrap_or("access").into();
     let refresh: Box<str> = section.read("refresh", report, decode::full_text).unwrap_or("refresh").into();
     if access == refresh {
@@ -185,8 +185,8 @@ fn token_type(node: &Node, report: &mut Report) -> Option<TypeSource> {
 fn key(node: &Node, report: &mut Report) -> Option<Key> {
     let keys = &["id", "algorithm", "secret", "private_key", "public_key"];
     let section = Section::open(node, "a key", keys, &[], report)?;
-    let id = section.required("id", report, super::name);
-    let algorithm = section.required("algorithm", report, algorithm);
+    let id = section.required("id", "a name of your choice: the `kid` of its tokens", report, super::name);
+    let algorithm = section.required("algorithm", "one such as `EdDSA`, `ES256` or `HS256`", report, algorithm);
     let mut materials = Vec::new();
     if let Some(node) = section.node("secret") {
         materials.extend(decode::secret(node, report).map(|source| KeyMaterial::Secret(node.place, source)));
@@ -340,7 +340,7 @@ fn unique(accounts: &[Account], what: &str, report: &mut Report) {
 fn account(node: &Node, what: &str, keys: &[&str], report: &mut Report) -> Option<Account> {
     let section = Section::open(node, what, keys, &[], report)?;
     let (name_key, secret_key) = if keys.contains(&"id") { ("id", "secret") } else { ("name", "password") };
-    let name = section.required(name_key, report, super::account_name);
+    let name = section.required(name_key, "a name without a colon", report, super::account_name);
     let secret = section.read(secret_key, report, |node, report| {
         decode::secret(node, report).map(|value| Placed { value, place: node.place })
     });

@@ -14,7 +14,7 @@ const MAX_AGE_SECONDS_MAX: u64 = 7 * 24 * 60 * 60;
 /// Reads the section.
 pub(super) fn cors(node: &Node, report: &mut Report) -> Option<Cors> {
     let section = Section::open(node, "`cors`", &["origins", "headers", "max_age", "credentials"], &[], report)?;
-    let origins = section.required("origins", report, origins);
+    let origins = section.required("origins", "a list such as `[https://app.example.com]`", report, origins);
     let headers = section.read("headers", report, |node, report| decode::list(node, report, routes::field_name));
     let max_age = section.read("max_age", report, |node, report| {
         let seconds = decode::duration(node, report)?.as_secs();

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::super::decode::{self, Placed, Section};
-use super::super::report::{Place, Report};
+use super::super::report::{Place, Report, alternatives};
 use super::super::tree::Node;
 use super::settings;
 use crate::endpoint::{Action, Ends, Incomplete, Source};
@@ -83,8 +83,9 @@ impl Endpoint {
     /// Reads one item.
     pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
         let section = Section::open(node, "an endpoint", KEYS, &[], report)?;
-        let path = section.required("path", report, path);
-        let action = section.required("action", report, decode::one_of(&ACTIONS));
+        let path = section.required("path", "an exact path such as `/auth/login`", report, path);
+        let actions = alternatives(&ACTIONS.map(|(name, _)| name));
+        let action = section.required("action", &actions, report, decode::one_of(&ACTIONS));
         let fields = match (section.node("fields"), action) {
             (Some(node), Some(action)) => fields(node, action, report),
             (Some(_) | None, _) => Vec::new(),

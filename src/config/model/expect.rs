@@ -11,12 +11,17 @@ use crate::principal::Scheme;
 /// What the rules by themselves can answer; a passed request counts as 200, whatever the upstream will say.
 pub const STATUSES: [u16; 6] = [200, 400, 401, 403, 404, 405];
 
+/// What each key takes, for messages.
+const REQUEST: &str = "a method and a URL, such as `GET /orders/7`";
+const CALLER: &str = "`anyone` or a principal such as `{ roles: [user] }`";
+const STATUS: &str = "200 for a request that passes, or 400, 401, 403, 404 or 405";
+
 /// Reads one item.
 pub(super) fn read(node: &Node, report: &mut Report) -> Option<Expectation> {
     let section = Section::open(node, "an expectation", &["request", "as", "is"], &[], report)?;
-    let request = section.required("request", report, request);
-    let caller = section.required("as", report, caller);
-    let status = section.required("is", report, status);
+    let request = section.required("request", REQUEST, report, request);
+    let caller = section.required("as", CALLER, report, caller);
+    let status = section.required("is", STATUS, report, status);
     let (method, url) = request?;
     Some(Expectation { place: node.place, method, url, caller: caller?, status: status? })
 }
@@ -28,7 +33,7 @@ fn request(node: &Node, report: &mut Report) -> Option<(Method, Box<str>)> {
     let parsed = parts.and_then(|(method, url)| Some((Method::from_bytes(method.as_bytes()).ok()?, url.into())));
     if parsed.is_none() {
         let message = format!("{} is not a request", decode::shown_node(node));
-        report.add_with_hint(node.place, message, "expected a method and a URL, such as `GET /orders/7`");
+        report.add_with_hint(node.place, message, format!("expected {REQUEST}"));
     }
     parsed
 }
@@ -38,7 +43,7 @@ fn caller(node: &Node, report: &mut Report) -> Option<ExpectedCaller> {
         return Some(ExpectedCaller::Anyone);
     }
     if !matches!(node.value, Value::Map(_)) {
-        report.add(node.place, "expected `anyone` or a principal such as `{ roles: [user] }`");
+        report.add(node.place, format!("expected {CALLER}"));
         return None;
     }
     let section = Section::open(node, "`as`", &["roles", "scopes", "scheme"], &[], report)?;
@@ -52,7 +57,7 @@ fn caller(node: &Node, report: &mut Report) -> Option<ExpectedCaller> {
 fn status(node: &Node, report: &mut Report) -> Option<StatusCode> {
     let status = decode::whole::<u16>(100, 599)(node, report)?;
     if !STATUSES.contains(&status) {
-        let hint = "expected 200 for a request that passes, or 400, 401, 403, 404 or 405";
+        let hint = format!("expected {STATUS}");
         report.add_with_hint(node.place, format!("the rules never answer {status}"), hint);
         return None;
     }

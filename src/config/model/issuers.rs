@@ -76,8 +76,8 @@ pub fn read(node: &Node, report: &mut Report) -> Option<Vec<Issuer>> {
 fn issuer(node: &Node, report: &mut Report) -> Option<Issuer> {
     let keys = &["issuer", "jwks", "tls", "audience", "algorithms", "roles", "user", "user_prefix"];
     let section = Section::open(node, "an issuer", keys, &[], report)?;
-    let issuer = section.required("issuer", report, decode::placed_text);
-    let jwks = section.required("jwks", report, jwks);
+    let issuer = section.required("issuer", "the `iss` of its tokens", report, decode::placed_text);
+    let jwks = section.required("jwks", "the URL or the file of its keys", report, jwks);
     let tls = section.read("tls", report, upstreams::tls);
     let audience = section.read("audience", report, |node, report| {
         decode::some(node, report, |item, report| decode::full_text(item, report).map(Into::into))

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use super::decode::{self, Placed, Section};
 use super::report::{Place, Report};
 use super::snapshot::Expectation;
-use super::tree::{Node, Value};
+use super::tree::{Node, Plain, Value};
 use crate::listen::tls::MinVersion;
 use crate::record;
 use crate::rejection::Texts;
@@ -140,16 +140,28 @@ const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCA
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
 const WORKERS_MAX: u64 = 1024;
 const NAME_BYTES_MAX: usize = 255;
+/// What an address is, for messages.
+const ADDRESS: &str = "an address with its port, such as `127.0.0.1:8443` or `[::]:8443`";
+/// The keys without which nothing is served, and what they take.
+const REQUIRED: [(&str, &str); 2] = [
+    ("upstreams", "where requests go, such as `upstreams: { api: { servers: [http://127.0.0.1:9001] } }`"),
+    ("routes", "who may go where, such as `routes: [{ path: /**, allow: [user], to: api }]`"),
+];
 
 /// Reads the whole file.
 pub fn read(root: &Node, report: &mut Report) -> Model {
-    let file = Section::open(root, "the file", KEYS, &[], report);
+    let is_empty = matches!(&root.value, Value::Scalar(scalar) if scalar.kind() == Plain::Null);
+    let file = if is_empty {
+        report.add_with_hint(root.place, "there is nothing in this file", "expected at least `upstreams` and `routes`");
+        None
+    } else {
+        Section::open(root, "the file", KEYS, &[], report)
+    };
     let section = |key: &str| file.as_ref().and_then(|file| file.node(key));
     if let Some(file) = &file {
-        for key in ["upstreams", "routes"] {
-            if file.node(key).is_none() {
-                report.add(file.place(), format!("`{key}` is missing"));
-            }
+        for (key, expected) in REQUIRED {
+            // each is read below
+            file.required(key, expected, report, |_, _| Some(()));
         }
     }
     Model {
@@ -189,7 +201,7 @@ fn default_listeners() -> Vec<Listener> {
 
 fn listener(node: &Node, report: &mut Report) -> Option<Listener> {
     let section = Section::open(node, "a listener", &["address", "tls", "redirect"], &["proxy_protocol"], report)?;
-    let address = section.required("address", report, address);
+    let address = section.required("address", ADDRESS, report, address);
     let tls = section.node("tls");
     let redirect = section.node("redirect");
     if let (Some(_), Some(redirect)) = (tls, redirect) {
@@ -229,8 +241,8 @@ fn tls_mode(node: &Node, report: &mut Report) -> Option<ListenerMode> {
 
 fn certificate(node: &Node, report: &mut Report) -> Option<PairOfFiles> {
     let section = Section::open(node, "a certificate", &["cert", "key"], &[], report)?;
-    let cert = section.required("cert", report, decode::placed_text);
-    let key = section.required("key", report, decode::placed_text);
+    let cert = section.required("cert", "the path of a chain in PEM", report, decode::placed_text);
+    let key = section.required("key", "the path of its private key in PEM", report, decode::placed_text);
     Some(PairOfFiles { cert: cert?, key: key? })
 }
 
@@ -245,8 +257,7 @@ pub fn server_name(node: &Node, report: &mut Report) -> Option<Box<str>> {
 }
 
 fn address(node: &Node, report: &mut Report) -> Option<Placed<SocketAddr>> {
-    let expected = "an address with its port, such as `127.0.0.1:8443` or `[::]:8443`";
-    let value = decode::parsed(node, expected, report, |text| text.parse().map_err(|_| format!("not {expected}")))?;
+    let value = decode::parsed(node, ADDRESS, report, |text| text.parse().map_err(|_| format!("not {ADDRESS}")))?;
     Some(Placed { value, place: node.place })
 }
 

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::super::decode::{self, Placed, Section};
 use super::super::report::{Place, Report};
 use super::super::tree::{Node, Value};
+use super::super::units;
 use crate::limit::Quota;
 use crate::principal::{SchemeSet, Scope};
 use crate::route::pattern::Segment;
@@ -85,12 +86,13 @@ impl Route {
     /// Reads one item.
     pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
         let section = Section::open(node, "a route", KEYS, &[], report)?;
-        let path = section.required("path", report, decode::placed_text);
+        let path =
+            section.required("path", "a pattern such as `/orders/{id}` or `/orders/**`", report, decode::placed_text);
         let pattern = section.read("path", report, pattern);
         let hosts = section.read("hosts", report, |node, report| distinct(node, report, host)).unwrap_or_default();
         let methods =
             section.read("methods", report, |node, report| distinct(node, report, method)).unwrap_or_default();
-        let allow = section.required("allow", report, allow);
+        let allow = section.required("allow", ALLOW, report, allow);
         let scopes = section.read("scopes", report, |node, report| decode::list(node, report, super::auth::scope));
         let scopes = scopes.unwrap_or_default();
         if let (Some(Allow::Anyone), Some(node), false) = (&allow, section.node("scopes"), scopes.is_empty()) {
@@ -112,7 +114,7 @@ impl Route {
         let rate = section.read("rate", report, rate);
         let timeout = section.read("timeout", report, decode::some_time);
         let body_bytes = section.read("body_bytes", report, decode::size);
-        let to = section.required("to", report, decode::placed_text);
+        let to = section.required("to", "the name of one of `upstreams`", report, decode::placed_text);
         Some(Self {
             place: section.place(),
             path: path?,
@@ -150,6 +152,9 @@ fn pattern(node: &Node, report: &mut Report) -> Option<Pattern> {
     pattern.ok()
 }
 
+/// What `allow` takes, for messages.
+const ALLOW: &str = "`anyone`, `authenticated` or a list of roles such as `[user, admin]`";
+
 /// `anyone`, `authenticated`, or a list of roles. There is no default: a rule says whom it lets through.
 fn allow(node: &Node, report: &mut Report) -> Option<Allow> {
     let words = [("anyone", Allow::Anyone), ("authenticated", Allow::Authenticated)];
@@ -157,8 +162,7 @@ fn allow(node: &Node, report: &mut Report) -> Option<Allow> {
         if let Some((_, allow)) = words.iter().find(|(word, _)| decode::is_word(node, word)) {
             return Some(allow.clone());
         }
-        let message = "expected `anyone`, `authenticated` or a list of roles such as `[user, admin]`";
-        report.add(node.place, message);
+        report.add(node.place, format!("expected {ALLOW}"));
         return None;
     }
     let roles = decode::some(node, report, |item, report| {
@@ -335,7 +339,7 @@ fn field_value(node: &Node, report: &mut Report) -> Option<HeaderValue> {
 
 fn rate(node: &Node, report: &mut Report) -> Option<RouteRate> {
     let section = Section::open(node, "`rate`", &["rate", "burst", "by"], &[], report)?;
-    let rate = section.required("rate", report, super::settings::rate);
+    let rate = section.required("rate", units::RATE, report, super::settings::rate);
     let burst = section.read("burst", report, super::settings::burst);
     let whose = [("principal", RateBy::Principal), ("address", RateBy::Address)];
     let by = section.read("by", report, decode::one_of(&whose)).unwrap_or(RateBy::Principal);

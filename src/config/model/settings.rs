@@ -95,7 +95,7 @@ fn shared(node: &Node, report: &mut Report) -> Option<Shared> {
         Value::Map(entries) if !entries.iter().any(|entry| &*entry.key == "file") => {
             let section = Section::open(node, "`shared`", &["url", "tls"], &[], report)?;
             let tls = section.read("tls", report, upstreams::tls);
-            Some(Shared { url: section.required("url", report, url)?, tls })
+            Some(Shared { url: section.required("url", "a URL such as `redis://localhost`", report, url)?, tls })
         }
         Value::Scalar(_) | Value::List(_) | Value::Map(_) => Some(Shared { url: url(node, report)?, tls: None }),
     }

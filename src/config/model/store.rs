@@ -27,6 +27,12 @@ pub enum Location {
 }
 
 const FILE: &str = "portcullis.db";
+/// What the keys take, for messages.
+const LOCATION: &str =
+    "`sqlite:` with the path of a file, such as `sqlite:portcullis.db`, `postgres://…` or `mysql://…`";
+const TABLE: &str =
+    "the name of a table: letters, digits, `_` and `$`, with its schema and a point before it if need be";
+const COLUMN: &str = "the name of a column: letters, digits, `_` and `$`";
 
 impl Default for Store {
     fn default() -> Self {
@@ -45,7 +51,7 @@ impl Store {
         }
         let section = Section::open(node, "`store`", &["url", "users", "tokens", "rehash"], &[], report);
         let Some(section) = section else { return store };
-        store.location = section.required("url", report, location).unwrap_or(store.location);
+        store.location = section.required("url", LOCATION, report, location).unwrap_or(store.location);
         store.tables = Tables {
             users: section.read("users", report, users),
             tokens: section.read("tokens", report, tokens),
@@ -73,10 +79,7 @@ fn location(node: &Node, report: &mut Report) -> Option<Location> {
     match path {
         Some(path) if !path.is_empty() && !path.contains([':', '?', '\0']) => Some(Location::File(path.into())),
         Some(_) | None => {
-            report.add(
-                node.place,
-                "expected `sqlite:` with the path of a file, such as `sqlite:portcullis.db`, `postgres://…` or `mysql://…`",
-            );
+            report.add(node.place, format!("expected {LOCATION}"));
             None
         }
     }
@@ -85,10 +88,10 @@ fn location(node: &Node, report: &mut Report) -> Option<Location> {
 fn users(node: &Node, report: &mut Report) -> Option<UsersTable> {
     let keys = &["table", "id", "name", "password", "role", "roles", "flags", "active"];
     let section = Section::open(node, "`users`", keys, &[], report)?;
-    let table = section.required("table", report, table);
-    let id = section.required("id", report, column);
-    let name = section.required("name", report, column);
-    let password = section.required("password", report, column);
+    let table = section.required("table", TABLE, report, table);
+    let id = section.required("id", COLUMN, report, column);
+    let name = section.required("name", COLUMN, report, column);
+    let password = section.required("password", COLUMN, report, column);
     let role = section.read("role", report, column);
     let roles = section.read("roles", report, roles);
     let active = section.read("active", report, column);
@@ -113,37 +116,34 @@ fn flags(node: &Node, report: &mut Report) -> Vec<(Identifier, Role)> {
 
 fn roles(node: &Node, report: &mut Report) -> Option<RolesTable> {
     let section = Section::open(node, "`roles`", &["table", "user", "role", "names"], &[], report)?;
-    let table = section.required("table", report, table);
-    let user = section.required("user", report, column);
-    let role = section.required("role", report, column);
+    let table = section.required("table", TABLE, report, table);
+    let user = section.required("user", COLUMN, report, column);
+    let role = section.required("role", COLUMN, report, column);
     let names = section.read("names", report, names);
     Some(RolesTable { table: table?, user: user?, role: role?, names })
 }
 
 fn names(node: &Node, report: &mut Report) -> Option<NamesTable> {
     let section = Section::open(node, "`names`", &["table", "id", "name"], &[], report)?;
-    let table = section.required("table", report, table);
-    let id = section.required("id", report, column);
-    let name = section.required("name", report, column);
+    let table = section.required("table", TABLE, report, table);
+    let id = section.required("id", COLUMN, report, column);
+    let name = section.required("name", COLUMN, report, column);
     Some(NamesTable { table: table?, id: id?, name: name? })
 }
 
 fn tokens(node: &Node, report: &mut Report) -> Option<TokensTable> {
     let section = Section::open(node, "`tokens`", &["table", "token", "expires_at", "user"], &[], report)?;
-    let table = section.required("table", report, table);
-    let token = section.required("token", report, column);
-    let user = section.required("user", report, column);
+    let table = section.required("table", TABLE, report, table);
+    let token = section.required("token", COLUMN, report, column);
+    let user = section.required("user", COLUMN, report, column);
     let expires_at = section.read("expires_at", report, column);
     Some(TokensTable { table: table?, token: token?, expires_at, user: user? })
 }
 
 fn table(node: &Node, report: &mut Report) -> Option<Identifier> {
-    let expected =
-        "the name of a table: letters, digits, `_` and `$`, with its schema and a point before it if need be";
-    decode::parsed(node, expected, report, |text| Identifier::table(text).ok_or_else(|| format!("not {expected}")))
+    decode::parsed(node, TABLE, report, |text| Identifier::table(text).ok_or_else(|| format!("not {TABLE}")))
 }
 
 fn column(node: &Node, report: &mut Report) -> Option<Identifier> {
-    let expected = "the name of a column: letters, digits, `_` and `$`";
-    decode::parsed(node, expected, report, |text| Identifier::column(text).ok_or_else(|| format!("not {expected}")))
+    decode::parsed(node, COLUMN, report, |text| Identifier::column(text).ok_or_else(|| format!("not {COLUMN}")))
 }

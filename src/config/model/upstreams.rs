@@ -81,7 +81,12 @@ fn upstream(node: &Node, report: &mut Report) -> Option<Kind> {
         }
         return decode::one_of(&[("echo", ())])(builtin, report).map(|()| Kind::Echo);
     }
-    let servers = section.required("servers", report, servers);
+    let servers = section.required(
+        "servers",
+        "a list of URLs such as `[http://127.0.0.1:9001]`, or `builtin: echo`",
+        report,
+        servers,
+    );
     let balance = section.read("balance", report, balance).unwrap_or(Balance::LeastRequests);
     let health = section.read("health", report, health);
     let keep_alive = section.read("keep_alive", report, decode::whole(0, KEEP_ALIVE_MAX)).unwrap_or(64);

@@ -3,123 +3,22 @@
 //! Lists that are sets are sorted, and a default is the same whether it is written out or not. A value that may be a
 //! secret is compared but never shown.
 
-use std::collections::HashMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::config::model::endpoints::{ENDS, INCOMPLETE, SOURCES, action_name};
-use crate::config::report::is_unseen;
+use super::fact::{Fact, Gives, set};
+use crate::config::model::endpoints::{ENDS, INCOMPLETE, SOURCES};
 use crate::config::snapshot::Snapshot;
 use crate::config::units::{show_duration, show_rate, show_size};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Action, Endpoint, Ends, Source};
 use crate::forward::{FileDigest, HealthCheck, ServerGroup, UpstreamKind, UpstreamSettings};
 use crate::limit::Quota;
 use crate::rejection::Texts;
 use crate::rejection::texts::Message;
 use crate::route::{Cors, FieldEdits, Origins, RateBy, Route, RouteRate};
 use crate::wire::target::PathPolicy;
-
-/// What a key that is left out and has no default is shown as.
-pub(super) const NONE: &str = "none";
-
-/// One key with its value.
-#[derive(Clone, Debug)]
-pub(super) struct Fact {
-    /// By which two are compared.
-    id: String,
-    /// The key as the file has it.
-    key: String,
-    shown: String,
-    /// What is compared; another text than what is shown where that is a secret, or means nothing by itself.
-    full: String,
-    /// Whether it is told only where the other side has it too.
-    is_detail: bool,
-}
-
-impl Fact {
-    pub(super) fn new(key: impl Into<String>, shown: impl Into<String>) -> Self {
-        let (key, shown) = (key.into(), shown.into());
-        Self { id: key.clone(), full: shown.clone(), key, shown, is_detail: false }
-    }
-
-    /// A list whose order means nothing.
-    pub(super) fn list<T: Into<String>>(key: impl Into<String>, items: impl Iterator<Item = T>) -> Self {
-        Self::new(key, set(items))
-    }
-
-    pub(super) fn optional(key: impl Into<String>, value: Option<impl Into<String>>) -> Self {
-        Self::new(key, value.map_or_else(|| NONE.to_owned(), Into::into))
-    }
-
-    pub(super) fn word(key: impl Into<String>, value: bool) -> Self {
-        Self::new(key, value.to_string())
-    }
-
-    pub(super) fn comparing(self, full: impl Into<String>) -> Self {
-        Self { full: full.into(), ..self }
-    }
-
-    pub(super) fn detail(self) -> Self {
-        Self { is_detail: true, ..self }
-    }
-
-    /// Compared with what stands under `id` on the other side.
-    fn called(self, id: &str) -> Self {
-        Self { id: id.to_owned(), ..self }
-    }
-
-    /// What is compared.
-    pub(super) fn compared(&self) -> (&str, &str) {
-        (&self.id, &self.full)
-    }
-
-    /// Its value.
-    pub(super) fn shown(&self) -> &str {
-        &self.shown
-    }
-}
-
-/// Each difference, on one line: `timeout: 5s -> 10s`.
-pub(super) fn changes(old: &[Fact], new: &[Fact]) -> Vec<String> {
-    let by_id = |facts: &'_ [Fact]| facts.iter().map(|fact| (fact.id.clone(), fact.clone())).collect::<HashMap<_, _>>();
-    let (olds, news) = (by_id(old), by_id(new));
-    let another_upstream = olds.get("to").map(Fact::shown) != news.get("to").map(Fact::shown);
-    let gone = old.iter().filter(|fact| !news.contains_key(&fact.id));
-    let ids = new.iter().chain(gone).map(|fact| &fact.id);
-    ids.filter_map(|id| {
-        let (old, new) = (olds.get(id), news.get(id));
-        if let (Some(fact), None) | (None, Some(fact)) = (old, new)
-            && fact.is_detail
-        {
-            return None;
-        }
-        let key = match (old, new) {
-            (Some(old), Some(new)) if old.key != new.key => id,
-            (Some(fact), None) | (None, Some(fact)) if another_upstream && fact.key.starts_with("upstreams.") => id,
-            (_, Some(fact)) | (Some(fact), None) => &fact.key,
-            (None, None) => id,
-        };
-        let value = |fact: Option<&Fact>| {
-            fact.map_or((NONE.to_owned(), NONE.to_owned()), |fact| (fact.full.clone(), fact.shown.clone()))
-        };
-        let ((old_full, old), (new_full, new)) = (value(old), value(new));
-        if old_full == new_full {
-            None
-        } else if old == new {
-            Some(on_one_line(&format!("{key}: another value (not shown)")))
-        } else {
-            Some(on_one_line(&format!("{key}: {old} -> {new}")))
-        }
-    })
-    .collect()
-}
-
-/// No text of a file can end its line: what stood on the next one would be read as another difference.
-fn on_one_line(text: &str) -> String {
-    text.chars().map(|c| if is_unseen(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
 
 /// What a route does.
 pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<Fact> {
@@ -147,13 +46,16 @@ pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<F
     } = route;
     let mut facts = own.upstreams.get(upstream.0).map(|upstream| of_upstream(upstream, other)).unwrap_or_default();
     let ends = [(ends_streams.expiry, "expiry"), (ends_streams.revocation, "revocation")];
+    let which = |on: bool| ends.iter().filter(move |(ends, _)| *ends == on).map(|(_, name)| *name);
     facts.push(Fact::optional("strip_prefix", strip_prefix.as_deref()));
     facts.extend(edits("request_headers", request_fields));
     facts.extend(edits("response_headers", response_fields));
     facts.extend(of_cors(cors.as_deref()));
     facts.extend([
-        Fact::list("end_streams_on", ends.iter().filter(|(on, _)| *on).map(|(_, name)| *name)),
-        Fact::word("forward_credentials", *forward_credentials),
+        // a stream outlives what does not end it
+        Fact::list("end_streams_on", which(true)).giving(Gives::these(which(false))),
+        Fact::word("forward_credentials", *forward_credentials)
+            .giving(Gives::this_if(*forward_credentials, "the credential, to the upstream")),
         Fact::optional("rate", rate.as_ref().map(of_rate)),
         match *timeout {
             Some(own) => time("timeout", own),
@@ -176,8 +78,8 @@ fn of_upstream(upstream: &UpstreamSettings, other: &Snapshot) -> Vec<Fact> {
         UpstreamKind::Echo => vec![Fact::new("builtin", "echo")],
         UpstreamKind::Servers(group) => of_group(group),
     };
-    let of_this = |fact: Fact| Fact { key: format!("upstreams.{name}.{}", fact.key), ..fact };
-    std::iter::once(to).chain(group.into_iter().map(of_this)).collect()
+    let section = format!("upstreams.{name}");
+    std::iter::once(to).chain(group.into_iter().map(|fact| fact.within(&section))).collect()
 }
 
 fn of_group(group: &ServerGroup) -> Vec<Fact> {
@@ -221,20 +123,23 @@ fn field(key: &str, value: &HeaderValue) -> Fact {
     Fact::new(key, shown).comparing(&*text)
 }
 
+/// A page of another origin reads answers where this lets it.
 fn of_cors(cors: Option<&Cors>) -> Vec<Fact> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let origins = cors.map(|cors| match &cors.origins {
-        Origins::Any => "['*']".to_owned(),
-        Origins::Listed(origins) => set(origins.iter().map(text)),
-    });
+    let (origins, read_by) = match cors.map(|cors| &cors.origins) {
+        None => (None, Gives::Nothing),
+        Some(Origins::Any) => (Some("['*']".to_owned()), Gives::Everything),
+        Some(Origins::Listed(origins)) => (Some(set(origins.iter().map(text))), Gives::these(origins.iter().map(text))),
+    };
     let headers = cors.and_then(|cors| cors.headers.as_ref()).map(text).unwrap_or_default();
-    let headers = headers.split(',').map(|name| name.trim_ascii().to_owned()).filter(|name| !name.is_empty());
+    let headers: Vec<&str> = headers.split(',').map(str::trim_ascii).filter(|name| !name.is_empty()).collect();
     let max_age = cors.and_then(|cors| cors.max_age.as_ref()).and_then(|age| text(age).parse().ok());
+    let credentials = cors.is_some_and(|cors| cors.credentials);
     vec![
-        Fact::optional("cors.origins", origins),
-        Fact::list("cors.headers", headers),
+        Fact::optional("cors.origins", origins).giving(read_by),
+        Fact::list("cors.headers", headers.iter().copied()).giving(Gives::these(headers.iter().copied())),
         Fact::optional("cors.max_age", max_age.map(|seconds| show_duration(Duration::from_secs(seconds)))),
-        Fact::word("cors.credentials", cors.is_some_and(|cors| cors.credentials)),
+        Fact::word("cors.credentials", credentials).giving(Gives::this_if(credentials, "with credentials")),
     ]
 }
 
@@ -251,22 +156,34 @@ pub(super) fn quota(quota: &Quota) -> String {
     format!("rate: {}, burst: {}", show_rate(quota.count, quota.per), quota.burst)
 }
 
-/// What an endpoint does; the first is its action.
+/// How many guesses a budget lets through.
+pub(super) fn guesses(quota: Option<&Quota>) -> Gives {
+    const DAY_NANOS: u128 = 24 * 3_600 * 1_000_000_000;
+    quota.map_or(Gives::Everything, |quota| {
+        let a_day = u128::from(quota.count.get()) * DAY_NANOS / quota.per.as_nanos().max(1);
+        Gives::UpTo(vec![a_day, quota.burst.get().into()])
+    })
+}
+
+/// How an endpoint does what it does.
 pub(super) fn of_endpoint(endpoint: &Endpoint, of_file: &Texts) -> Vec<Fact> {
     // a file is made of the others
-    let Endpoint { path: _, action, fields, reply, status, texts, password_grant, from, incomplete, ends, file: _ } =
+    let Endpoint { path: _, action: _, fields, reply, status, texts, password_grant, from, incomplete, ends, file: _ } =
         endpoint;
     let mut facts = vec![
-        Fact::new("action", action_name(*action)),
         Fact::optional("status", status.map(|status| status.as_u16().to_string())),
-        Fact::word("password_grant", *password_grant),
-        Fact::new("reply", reply.as_ref().map_or_else(|| "default".to_owned(), |reply| reply.written().to_string())),
-    ];
-    facts.extend([
-        Fact::optional("from", name_of(&SOURCES, *from)),
+        Fact::word("password_grant", *password_grant).giving(Gives::this_if(*password_grant, "tokens for a password")),
+        Fact::new("reply", reply.as_ref().map_or_else(|| "default".to_owned(), |reply| reply.written().to_string()))
+            .giving(issued(endpoint)),
+        Fact::optional("from", name_of(&SOURCES, *from)).giving(Gives::these(match from {
+            Source::Either => vec!["members", "authorization"],
+            Source::Members => vec!["members"],
+            Source::Authorization => vec!["authorization"],
+        })),
         Fact::optional("incomplete", name_of(&INCOMPLETE, *incomplete)),
-        Fact::optional("ends", name_of(&ENDS, *ends)),
-    ]);
+        Fact::optional("ends", name_of(&ENDS, *ends))
+            .giving(Gives::this_if(*ends == Ends::Refresh, "an access token that outlives its session")),
+    ];
     let mut fields: Vec<_> = fields.iter().collect();
     fields.sort();
     facts.extend(fields.into_iter().map(|(name, used)| Fact::new(format!("fields.{name}"), &**used)));
@@ -277,6 +194,19 @@ pub(super) fn of_endpoint(endpoint: &Endpoint, of_file: &Texts) -> Vec<Fact> {
     let own = texts.messages.iter().filter(|(code, text)| of_file.messages.get(*code) != Some(text));
     facts.extend(messages(own));
     facts
+}
+
+/// The tokens that whoever asks is given, and what the one that he has shown is still good for.
+fn issued(endpoint: &Endpoint) -> Gives {
+    let issues = endpoint.reply().issues();
+    let stays = endpoint.action == Action::Refresh && !issues.refresh;
+    let kinds = [
+        (issues.access, "access"),
+        (issues.refresh, "refresh"),
+        (issues.token, "token"),
+        (stays, "a refresh token that can be used again"),
+    ];
+    Gives::these(kinds.into_iter().filter(|(given, _)| *given).map(|(_, kind)| kind))
 }
 
 pub(super) fn messages<'t>(messages: impl Iterator<Item = (&'t Box<str>, &'t Message)>) -> Vec<Fact> {
@@ -315,10 +245,4 @@ pub(super) fn time(key: &str, value: Duration) -> Fact {
 
 pub(super) fn bytes(key: &str, value: u64) -> Fact {
     Fact::new(key, show_size(value))
-}
-
-/// Sorted, each once, as a list of YAML.
-fn set<T: Into<String>>(items: impl Iterator<Item = T>) -> String {
-    let items: std::collections::BTreeSet<String> = items.map(Into::into).collect();
-    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(", "))
 }

@@ -1,10 +1,13 @@
 //! What a rule answers and to whom, in a form in which two can be compared and their differences told.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
-use super::facts::{self, Fact};
+use super::fact::{Change, Fact, changes};
+use super::facts;
+use crate::config::model::endpoints::action_name;
 use crate::config::snapshot::Snapshot;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Action, Endpoint};
 use crate::principal::{Role, SchemeSet, Scope};
 use crate::route::{Allow, Route};
 
@@ -42,7 +45,7 @@ pub(super) struct Meaning {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Refused(u16),
-    Endpoint,
+    Endpoint(Action),
     Route,
 }
 
@@ -59,25 +62,19 @@ struct Access {
 impl Meaning {
     /// A refusal.
     pub(super) fn refused(status: u16) -> Self {
-        let access = Access {
-            anyone: false,
-            authenticated: false,
-            roles: BTreeSet::new(),
-            scopes: BTreeSet::new(),
-            schemes: SchemeSet::default(),
-        };
+        let access = Access::of(&Allow::Roles(Vec::new()), &[], SchemeSet::default());
         Self { answer: Answer::Refused(status), access, facts: Vec::new() }
     }
 
-    /// What the gateway answers itself: everybody gets something else than a refusal by the rules.
+    /// What the gateway answers itself. Where credentials may come, and what they are good for, is one of the facts.
     pub(super) fn endpoint(endpoint: &Endpoint, own: &Snapshot) -> Self {
-        let facts = facts::of_endpoint(endpoint, &own.texts);
-        Self { answer: Answer::Endpoint, access: Access::everybody(), facts }
+        let access = Access::of(&endpoint.action.for_whom(), &[], SchemeSet::all());
+        Self { answer: Answer::Endpoint(endpoint.action), access, facts: facts::of_endpoint(endpoint, &own.texts) }
     }
 
     /// What a route does. `other` is the other side: an upstream that has another name there is still the same.
     pub(super) fn route(route: &Route, own: &Snapshot, other: &Snapshot) -> Self {
-        let access = Access::of(route);
+        let access = Access::of(&route.allow, &route.scopes, route.schemes);
         let mut facts = vec![
             Fact::list("scopes", access.scopes.iter().map(Scope::as_str)),
             Fact::list("schemes", access.schemes.iter().map(crate::principal::Scheme::name)),
@@ -92,52 +89,56 @@ impl Meaning {
         format!("{:?} {:?} {facts:?}", self.answer, self.access)
     }
 
-    /// Who of `everybody` gets something by `new` that this refuses, under some condition at least.
+    /// Who of `everybody` gets something by `new` that this refuses, under some condition at least. What a route leads to
+    /// and what an endpoint does have nothing in common: where one takes the place of another, all that it lets through gain.
     pub(super) fn opens<'w>(&self, new: &Self, everybody: &'w [Who]) -> Vec<&'w Who> {
+        let is_another = self.answer != new.answer;
         let opens = |who: &&Who| {
             let (old, new) = (&self.access, &new.access);
             let conditions_stay =
                 old.scopes.is_subset(&new.scopes) && new.schemes.iter().all(|scheme| old.schemes.contains(scheme));
-            new.lets(who) && !(old.lets(who) && (**who == Who::Anyone || conditions_stay))
+            new.lets(who) && (is_another || !old.lets(who) || **who != Who::Anyone && !conditions_stay)
         };
         everybody.iter().filter(opens).collect()
     }
 
     /// What else `new` does differently, by the keys and values of the file.
-    pub(super) fn changes(&self, new: &Self) -> Vec<String> {
+    pub(super) fn changes(&self, new: &Self) -> Vec<Change> {
         match (&self.answer, &new.answer) {
             // who gains or loses says it
             (Answer::Refused(_), Answer::Route) | (Answer::Route, Answer::Refused(_)) => Vec::new(),
             (old, new_answer) if old != new_answer => {
-                vec![format!("answer: {} -> {}", self.answer(), new.answer())]
+                vec![Change::besides(format!("answer: {old} -> {new_answer}"))]
             }
-            _ => facts::changes(&self.facts, &new.facts),
+            _ => changes(&self.facts, &new.facts),
         }
     }
+}
 
-    fn answer(&self) -> String {
-        match self.answer {
-            Answer::Refused(status) => status.to_string(),
-            Answer::Route => "route".to_owned(),
-            Answer::Endpoint => format!("endpoint {}", self.facts.first().map(Fact::shown).unwrap_or_default()),
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(f, "{status}"),
+            Self::Route => f.write_str("route"),
+            Self::Endpoint(action) => write!(f, "endpoint {}", action_name(*action)),
         }
     }
 }
 
 impl Access {
-    fn everybody() -> Self {
-        let none = BTreeSet::new();
-        Self { anyone: true, authenticated: true, roles: BTreeSet::new(), scopes: none, schemes: SchemeSet::all() }
-    }
-
-    fn of(route: &Route) -> Self {
-        let scopes = route.scopes.iter().cloned().collect();
-        let (authenticated, roles) = match &route.allow {
+    fn of(allow: &Allow, scopes: &[Scope], schemes: SchemeSet) -> Self {
+        let (authenticated, roles) = match allow {
+            // no credential is looked at
             Allow::Anyone => return Self::everybody(),
             Allow::Authenticated => (true, BTreeSet::new()),
             Allow::Roles(roles) => (false, roles.iter().cloned().collect()),
         };
-        Self { anyone: false, authenticated, roles, scopes, schemes: route.schemes }
+        Self { anyone: false, authenticated, roles, scopes: scopes.iter().cloned().collect(), schemes }
+    }
+
+    fn everybody() -> Self {
+        let none = BTreeSet::new();
+        Self { anyone: true, authenticated: true, roles: BTreeSet::new(), scopes: none, schemes: SchemeSet::all() }
     }
 
     fn lets(&self, who: &Who) -> bool {

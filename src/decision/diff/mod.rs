@@ -5,14 +5,18 @@
 //!
 //! [`regions`]: crate::route::regions
 
+mod fact;
 mod meaning;
 mod facts;
+mod accounts;
 mod whole;
 mod names;
 mod cover;
 mod row;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod every_key;
 
@@ -25,11 +29,13 @@ use self::cover::{Block, Effect, Spot, Statement, cover};
 use self::meaning::{Meaning, Who};
 use super::{Head, Place, place};
 use crate::config::snapshot::Snapshot;
+use crate::endpoint::{Action, Endpoints};
 use crate::rejection::Rejection;
 use crate::route::regions::{Paths, Region, Regions, Rule, TooMany};
 use crate::route::{Allow, Pattern};
 use crate::wire::target::{Target, canonical_path};
 
+pub use fact::{Change, joined};
 pub use names::Names;
 pub use row::{Printed, Row};
 
@@ -40,11 +46,54 @@ const REGIONS_MAX: usize = 400_000;
 /// segment.
 const MARKS: [&[&str]; 4] = [&["%2F"], &["%3F", "%23"], &[";", "%3B"], &["//"]];
 
-/// All that differs, what lets more people through first.
+/// All that differs, what lets more people through first; last, what no rule is about.
 ///
 /// # Errors
 /// The rules tell more kinds of paths apart than can be compared in reasonable time.
 pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
+    let mut rows = by_rule(old, new)?;
+    let mut changes = of_all_requests(old, new);
+    changes.extend(beside(old, new));
+    changes.extend(fact::changes(&whole::of_file(old), &whole::of_file(new)));
+    rows.extend(everywhere(changes));
+    Ok(rows)
+}
+
+/// What differs for requests.
+///
+/// # Errors
+/// As [`diff`].
+pub fn for_requests(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
+    let mut rows = by_rule(old, new)?;
+    rows.extend(everywhere(of_all_requests(old, new)));
+    Ok(rows)
+}
+
+/// What the process does otherwise beside answering requests: where it listens, what is logged.
+pub fn beside(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
+    fact::changes(&whole::of_process(old), &whole::of_process(new))
+}
+
+fn of_all_requests(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
+    fact::changes(&whole::of_requests(old), &whole::of_requests(new))
+}
+
+/// The row of what holds for all requests alike, or for none of them.
+fn everywhere(changes: Vec<Change>) -> Option<Row> {
+    (!changes.is_empty()).then(|| Row {
+        path: "/**".to_owned(),
+        except: Vec::new(),
+        holding: Vec::new(),
+        hosts: Names::all(),
+        methods: Names::all(),
+        gains: Vec::new(),
+        loses: Vec::new(),
+        changes,
+        everybody: 0,
+    })
+}
+
+fn by_rule(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
     let mut numbers = Numbers::default();
     let sides = [Side::of(old, new, &mut numbers), Side::of(new, old, &mut numbers)];
     let regions = Regions::new(sides.each_ref().map(|side| side.rules(&mut numbers)));
@@ -65,30 +114,9 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
     })?;
     let row = |statement: Statement| judge.row(statement, &policies);
     let mut rows: Vec<Row> = cover(spots)?.into_iter().filter_map(row).collect();
-    rows.sort_by_cached_key(|row| (row.gains.is_empty(), row.loses.is_empty(), row.path.clone()));
-    rows.extend(everywhere(old, new));
+    let widens_least = |row: &Row| (row.gains.is_empty(), !row.widens(), row.loses.is_empty(), row.path.clone());
+    rows.sort_by_cached_key(widens_least);
     Ok(rows)
-}
-
-/// What changes besides and no request can tell: where it listens, what is logged.
-pub fn beside(old: &Snapshot, new: &Snapshot) -> Vec<String> {
-    facts::changes(&whole::of_process(old), &whole::of_process(new))
-}
-
-/// What changes for all requests alike.
-fn everywhere(old: &Snapshot, new: &Snapshot) -> Option<Row> {
-    let changes = facts::changes(&whole::of_requests(old), &whole::of_requests(new));
-    (!changes.is_empty()).then(|| Row {
-        path: "/**".to_owned(),
-        except: Vec::new(),
-        holding: Vec::new(),
-        hosts: Names::all(),
-        methods: Names::all(),
-        gains: Vec::new(),
-        loses: Vec::new(),
-        changes,
-        everybody: 0,
-    })
 }
 
 /// Where the two files do not treat ambiguous paths alike.
@@ -235,7 +263,7 @@ impl<'s> Side<'s> {
 struct Difference {
     gains: Vec<String>,
     loses: Vec<String>,
-    changes: Vec<String>,
+    changes: Vec<Change>,
 }
 
 /// Asks both sides, and numbers what differs.
@@ -249,13 +277,16 @@ struct Judge<'d, 's> {
 
 impl<'d, 's> Judge<'d, 's> {
     fn of(sides: &'d [Side<'s>; 2]) -> Self {
-        let routes = sides.iter().flat_map(|side| side.snapshot.routes.routes());
-        let roles: BTreeSet<Who> = routes
-            .flat_map(|route| match &route.allow {
-                Allow::Anyone | Allow::Authenticated => &[],
-                Allow::Roles(roles) => roles.as_slice(),
+        let roles: BTreeSet<Who> = sides
+            .iter()
+            .flat_map(|side| side.snapshot.routes.routes())
+            .map(|route| route.allow.clone())
+            .chain(endpoints_of_one(sides).map(Action::for_whom))
+            .flat_map(|allow| match allow {
+                Allow::Anyone | Allow::Authenticated => Vec::new(),
+                Allow::Roles(roles) => roles,
             })
-            .map(|role| Who::Role(role.clone()))
+            .map(Who::Role)
             .collect();
         let everybody = [Who::Anyone, Who::Authenticated].into_iter().chain(roles).collect();
         Self { sides, everybody, by_deciders: HashMap::new(), known: HashMap::new(), differences: Vec::new() }
@@ -335,10 +366,22 @@ impl<'d, 's> Judge<'d, 's> {
             methods,
             gains,
             loses,
-            changes: held().map(|(_, change)| change.clone()).chain(changes).collect(),
+            changes: held().map(|(_, change)| Change::besides(change.clone())).chain(changes).collect(),
             everybody: self.everybody.len(),
         })
     }
+}
+
+/// What endpoints do for which there is none that does the same on the other side. Of those that there are on both, it is
+/// not told whom they are for.
+fn endpoints_of_one(sides: &[Side<'_>; 2]) -> impl Iterator<Item = Action> {
+    let [old, new] = sides.each_ref().map(|side| &side.snapshot.endpoints);
+    let alone = |own: &'_ Endpoints, other: &'_ Endpoints| -> Vec<Action> {
+        let is_there = |path: &str, action| other.get(path).is_some_and(|endpoint| endpoint.action == action);
+        let own = own.iter().filter(|(path, endpoint)| !is_there(path, endpoint.action));
+        own.map(|(_, endpoint)| endpoint.action).collect()
+    };
+    [alone(old, new), alone(new, old)].into_iter().flatten()
 }
 
 fn nothing_there(decider: &Decider) -> bool {

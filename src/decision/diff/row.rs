@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
+use super::fact::Change;
 use super::meaning::Who;
 use super::names::Names;
 
@@ -31,21 +32,32 @@ pub struct Row {
     /// Who was and is not any more.
     pub loses: Vec<String>,
     /// What else changes, by the keys and values of the file.
-    pub changes: Vec<String>,
+    pub changes: Vec<Change>,
     /// How many the rules know, for the printed form.
     pub(super) everybody: usize,
 }
 
 impl Row {
-    /// For tools, with the members of contract 7, and `except` and `holding` where there are any.
+    /// Whether somebody gains, or has something by a change that he had not.
+    pub fn widens(&self) -> bool {
+        !self.gains.is_empty() || self.widening().next().is_some()
+    }
+
+    /// The changes by which somebody has something that he had not.
+    pub fn widening(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| change.widens)
+    }
+
+    /// For tools, with the members of contract 7, and `except`, `holding` and `widens` where there are any.
     pub fn json(&self) -> Value {
+        let texts = |changes: Vec<&Change>| changes.iter().map(|change| &*change.text).collect::<Value>();
         let mut row = json!({
             "path": self.path,
             "hosts": self.hosts.list(),
             "methods": self.methods.list(),
             "gains": self.gains,
             "loses": self.loses,
-            "changes": self.changes,
+            "changes": texts(self.changes.iter().collect()),
         });
         let mut add = |name: &str, list: Value| {
             if let (Some(row), Some(false)) = (row.as_object_mut(), list.as_array().map(Vec::is_empty)) {
@@ -54,6 +66,7 @@ impl Row {
         };
         add("except", self.except.clone().into());
         add("holding", self.holding.clone().into());
+        add("widens", texts(self.widening().collect()));
         row
     }
 
@@ -80,12 +93,14 @@ impl Row {
         place
     }
 
-    /// What it is, each in one line.
+    /// What it is, each in one line; `+` for all by which somebody has more than before.
     pub fn effect(&self) -> Vec<String> {
         let people =
             |sign: char, names: &[String]| (!names.is_empty()).then(|| format!("{sign} {}", self.people(names)));
         let (gains, loses) = (people('+', &self.gains), people('-', &self.loses));
-        gains.into_iter().chain(loses).chain(self.changes.iter().map(|change| format!("~ {change}"))).collect()
+        let sign = |change: &Change| if change.widens { '+' } else { '~' };
+        let changes = self.changes.iter().map(|change| format!("{} {}", sign(change), change.text));
+        gains.into_iter().chain(loses).chain(changes).collect()
     }
 
     /// Those who gain or lose, in words.

@@ -1,19 +1,26 @@
-//! What a file says beside its rules: what holds for all requests alike, and what the process does besides answering them.
+//! What a file says beside its rules: what holds for all requests alike, what the process does besides answering them, and
+//! what is of the file alone.
 //!
-//! Each struct is taken apart by name, so that a new setting is looked at here before anything compiles.
+//! Each struct is taken apart by name, so that a new setting is looked at here before anything compiles. A value says what
+//! it gives where by another one somebody may be believed, become somebody, or reach what he could not; how fast, how much
+//! and where to gives nothing.
+
+use std::path::Path;
+use std::time::Duration;
 
 use http::HeaderName;
 
-use super::facts::{Fact, NONE, bytes, messages, quota, secretly, time};
+use super::accounts::{accounts, foreign};
+use super::fact::{Fact, Gives, NONE};
+use super::facts::{bytes, guesses, messages, quota, secretly, time};
 use crate::authenticate::issuers::{Issuer, Jwks};
 use crate::authenticate::{self, CacheSettings, JwtSettings, RoleSource, TypeSource};
-use crate::config::snapshot::{Bootstrap, BootstrapClient, BootstrapUser, Snapshot};
+use crate::config::snapshot::{Expectation, ExpectedCaller, Snapshot, StoreLocation};
 use crate::endpoint::{self, RefreshFormat};
 use crate::limit::{self, Quota};
 use crate::listen::tls::{CertificateSource, MinVersion};
 use crate::listen::{self, Mode};
 use crate::principal::{Role, Scope};
-use crate::store::tables::{Identifier, NamesTable, RolesTable, Tables, TokensTable, UsersTable};
 use crate::wire::fields::IdentityNames;
 use crate::{forward, record};
 
@@ -39,18 +46,20 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
         endpoints: _,
         upstreams: _,
         routes: _,
-        // no request can tell
+        // told of the process
         workers: _,
         admin: _,
         log: _,
+        // told of the file
         expect: _,
-        // where it is kept says nothing of what is kept
         store: _,
         // what was in them is compared
         files: _,
+        directory: _,
     } = snapshot;
     let mut facts = names(identity);
-    facts.push(Fact::list("trusted_proxies", trusted_proxies.0.iter().map(ToString::to_string)));
+    let proxies = Gives::Within(trusted_proxies.0.clone());
+    facts.push(Fact::list("trusted_proxies", trusted_proxies.0.iter().map(ToString::to_string)).giving(proxies));
     facts.extend(credentials(auth));
     facts.extend(issued(tokens));
     facts.push(Fact::new("errors.member", &*texts.member));
@@ -58,8 +67,11 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
     facts.extend(budgets(limits));
     let shared = shared_limits.as_ref().map(|shared| format!("{shared:?}"));
     let fingerprint = secretly(&shared_limits.as_ref().map(limit::shared::Settings::fingerprint));
-    facts.push(Fact::optional("limits.shared", shared).comparing(fingerprint));
+    // each gateway that counts for itself lets as many guesses through
+    let apart = Gives::this_if(shared.is_none(), "as many guesses at each gateway");
+    facts.push(Fact::optional("limits.shared", shared).comparing(fingerprint).giving(apart));
     facts.extend(bounds(terms, *upstream_timeouts));
+    // which there are is told of the process
     facts.extend(listeners.iter().map(|listener| served(listener).detail()));
     facts.extend(accounts(bootstrap));
     facts.extend(foreign(tables));
@@ -70,21 +82,57 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
 pub(super) fn of_process(snapshot: &Snapshot) -> Vec<Fact> {
     let record::Settings { access, audit, level } = snapshot.log;
     let word = |on: bool| if on { "json" } else { "off" };
+    let admin = snapshot.admin.to_string();
+    // whoever reaches one that only redirects has nothing by it
+    let serving = snapshot.listeners.iter().filter(|listener| !matches!(listener.mode, Mode::Redirect));
+    let reached = Gives::these(serving.map(|listener| listener.address.to_string()));
     let mut facts = vec![
-        Fact::new("admin.address", snapshot.admin.to_string()),
-        Fact::list("listeners", snapshot.listeners.iter().map(|listener| listener.address.to_string())),
+        Fact::new("admin.address", &*admin).giving(Gives::these([&*admin])),
+        Fact::list("listeners", snapshot.listeners.iter().map(|listener| listener.address.to_string())).giving(reached),
         Fact::new("log.access", word(access)),
         Fact::new("log.audit", word(audit)),
         Fact::new("log.level", level.as_str().to_ascii_lowercase()),
     ];
-    facts.extend(snapshot.listeners.iter().filter_map(certificates));
+    facts.extend(snapshot.listeners.iter().filter_map(|listener| certificates(listener, &snapshot.directory)));
     facts
+}
+
+/// What is not in force by a reload, or never is by itself.
+pub(super) fn of_file(snapshot: &Snapshot) -> Vec<Fact> {
+    let (shown, full) = match &snapshot.store {
+        StoreLocation::Sqlite(path) => {
+            // the same file below another folder is the same store of another gateway
+            let path = path.strip_prefix(&snapshot.directory).unwrap_or(path);
+            (format!("sqlite:{}", path.display()), path.display().to_string())
+        }
+        StoreLocation::Server(url) => (url.place(), secretly(&url.fingerprint())),
+    };
+    let store = Fact::new("store.url", shown).comparing(full).giving(Gives::Something);
+    let mut facts = vec![store, Fact::new("workers", snapshot.workers.to_string())];
+    facts.extend(snapshot.expect.iter().map(|expectation| {
+        let Expectation { place: _, method, url, caller, status } = expectation;
+        Fact::new(format!("expect `{method} {url}` as {}", caller_of(caller)), status.as_str())
+    }));
+    facts
+}
+
+fn caller_of(caller: &ExpectedCaller) -> String {
+    let ExpectedCaller::Principal { roles, scopes, scheme } = caller else { return "anyone".to_owned() };
+    let list = |key: &str, names: Vec<&str>| (!names.is_empty()).then(|| format!("{key}: [{}]", names.join(", ")));
+    let parts = [
+        list("roles", roles.iter().map(Role::as_str).collect()),
+        list("scopes", scopes.iter().map(Scope::as_str).collect()),
+        scheme.map(|scheme| format!("scheme: {}", scheme.name())),
+    ];
+    format!("{{ {} }}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
 fn names(names: &IdentityNames) -> Vec<Fact> {
     let IdentityNames { user, roles, scheme } = names;
+    // a caller's own field of the old name passes from then on, and an upstream may still believe it
     let name = |key: &str, name: &Option<HeaderName>| {
-        Fact::optional(format!("identity_headers.{key}"), name.as_ref().map(HeaderName::as_str))
+        let name = name.as_ref().map(HeaderName::as_str);
+        Fact::optional(format!("identity_headers.{key}"), name).giving(Gives::Something)
     };
     vec![name("user", user), name("roles", roles), name("scheme", scheme)]
 }
@@ -94,13 +142,14 @@ fn credentials(settings: &authenticate::Settings) -> Vec<Fact> {
     let CacheSettings { ttl, capacity, negative_ttl, stale_if_store_down } = cache;
     let mut facts = vec![
         Fact::new("auth.realm", &**realm),
-        time("auth.cache.ttl", *ttl),
+        lasting("auth.cache.ttl", *ttl),
         Fact::new("auth.cache.capacity", capacity.to_string()),
         time("auth.cache.negative_ttl", *negative_ttl),
-        time("auth.cache.stale_if_store_down", *stale_if_store_down),
+        lasting("auth.cache.stale_if_store_down", *stale_if_store_down),
     ];
     facts.extend(own_tokens(jwt));
-    facts.push(Fact::list("auth.issuers", issuers.iter().map(|issuer| &*issuer.claims.issuer)));
+    let names = || issuers.iter().map(|issuer| &*issuer.claims.issuer);
+    facts.push(Fact::list("auth.issuers", names()).giving(Gives::these(names())));
     facts.extend(issuers.iter().flat_map(issuer));
     facts
 }
@@ -133,20 +182,44 @@ fn own_tokens(jwt: &JwtSettings) -> Vec<Fact> {
         // the first one signs
         format!("[{}]", names.collect::<Vec<_>>().join(", "))
     });
+    let trusted = keys.as_ref().map_or_else(
+        || Gives::these(["those of the store"]),
+        |keys| Gives::these(keys.fingerprints().map(|fingerprint| secretly(&fingerprint))),
+    );
     vec![
-        Fact::new("auth.jwt.issuer", &**issuer),
-        Fact::word("auth.jwt.require_iss", *require_iss),
-        Fact::list("auth.jwt.audience", audience.iter().map(|audience| &**audience)),
-        time("auth.jwt.leeway", *leeway),
-        Fact::new("auth.jwt.roles", source(roles)),
-        Fact::new("auth.jwt.subject", subject.0.join(".")).comparing(format!("{subject:?} {subject_is_id}")),
-        Fact::new("auth.jwt.subject_kind", subject_kind.name()),
-        Fact::optional("auth.jwt.type", token_type),
-        Fact::word("auth.jwt.require_exp", *require_exp),
-        Fact::word("auth.jwt.require_jti", *require_jti),
-        Fact::word("auth.jwt.require_account", *require_account),
-        Fact::optional("auth.jwt.keys", named).comparing(secretly(&keys.as_ref().map(|keys| keys.fingerprint()))),
+        Fact::new("auth.jwt.issuer", &**issuer).giving(Gives::Something),
+        required("auth.jwt.require_iss", *require_iss),
+        audiences("auth.jwt.audience".to_owned(), audience),
+        lasting("auth.jwt.leeway", *leeway),
+        Fact::new("auth.jwt.roles", source(roles)).giving(Gives::Something),
+        Fact::new("auth.jwt.subject", subject.0.join("."))
+            .comparing(format!("{subject:?} {subject_is_id}"))
+            .giving(Gives::Something),
+        Fact::new("auth.jwt.subject_kind", subject_kind.name()).giving(Gives::Something),
+        Fact::optional("auth.jwt.type", token_type).giving(Gives::Something),
+        required("auth.jwt.require_exp", *require_exp),
+        required("auth.jwt.require_jti", *require_jti),
+        required("auth.jwt.require_account", *require_account),
+        Fact::optional("auth.jwt.keys", named)
+            .comparing(secretly(&keys.as_ref().map(|keys| keys.fingerprint())))
+            .giving(trusted),
     ]
+}
+
+/// Something that a token must have.
+fn required(key: &str, is: bool) -> Fact {
+    Fact::word(key, is).giving(Gives::this_if(!is, "a token without it"))
+}
+
+/// For how long a credential, or what is known of it, is good.
+fn lasting(key: &str, time_of: Duration) -> Fact {
+    time(key, time_of).giving(Gives::up_to(time_of.as_nanos()))
+}
+
+/// Where there is none, tokens for everybody are taken.
+fn audiences(key: String, audience: &[Box<str>]) -> Fact {
+    let names = || audience.iter().map(|name| &**name);
+    Fact::list(key, names()).giving(if audience.is_empty() { Gives::Everything } else { Gives::these(names()) })
 }
 
 fn source(roles: &RoleSource) -> String {
@@ -163,25 +236,29 @@ fn issuer(issuer: &Issuer) -> Vec<Fact> {
     let JwtSettings { issuer: name, audience, roles, subject, .. } = claims;
     let key = |key: &str| format!("auth.issuers.{name}.{key}");
     let mut facts = vec![
-        Fact::list(key("audience"), audience.iter().map(|audience| &**audience)),
-        Fact::list(key("algorithms"), algorithms.iter().map(|algorithm| algorithm.name())),
-        Fact::new(key("roles"), source(roles)).comparing(secretly(roles)),
-        Fact::new(key("user"), subject.0.join(".")).comparing(secretly(subject)),
-        Fact::new(key("user_prefix"), if user_prefix.is_empty() { NONE } else { user_prefix }),
+        audiences(key("audience"), audience),
+        Fact::list(key("algorithms"), algorithms.iter().map(|algorithm| algorithm.name()))
+            .giving(Gives::these(algorithms.iter().map(|algorithm| algorithm.name()))),
+        Fact::new(key("roles"), source(roles)).comparing(secretly(roles)).giving(Gives::Something),
+        Fact::new(key("user"), subject.0.join(".")).comparing(secretly(subject)).giving(Gives::Something),
+        Fact::new(key("user_prefix"), if user_prefix.is_empty() { NONE } else { user_prefix }).giving(Gives::Something),
     ];
     match jwks {
         Jwks::File(keys) => {
             let count = format!("a file of {} keys", keys.len());
-            facts.push(Fact::new(key("jwks"), count).comparing(secretly(&keys.content())));
+            let content = keys.content();
+            let trusted = Gives::these(content.iter().map(secretly));
+            facts.push(Fact::new(key("jwks"), count).comparing(secretly(&content)).giving(trusted));
         }
         Jwks::Remote(location) => {
             // a query may hold what gives access to the keys
             let shown = location.url.split('?').next().unwrap_or_default();
-            facts.push(Fact::new(key("jwks"), shown).comparing(&*location.url));
+            facts.push(Fact::new(key("jwks"), shown).comparing(&*location.url).giving(Gives::Something));
             if let Some(tls) = &location.tls {
                 let server_name = tls.name.to_str();
-                facts.push(Fact::new(key("tls.server_name"), server_name));
-                facts.push(Fact::new(key("tls"), "").comparing(secretly(&tls.content)));
+                // whoever shows what is asked for there says which keys are good
+                facts.push(Fact::new(key("tls.server_name"), server_name).giving(Gives::Something));
+                facts.push(Fact::new(key("tls"), "").comparing(secretly(&tls.content)).giving(Gives::Something));
             }
         }
     }
@@ -206,15 +283,17 @@ fn issued(tokens: &endpoint::Settings) -> Vec<Fact> {
         RefreshFormat::Jwt => "jwt",
     };
     vec![
-        time("tokens.access_ttl", *access_ttl),
-        time("tokens.refresh_ttl", *refresh_ttl),
-        time("tokens.opaque_ttl", *opaque_ttl),
-        Fact::new("tokens.default_role", default_role.as_str()),
+        lasting("tokens.access_ttl", *access_ttl),
+        lasting("tokens.refresh_ttl", *refresh_ttl),
+        lasting("tokens.opaque_ttl", *opaque_ttl),
+        // what a role opens at an upstream is not known here
+        Fact::new("tokens.default_role", default_role.as_str()).giving(Gives::Something),
         Fact::new("tokens.refresh_format", format),
-        time("tokens.refresh_grace", *refresh_grace),
-        Fact::new("tokens.claims", claims.written().to_string()),
+        lasting("tokens.refresh_grace", *refresh_grace),
+        Fact::new("tokens.claims", claims.written().to_string()).giving(Gives::Something),
         Fact::optional("tokens.sub_as", sub_as_json_text.then_some("json_text")),
-        Fact::new("passwords.min_bytes", password_bytes_min.to_string()),
+        Fact::new("passwords.min_bytes", password_bytes_min.to_string())
+            .giving(Gives::up_to(u128::MAX - *password_bytes_min as u128)),
         Fact::new("passwords.max_bytes", password_bytes_max.to_string()),
     ]
 }
@@ -223,7 +302,7 @@ fn budgets(limits: &limit::Settings) -> Vec<Fact> {
     let limit::Settings { per_address, per_account, per_account_anywhere, unauthenticated } = limits;
     let budget = |key: &str, budget: &Option<Quota>| {
         let shown = budget.as_ref().map_or_else(|| "off".to_owned(), |budget| format!("{{ {} }}", quota(budget)));
-        Fact::new(format!("limits.{key}"), shown)
+        Fact::new(format!("limits.{key}"), shown).giving(guesses(budget.as_ref()))
     };
     vec![
         budget("token_endpoints.per_address", per_address),
@@ -251,90 +330,29 @@ fn bounds(terms: &listen::Terms, upstreams: forward::Timeouts) -> Vec<Fact> {
     ]
 }
 
-/// How callers are served at an address. Which addresses there are is no rule: who reaches them decides.
+/// How callers are served at an address.
 fn served(listener: &listen::Settings) -> Fact {
     let listen::Settings { address, mode } = listener;
-    let how = match mode {
-        Mode::Plain => "plain".to_owned(),
-        Mode::Redirect => "redirect: https".to_owned(),
-        Mode::Tls(tls) => {
-            let oldest = match tls.min_version {
-                MinVersion::Tls12 => "1.2",
-                MinVersion::Tls13 => "1.3",
-            };
-            format!("tls: {{ min_version: {oldest} }}")
-        }
+    let (how, by) = match mode {
+        Mode::Plain => ("plain", &["plain"][..]),
+        Mode::Redirect => ("redirect: https", &[][..]),
+        Mode::Tls(tls) => match tls.min_version {
+            MinVersion::Tls12 => ("tls: { min_version: 1.2 }", &["1.2", "1.3"][..]),
+            MinVersion::Tls13 => ("tls: { min_version: 1.3 }", &["1.3"][..]),
+        },
     };
-    Fact::new(format!("listeners.{address}"), how)
+    Fact::new(format!("listeners.{address}"), how).giving(Gives::these(by.iter().copied()))
 }
 
-fn certificates(listener: &listen::Settings) -> Option<Fact> {
+/// What is in the files decides, not what they are called.
+fn certificates(listener: &listen::Settings, directory: &Path) -> Option<Fact> {
     let Mode::Tls(tls) = &listener.mode else { return None };
+    let path = |path: &Path| path.strip_prefix(directory).unwrap_or(path).display().to_string();
     let shown = match &tls.source {
-        CertificateSource::Files(files) => files.iter().map(|pair| pair.cert.display().to_string()).collect(),
+        CertificateSource::Files(files) => files.iter().map(|pair| path(&pair.cert)).collect(),
         CertificateSource::SelfSigned { names, directory: _ } => vec![format!("self_signed: {}", names.join(", "))],
     };
-    Some(Fact::new(format!("listeners.{}.certificates", listener.address), shown.join(", ")).detail())
-}
-
-/// Who is made where absent; a password or a secret is never changed.
-fn accounts(bootstrap: &Bootstrap) -> [Fact; 2] {
-    let Bootstrap { users, clients } = bootstrap;
-    let roles = |roles: &[Role]| roles.iter().map(Role::as_str).collect::<Vec<_>>().join(", ");
-    let scopes = |scopes: &[Scope]| scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(", ");
-    let users = users.iter().map(|BootstrapUser { name, password: _, roles: own }| format!("{name} ({})", roles(own)));
-    let clients = clients.iter().map(|BootstrapClient { id, secret: _, roles: own, scopes: granted }| {
-        format!("{id} ({}; {})", roles(own), scopes(granted))
-    });
-    [Fact::list("bootstrap.users", users), Fact::list("bootstrap.clients", clients)]
-}
-
-/// What is read of another application's tables.
-fn foreign(tables: &Tables) -> [Fact; 3] {
-    let Tables { users, tokens, rehash } = tables;
-    [
-        Fact::optional("store.users", users.as_ref().map(users_table)),
-        Fact::optional("store.tokens", tokens.as_ref().map(tokens_table)),
-        Fact::word("store.rehash", *rehash),
-    ]
-}
-
-fn users_table(users: &UsersTable) -> String {
-    let UsersTable { table, id, name, password, role, roles, flags, active } = users;
-    let flags: Vec<_> = flags.iter().map(|(flag, role)| format!("{}: {}", flag.as_str(), role.as_str())).collect();
-    members(&[
-        ("table", column(table)),
-        ("id", column(id)),
-        ("name", column(name)),
-        ("password", column(password)),
-        ("role", role.as_ref().and_then(column)),
-        ("roles", roles.as_ref().map(roles_table)),
-        ("flags", (!flags.is_empty()).then(|| format!("{{ {} }}", flags.join(", ")))),
-        ("active", active.as_ref().and_then(column)),
-    ])
-}
-
-fn roles_table(roles: &RolesTable) -> String {
-    let RolesTable { table, user, role, names } = roles;
-    let names = names.as_ref().map(|NamesTable { table, id, name }| {
-        members(&[("table", column(table)), ("id", column(id)), ("name", column(name))])
-    });
-    members(&[("table", column(table)), ("user", column(user)), ("role", column(role)), ("names", names)])
-}
-
-fn tokens_table(tokens: &TokensTable) -> String {
-    let TokensTable { table, token, expires_at, user } = tokens;
-    let expires_at = expires_at.as_ref().and_then(column);
-    members(&[("table", column(table)), ("token", column(token)), ("expires_at", expires_at), ("user", column(user))])
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "what is there, beside what may not be")]
-fn column(name: &Identifier) -> Option<String> {
-    Some(name.as_str().to_owned())
-}
-
-/// A mapping of YAML, of those members that there are.
-fn members(all: &[(&str, Option<String>)]) -> String {
-    let there = all.iter().filter_map(|(key, value)| Some(format!("{key}: {}", value.as_ref()?)));
-    format!("{{ {} }}", there.collect::<Vec<_>>().join(", "))
+    let shown = shown.join(", ");
+    let full = tls.shown.map_or_else(|| shown.clone(), |shown| secretly(&shown));
+    Some(Fact::new(format!("listeners.{}.certificates", listener.address), shown).comparing(full).detail())
 }

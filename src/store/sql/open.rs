@@ -7,6 +7,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -80,6 +81,30 @@ impl ServerUrl {
             Ok(false) => Err("this URL names no database: expected `SCHEME://USER:PASSWORD@HOST/DATABASE`"),
             Ok(true) | Err(_) => Err("not a URL such as `SCHEME://USER:PASSWORD@HOST/DATABASE`"),
         })
+    }
+
+    /// Where it is, without who goes there and by which password.
+    pub fn place(&self) -> String {
+        let place = |name: &str, host: &str, port: u16, database: Option<&str>| {
+            format!("{name}://{host}:{port}/{}", database.unwrap_or_default())
+        };
+        match self.kind {
+            ServerKind::Postgres => self
+                .postgres()
+                .map(|options| place("postgres", options.get_host(), options.get_port(), options.get_database())),
+            ServerKind::MySql => self
+                .mysql()
+                .map(|options| place("mysql", options.get_host(), options.get_port(), options.get_database())),
+        }
+        // it was read when the file was
+        .unwrap_or_default()
+    }
+
+    /// Of all that leads there; not to be printed, since a password could be guessed from it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(digest(&SHA256, self.url.expose().as_bytes()).as_ref());
+        out
     }
 
     fn postgres(&self) -> Result<PgConnectOptions, sqlx::Error> {
@@ -233,5 +258,19 @@ mod tests {
             assert_eq!(parsed.as_ref().map(Result::is_ok), expected, "{url}");
             assert!(!format!("{parsed:?}").contains("canary"), "{url}");
         }
+    }
+
+    #[test]
+    fn where_it_is_can_be_said_and_told_from_elsewhere() {
+        let parse = |url: &str| ServerUrl::parse(url).unwrap().unwrap();
+        for (url, expected) in [
+            ("postgres://ann:canary@db/app?password=canary", "postgres://db:5432/app"),
+            ("postgresql://db:5433/app", "postgres://db:5433/app"),
+            ("mariadb://ann:canary@db/app", "mysql://db:3306/app"),
+        ] {
+            assert_eq!(parse(url).place(), expected);
+        }
+        let [one, other] = ["postgres://ann:a@db/app", "postgres://ann:b@db/app"].map(|url| parse(url).fingerprint());
+        assert!(one != other && one == parse("postgresql://ann:a@db/app").fingerprint());
     }
 }

@@ -1,0 +1,365 @@
+//! What a person sees of a mistake.
+
+use std::fmt::Write as _;
+
+use super::*;
+use crate::principal::Role;
+use crate::route::Allow;
+
+#[test]
+fn a_problem_is_shown_with_its_place_its_line_and_what_was_meant() {
+    let text = "upstreams:\n  orders: { builtin: echo }\nroutes:\n  - path: /a\n    allow: anyone\n    to: ordesr\n";
+    assert_eq!(
+        problems(text),
+        "gateway.yaml:6:9: unknown upstream `ordesr`\n        to: ordesr\n            ^ did you mean `orders`?\n"
+    );
+}
+
+#[test]
+fn all_problems_of_a_file_are_reported_in_one_run_in_its_order() {
+    let text = "limits: { header_byte: 1KiB }\nlog: { level: verbose }\nupstreams:\n  a: { servers: [ftp://x] }\n\
+                routes:\n  - { path: b, allow: anyone, to: a }\n  - { path: /c, to: d }\nx: 1\n";
+    let printed = problems(text);
+    let places: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("gateway.yaml:")).collect();
+    let places: Vec<&str> = places.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["1:11", "2:15", "4:18", "6:13", "7:5", "8:1"], "{printed}");
+}
+
+#[test]
+fn a_route_that_is_wrong_does_not_hide_what_is_wrong_with_others() {
+    let text = "upstreams:\n  orders: { servers: ['http://127.0.0.1:9'] }\nroutes:\n  - path: /a\n    alow: anyone\n    \
+                to: orders\n  - path: /b\n    allow: anyone\n    to: ordesr\n  \
+                - { path: /c/../d, allow: anyone, to: orders }\n  - { path: /d, to: orders }\n  \
+                - { path: /e, allow: anyone, to: orders }\n  - { path: /e, allow: anyone, to: orders }\n\
+                timeouts: { idle: 30 }\n${UNSET_NAME}: x\n";
+    let printed = problems(text);
+    for place in
+        ["4:5: `allow`", "5:5: unknown key", "9:9: unknown", "10:13: ", "11:5: ", "13:13: ", "14:19: ", "15:1: "]
+    {
+        assert!(printed.contains(&format!("gateway.yaml:{place}")), "{place}\n{printed}");
+    }
+}
+
+#[test]
+fn what_is_not_built_yet_is_known_and_refused() {
+    for (section, message) in [
+        ("listeners: [{ address: 127.0.0.1:1, proxy_protocol: true }]", "`proxy_protocol` is not available yet"),
+        ("listeners: [{ address: 127.0.0.1:1, tls: { acme: {} } }]", "`acme` is not available yet"),
+        (
+            "listeners: [{ address: 127.0.0.1:1, tls: { self_signed: [a], client_ca: a } }]",
+            "`client_ca` is not available yet",
+        ),
+        ("identity_headers: { assertion: X-A }", "`assertion` is not available yet"),
+    ] {
+        let printed = problems_of(section);
+        assert!(printed.contains(message), "{section}\n{printed}");
+        assert!(!printed.contains("canary"), "{printed}");
+    }
+    let printed = problems("upstreams: { a: { servers: [http://a], balance: { hash: address } } }\nroutes: []");
+    assert!(printed.contains("`balance: hash` is not available yet"), "{printed}");
+}
+
+#[test]
+fn where_limits_are_shared_is_told_what_was_expected() {
+    for (section, message) in [
+        ("limits: { shared: redis }", "1:19: expected `redis://HOST`"),
+        ("limits: { shared: 7 }", "1:19: expected text, found"),
+        ("limits: { shared: [redis://a] }", "1:19: expected text or `{ file: path }`"),
+        ("limits: { shared: { file: nowhere } }", "1:27: the file `nowhere` cannot be read"),
+        ("limits: { shared: { tls: {} } }", "1:19: `url` is missing"),
+        ("limits: { shared: { url: redis://a, tls: {} } }", "1:42: `tls` is for `rediss://`"),
+        ("limits: { shared: redis://a/#insecure }", "1:19: this URL has a `?` or `#`"),
+    ] {
+        let printed = problems_of(section);
+        assert!(printed.contains(&format!("gateway.yaml:{message}")), "{section}\n{printed}");
+    }
+}
+
+#[test]
+fn an_issuer_that_cannot_be_one_is_told_what_was_expected() {
+    let mut wrong = Vec::new();
+    for (section, message) in [
+        ("auth: { issuers: [{ jwks: https://a/k }] }", "1:19: `issuer` is missing"),
+        ("auth: { issuers: [{ issuer: a }] }", "1:19: `jwks` is missing"),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: http://a/k }] }",
+            "1:38: keys are fetched over `https://`; `http://` is for this machine only",
+        ),
+        ("auth: { issuers: [{ issuer: a, jwks: keys.json }] }", "1:38: the file `keys.json` cannot be read: "),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: https://a/k, algorithms: [RS256, HS256] }] }",
+            "1:71: what an issuer publishes verifies and is no secret",
+        ),
+        ("auth: { issuers: [{ issuer: a, jwks: https://a/k, algorithms: [none] }] }", "1:64: unknown word `none`"),
+        ("auth: { issuers: [{ issuer: a, jwks: https://a/k, algorithms: [] }] }", "1:63: this list is empty"),
+        (
+            "auth: { issuers: [{ issuer: portcullis, jwks: https://a/k }] }",
+            "1:29: this is what our own tokens name as their issuer",
+        ),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: https://a/k }, { issuer: a, jwks: https://b/k }] }",
+            "1:63: this issuer is given above already",
+        ),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: http://127.0.0.1/k, tls: { ca: a.pem } }] }",
+            "1:63: `tls` is for `https://`",
+        ),
+        (
+            "auth: { issuers: [{ issuer: a, jwks: https://a/k, user_prefix: \"a\\n\" }] }",
+            "1:64: a prefix has no control characters",
+        ),
+    ] {
+        let printed = problems_of(section);
+        if !printed.contains(&format!("gateway.yaml:{message}")) {
+            wrong.push(format!("{section}\nexpected {message}\n{printed}"));
+        }
+    }
+    none_wrong(&wrong);
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_says_what_was_expected() {
+    let mut wrong = Vec::new();
+    for (section, message) in [
+        ("auth: []", "1:7: expected a mapping, found a list"),
+        ("auth:", "1:5: expected a mapping, found nothing"),
+        ("auth: { realm: 5 }", "1:16: expected text; 5 is a number: put it in quotes"),
+        ("auth: { realm: true }", "1:16: expected text; true is a boolean: put it in quotes"),
+        ("auth: { realm: ~ }", "1:16: expected text, found nothing"),
+        ("auth: { realm: [a] }", "1:16: expected text, found a list"),
+        ("auth: { realm: '' }", "1:16: this text is empty"),
+        ("auth: { realm: \"a\\nb\" }", "1:16: a realm has visible ASCII characters and spaces only"),
+        ("auth: { schemes: basic }", "1:18: expected a list, found text"),
+        ("auth: { schemes: [] }", "1:18: this list is empty; it needs at least one item"),
+        ("auth: { schemes: [digest] }", "1:19: unknown word `digest`"),
+        ("auth: { jwt: { require_exp: 'true' } }", "1:29: expected `true` or `false`, found text"),
+        ("auth: { jwt: { subject: a..b } }", "1:25: `a..b` is not a claim path"),
+        (
+            "auth: { jwt: { type: { claim: type, access: a, refresh: a } } }",
+            "1:22: `access` and `refresh` are the same",
+        ),
+        ("auth: { jwt: { keys: [{ id: a, algorithm: none, secret: b }] } }", "1:43: unknown word `none`"),
+        ("auth: { jwt: { keys: [{ id: a, algorithm: HS256 }] } }", "1:23: a key has one of"),
+        ("auth: { jwt: { keys: [{ id: a, algorithm: HS256, secret: '' }] } }", "1:58: this secret is empty"),
+        ("timeouts: { idle: 30 }", "1:19: `30` is not a duration such as `250ms`, `30s`"),
+        ("timeouts: { idle: 0s }", "1:19: `0s` is nothing; it must be above zero"),
+        ("timeouts: { idle: 9999d }", "1:19: `9999d` is too much; at most `3650d`"),
+        ("limits: { header_bytes: 64KB }", "1:25: `64KB` is not a size in bytes"),
+        ("limits: { header_bytes: 1 }", "1:25: expected a size from 4096 to 1048576 bytes"),
+        ("limits: { headers: 0 }", "1:20: `0` is not a whole number from 1 to 1000"),
+        ("limits: { headers: -1 }", "1:20: `-1` is not a whole number from 1 to 1000"),
+        ("limits: { headers: 1e2 }", "1:20: `1e2` is not a whole number"),
+        ("limits: { unauthenticated: 20/s }", "1:28: expected a mapping, found text"),
+        ("limits: { unauthenticated: { rate: 20 } }", "1:36: `20` is not a rate"),
+        ("limits: { unauthenticated: { rate: 0/s } }", "1:36: `0/s` is nothing"),
+        ("limits: { unauthenticated: { burst: 0 } }", "1:37: `0` is not a whole number"),
+        ("workers: many", "1:10: `many` is not a whole number from 1 to 1024"),
+        ("workers: 0", "1:10: `0` is not"),
+        ("trusted_proxies: [10.0.0.1/8]", "1:19: this network has bits set behind its prefix"),
+        ("trusted_proxies: [localhost]", "1:19: `localhost` is not an address or a network"),
+        ("listeners: []", "1:12: this list is empty"),
+        ("listeners: [{ address: localhost }]", "1:24: `localhost` is not an address with its port"),
+        ("listeners: [{ tls: { self_signed: [a] } }]", "1:13: `address` is missing"),
+        ("listeners: [{ address: 127.0.0.1:1, redirect: http }]", "1:47: unknown word `http`"),
+        ("listeners: [{ address: 127.0.0.1:1, redirect: https }]", "1:47: there is no listener with `tls`"),
+        ("listeners: [{ address: 127.0.0.1:1, tls: {} }]", "1:42: expected `certificates` or `self_signed`"),
+        ("listeners: [{ address: 127.0.0.1:1 }, { address: 127.0.0.1:1 }]", "1:50: another listener has this address"),
+        ("admin: { address: 0.0.0.0:8443 }", "1:19: the address of `admin` and of a listener are the same"),
+        ("listeners: [{ address: 0.0.0.0:9901 }]", "1:24: the address of `admin` and of a listener are the same"),
+        ("store: portcullis.db", "1:8: expected `sqlite:` with the path of a file"),
+        ("store: 'sqlite::memory:'", "1:8: expected `sqlite:` with the path of a file"),
+        ("store: mysql://root:canary@db", "1:8: this URL names no database"),
+        ("store: postgres://root:canary@db:x/y", "1:8: not a URL such as"),
+        ("store: { users: { table: a } }", "1:8: `url` is missing"),
+        ("store: { url: sqlite:a, users: { table: a } }", "1:32: `id` is missing"),
+        (
+            "store: { url: sqlite:a, users: { table: a, id: a, name: a, password: a;b } }",
+            "1:70: `a;b` is not the name of a column",
+        ),
+        (
+            "store: { url: sqlite:a, users: { table: 'a\"b', id: a, name: a, password: a } }",
+            "1:41: `a\"b` is not the name of a table",
+        ),
+        ("store: { url: sqlite:a, tokens: { table: a, token: a, user: a } }", "1:33: `tokens` needs `users`"),
+        ("tokens: { access_ttl: 500ms }", "1:23: a token's lifetime is in whole seconds"),
+        ("tokens: { claims: { exp: 1 } }", "1:21: the claim `exp` is set by the gateway"),
+        ("tokens: { claims: { nbf: 1 } }", "1:21: the claim `nbf` is set by the gateway"),
+        ("tokens: { claims: { sub_type: user } }", "1:21: the claim `sub_type` is set by the gateway"),
+        ("tokens: { claims: { a: '{acess}' } }", "1:21: "),
+        ("tokens: { claims: { a: '{access}' } }", "1:21: "),
+        ("passwords: { min_bytes: 9, max_bytes: 8 }", "1:12: `min_bytes` is above `max_bytes`"),
+        ("identity_headers: { user: X_User }", "1:27: the name of a header has letters, digits and `-` only"),
+        ("identity_headers: { user: Host }", "1:27: `host` cannot be an identity header"),
+        ("identity_headers: { user: X-Auth-Roles }", "1:19: two identity headers have the same name"),
+        ("errors: { member: error }", "1:19: `error` is another member of every error"),
+        ("endpoints: [{ path: a, action: jwks }]", "1:21: `a` is not the path of an endpoint"),
+        ("endpoints: [{ path: /a/../b, action: jwks }]", "1:21: `/a/../b` is not the path of an endpoint"),
+        ("endpoints: [{ path: /a//, action: jwks }]", "1:21: `/a//` is not the path of an endpoint"),
+        ("endpoints: [{ path: /, action: jwks }]", "1:21: `/` is not the path of an endpoint"),
+        ("endpoints: [{ path: /a, action: log_in }]", "1:33: unknown word `log_in`"),
+        (
+            "endpoints: [{ path: /a, action: jwks }, { path: /a, action: login }]",
+            "1:49: another endpoint has this path",
+        ),
+        ("endpoints: [{ path: /a, action: login, fields: { usrname: a } }]", "1:50: unknown request member `usrname`"),
+        ("endpoints: [{ path: /a, action: login, reply: { a: '{acess}' } }]", "1:49: unknown placeholder `{acess}`"),
+        ("endpoints: [{ path: /a, action: login, password_grant: true }]", "1:56: `password_grant` belongs to"),
+        ("endpoints: [{ path: /a, action: login, status: 302 }]", "1:48: `302` is not a whole number from 200 to 299"),
+        ("endpoints: [{ path: /a, action: jwks, reply: {} }]", "1:46: the reply of this action is fixed"),
+        ("bootstrap: { users: [{ name: 'a:b' }] }", "1:30: the name of a user or a client has no colon"),
+        ("bootstrap: { users: [{ name: a }, { name: a }] }", "1:43: a user of this name is given above already"),
+        ("bootstrap: { clients: [{ id: a, scopes: ['a b'] }] }", "1:42: a scope has visible ASCII"),
+    ] {
+        let printed = problems_of(section);
+        if !printed.starts_with(&format!("gateway.yaml:{message}")) {
+            wrong.push(format!("{section}\nexpected {message}\n{printed}"));
+        }
+    }
+    none_wrong(&wrong);
+}
+
+#[test]
+fn a_route_says_plainly_whom_it_lets_through() {
+    let mut wrong = Vec::new();
+    for (route, message) in [
+        ("", "3:5: `allow` is missing"),
+        ("    allow: []\n", "this list is empty"),
+        ("    allow:\n", "5:10: expected `anyone`, `authenticated` or a list of roles"),
+        ("    allow: admin\n", "5:12: expected `anyone`, `authenticated` or a list of roles"),
+        ("    allow: [anyone]\n", "5:13: `anyone` is not a role; write `allow: anyone`"),
+        ("    allow: [1]\n", "5:13: expected text; 1 is a number"),
+        ("    allow: anyone\n    scopes: [a]\n", "6:13: `scopes` with `allow: anyone`"),
+        ("    allow: anyone\n    schemes: [cookie]\n", "6:15: unknown word `cookie`"),
+        ("    allow: anyone\n    methods: [get]\n", "6:15: methods are written in upper case"),
+        ("    allow: anyone\n    methods: [G T]\n", "6:15: `G T` is not a method"),
+        ("    allow: anyone\n    methods: [GET, GET]\n", "6:20: this stands in the list already"),
+        ("    allow: anyone\n    hosts: [a, A.]\n", "6:16: this stands in the list already"),
+        ("    allow: anyone\n    hosts: [a:80]\n", "6:13: `a:80` is not a host"),
+        ("    allow: anyone\n    hosts: ['*.a']\n", "6:13: `*.a` is not a host"),
+        ("    allow: anyone\n    strip_prefix: /order\n", "6:19: `/order` is not a prefix of whole literal segments"),
+        ("    allow: anyone\n    strip_prefix: /orders/\n", "6:19: `/orders/` is not a prefix of whole"),
+        ("    allow: anyone\n    strip_prefix: /orders/7\n", "6:19: `/orders/7` is not a prefix of whole"),
+        ("    allow: anyone\n    strip_prefix: '/orders/{id}'\n", "6:19: `/orders/{id}` is not a prefix of whole"),
+        ("    allow: anyone\n    rate: { burst: 5 }\n", "6:11: `rate` is missing"),
+        ("    allow: anyone\n    request_headers: { set: { X_A: a } }\n", "6:31: the name of a header"),
+        ("    allow: anyone\n    request_headers: { set: { Host: a } }\n", "6:31: `host` is made by the gateway"),
+        (
+            "    allow: anyone\n    request_headers: { remove: [Connection] }\n",
+            "6:33: `connection` is made by the gateway",
+        ),
+        (
+            "    allow: anyone\n    request_headers: { set: { X-Auth-User: root } }\n",
+            "6:31: `x-auth-user` is an identity header",
+        ),
+        (
+            "    allow: anyone\n    request_headers: { remove: [X-Auth-Roles] }\n",
+            "6:33: `x-auth-roles` is an identity header",
+        ),
+        (
+            "    allow: anyone\n    request_headers: { set: { X-A: \"a\\r\\nX-B: b\" } }\n",
+            "6:36: the value of a header",
+        ),
+        (
+            "    allow: anyone\n    response_headers: { set: { Content-Length: '5' } }\n",
+            "6:32: `content-length` is made",
+        ),
+    ] {
+        let printed = with_route(route).unwrap_err().to_string();
+        if !printed.contains(message) {
+            wrong.push(format!("{route}\nexpected {message}\n{printed}"));
+        }
+    }
+    none_wrong(&wrong);
+}
+
+#[test]
+fn routes_that_tie_are_named_both() {
+    let text = "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: '/a/{x}', allow: [admin], to: demo }\n  \
+                - { path: '/a/{y}', allow: anyone, to: demo }\n";
+    let printed = problems(text);
+    assert!(
+        printed.starts_with("gateway.yaml:4:13: `/a/{y}` and `/a/{x}` on line 3 could match the same request"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn a_text_that_is_not_the_yaml_we_take_is_refused_at_its_place() {
+    let deep = format!("a: {}{}", "[".repeat(100), "]".repeat(100));
+    let very_deep = "[".repeat(100_000);
+    for (name, text, expected) in [
+        ("a tab", "a:\n\tb: c\n", "2:1: not YAML: tabs disallowed"),
+        ("a tab", "a:\n\tb: c\n", "     b: c\n    ^ indent with spaces, not with tabs\n"),
+        ("a tab behind spaces", "a:\n  b: [\n  ]\n  \tc: d\n", "4:3: "),
+        ("a tab behind a text", "a: b\n\tc: d\n", "2:1: not YAML: while scanning a plain scalar, found a tab\n"),
+        ("a tab behind a text and lines without any", "a: b\n\n  \tc: d\n", "3:3: not YAML: "),
+        ("a tab in a text of several lines", "a: |\n  b\n\tc\n", "3:1: "),
+        ("a tab where a text of several lines begins", "a: >\n\tb\n", "2:1: "),
+        ("a tab that is not to blame", "a:\tb\nb: [c\nd: e\n", "3:2: "),
+        ("bad indentation", "a:\n    b: c\n  d: e\n", "^ indent it like the keys or items beside it\n"),
+        (
+            "a bracket that is not closed",
+            "a: [b\nc: d\n",
+            "^ is a bracket, a brace or a quote before this not closed?\n",
+        ),
+        ("a quote that is not closed", "a: \"b\n", "^ is a bracket, a brace or a quote before this not closed?\n"),
+        (
+            "a colon in a text",
+            "a: b: c\n",
+            "^ is it indented like the keys beside it? a text with `: ` in it stands in quotes\n",
+        ),
+        ("two documents", "a: b\n---\nc: d\n", "a second document begins here"),
+        (
+            "a duplicate key",
+            "routes: []\nupstreams: {}\nroutes: []\n",
+            "3:1: duplicate key `routes`; it is given on line 1",
+        ),
+        ("a merge key", "a: &x { b: c }\nd: { <<: *x }\n", "2:6: merge keys (`<<`) are not supported"),
+        ("a tag", "a: !!str 5\n", "tags (`!…`) are not supported"),
+        ("a list as a key", "? [a]\n: b\n", "a key must be a plain word"),
+        ("an alias inside its anchor", "a: &x [*x]\n", "1:8: "),
+        ("an unknown alias", "a: *x\n", "1:4: "),
+        ("a directive", "%YAML 1.1\n---\na: b\n", "gateway.yaml:1:"),
+        ("a list nested too deep", &deep, "gateway.yaml:1:"),
+        ("a list nested far too deep", &very_deep, "gateway.yaml:1:"),
+        ("control characters", "\u{0}\u{1}", "gateway.yaml:1:"),
+        ("nothing", "", "1:1: there is nothing in this file\n    \n    ^ expected at least `upstreams` and `routes`\n"),
+        ("a comment", "# a\n", "1:1: there is nothing in this file"),
+        ("a list", "- a\n", "1:1: expected a mapping, found a list"),
+        ("an empty mapping", "{}", "1:1: `routes` is missing"),
+    ] {
+        let printed = problems(text);
+        assert!(printed.contains(expected), "{name}: {printed}");
+    }
+}
+
+#[test]
+fn aliases_stand_for_values_but_cannot_multiply_them_without_end() {
+    let snapshot = load(
+        "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: /a, allow: &staff [user, admin], to: demo }\n  \
+         - { path: /b, allow: *staff, to: demo }\n",
+    );
+    let roles = Allow::Roles(vec![Role::from("user"), Role::from("admin")]);
+    assert!(snapshot.unwrap().routes.routes().iter().all(|route| route.allow == roles));
+
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..20 {
+        let items = vec![format!("*a{}", level - 1); 10].join(", ");
+        writeln!(bomb, "a{level}: &a{level} [{items}]").unwrap();
+    }
+    let printed = problems(&bomb);
+    assert!(printed.contains("more than 1000000 values"), "{printed}");
+
+    // few values, each long: in what is anchored, in a key of it, and in anchors inside each other
+    let (long, many) = ("x".repeat(100_000), vec!["*n"; 1_000].join(", "));
+    let nested = (0..40).fold(long.repeat(20), |inner, level| format!("&a{level} [{inner}]"));
+    for bomb in [
+        format!("a: &n {long}\nb: [{many}]\n"),
+        format!("a: &n {{ {}: 1 }}\nb: [{}]\n", "k".repeat(1_000), vec!["*n"; 100_000].join(", ")),
+        format!("a: {nested}\n"),
+    ] {
+        let printed = problems(&bomb);
+        let told = printed.contains("aliases stand for more than 67108864 bytes");
+        assert!(told, "{}", printed.chars().take(300).collect::<String>());
+    }
+}
