@@ -204,20 +204,20 @@ impl Worker {
         let asked = Head { method: routed_method(head), uri: &head.uri, version: head.version, headers: &head.headers };
         let route = match decision::place(snapshot, asked, &target)? {
             Place::Endpoint(endpoint) => {
-                exchange.matched(&endpoint.path);
+                exchange.matched_endpoint(&endpoint.path);
                 voice.texts = &endpoint.texts;
                 voice.schemes = endpoint.challenged();
                 // boxed, as all that is rare: a request that is forwarded has no room for it
                 return Box::pin(self.answer(snapshot, peer, exchange, endpoint, head, body)).await;
             }
             Place::Preflight(route, grant) => {
-                exchange.matched(&route.name);
+                exchange.matched(snapshot.routes.index(route), &route.name);
                 voice.cors = Some(grant);
                 return Ok(no_content());
             }
             Place::Route(route) => route,
         };
-        exchange.matched(&route.name);
+        exchange.matched(snapshot.routes.index(route), &route.name);
         voice.cors = route.cors.as_ref().map(|cors| cors.grant(&head.headers));
         voice.schemes = route.schemes;
         let caller = self.caller(snapshot, route, exchange, &head.headers).await?;

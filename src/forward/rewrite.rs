@@ -190,8 +190,8 @@ impl<'a> Departure<'a> {
             && !self.hop.names(&TRACEPARENT);
         self.say_the_callers(form, traced, to);
         self.say_whence(traced, to);
-        let FieldEdits { set, .. } = &route.request_fields;
-        for (name, value) in set.iter().filter(|(name, _)| *name != X_REQUEST_ID && !names.contains(name)) {
+        let set = route.request_fields.set.iter();
+        for (name, value) in set.filter(|(name, _)| *name != X_REQUEST_ID && !names.contains(name)) {
             to.pass(name, value);
         }
         to.pass(&X_REQUEST_ID, origin.request_id);

@@ -168,7 +168,9 @@ impl Upstreams {
         origin: &Origin<'_>,
     ) -> (Result<Response<Body>, Rejection>, Option<Sent<'s>>) {
         let route = permit.route();
-        let Some(upstream) = settings.upstreams.get(route.upstream.0) else { return (Err(Rejection::Internal), None) };
+        let Some(upstream) = settings.upstreams.get(route.upstream.index()) else {
+            return (Err(Rejection::Internal), None);
+        };
         let mut sent = Sent { upstream: &upstream.name, took: None, came: None };
         let hop = Hop::of(&head.headers);
         let body = if body.is_end_stream() { body } else { body.stalling_after(settings.timeouts.idle) };
@@ -198,7 +200,7 @@ impl Upstreams {
             // boxed, as all that is rare: a request that is forwarded has no room for it
             UpstreamKind::Echo => Box::pin(passing.echo(body)).await,
             UpstreamKind::Servers(group) => {
-                let group = self.group_of(route.upstream.0, &upstream.name, group);
+                let group = self.group_of(route.upstream.index(), &upstream.name, group);
                 match asked {
                     None => match self.attempt(&group, &passing, body, &mut sent).await {
                         Ok(arrived) => self.deliver(arrived, &passing),

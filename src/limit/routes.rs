@@ -159,13 +159,9 @@ mod tests {
         let mut route = test_route(path);
         route.hosts = hosts.split_whitespace().map(Box::from).collect();
         route.methods = methods.split_whitespace().map(|name| Method::from_bytes(name.as_bytes()).unwrap()).collect();
-        route.rate = rate.map(|(burst, by)| RouteRate {
-            quota: Quota {
-                count: NonZeroU32::MIN,
-                per: Duration::from_hours(1),
-                burst: NonZeroU32::new(burst).unwrap(),
-            },
-            by,
+        route.rate = rate.map(|(burst, by)| {
+            let burst = NonZeroU32::new(burst).unwrap();
+            Box::new(RouteRate { quota: Quota { count: NonZeroU32::MIN, per: Duration::from_hours(1), burst }, by })
         });
         route
     }

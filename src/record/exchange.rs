@@ -1,5 +1,6 @@
 //! What is known of one request; closed exactly once, whichever way it ends.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::access_log::Entry;
 use super::lines::Lines;
-use super::metrics::{NO_ROUTE, WorkerMetrics};
+use super::metrics::{NO_ROUTE, Outcome, Place, WorkerMetrics};
 use crate::clock::Clock;
 use crate::principal::Scheme;
 
@@ -25,7 +26,7 @@ fn shortened(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default()
 }
 
-/// Where a worker records its requests.
+/// Where a worker records its requests while one snapshot is in force.
 #[derive(Debug)]
 pub struct Recorder {
     /// The worker's cells.
@@ -34,13 +35,34 @@ pub struct Recorder {
     pub access_log: Option<Lines>,
     /// The process's clock.
     pub clock: Clock,
-    no_route: Arc<str>,
+    no_route: (Arc<str>, Place),
+    /// Where requests of the snapshot's routes are counted, by their index, as far as there were any.
+    places: RefCell<Vec<Option<Place>>>,
 }
 
 impl Recorder {
     /// A recorder of one worker.
     pub fn new(metrics: Rc<WorkerMetrics>, access_log: Option<Lines>, clock: Clock) -> Self {
-        Self { metrics, access_log, clock, no_route: NO_ROUTE.into() }
+        let no_route: Arc<str> = NO_ROUTE.into();
+        let place = metrics.place(&no_route);
+        Self { metrics, access_log, clock, no_route: (no_route, place), places: RefCell::default() }
+    }
+
+    /// Where requests of the route of this index are counted.
+    fn place(&self, index: Option<usize>, route: &Arc<str>) -> Place {
+        let Some(index) = index else { return self.metrics.place(route) };
+        if let Some(&Some(known)) = self.places.borrow().get(index) {
+            return known;
+        }
+        let place = self.metrics.place(route);
+        let mut places = self.places.borrow_mut();
+        if places.len() <= index {
+            places.resize(index + 1, None);
+        }
+        if let Some(known) = places.get_mut(index) {
+            *known = Some(place);
+        }
+        place
     }
 }
 
@@ -53,6 +75,8 @@ pub struct Exchange {
     address: IpAddr,
     method: Method,
     path: Option<Box<str>>,
+    place: Place,
+    /// For the log.
     route: Option<Arc<str>>,
     scheme: Option<Scheme>,
     /// For the log, as all that is counted by none.
@@ -64,7 +88,7 @@ pub struct Exchange {
     /// When it ended, where that is not now.
     ended: Option<Instant>,
     status: u16,
-    outcome: &'static str,
+    outcome: Outcome,
     reason: Option<&'static str>,
     bytes: u64,
 }
@@ -85,6 +109,7 @@ impl Exchange {
             address,
             method,
             path: None,
+            place: recorder.no_route.1,
             route: None,
             scheme: None,
             user: None,
@@ -93,7 +118,7 @@ impl Exchange {
             came: None,
             ended: None,
             status: CALLER_LEFT,
-            outcome: "abandoned",
+            outcome: Outcome::Abandoned,
             reason: None,
             bytes: 0,
         }
@@ -134,9 +159,22 @@ impl Exchange {
         }
     }
 
-    /// The route or endpoint that decides.
-    pub fn matched(&mut self, route: &Arc<str>) {
-        self.route = Some(Arc::clone(route));
+    /// The route that decides: its index in the snapshot, and what it is called.
+    pub fn matched(&mut self, index: Option<usize>, route: &Arc<str>) {
+        self.place = self.recorder.place(index, route);
+        self.note_route(route);
+    }
+
+    /// The endpoint that answers.
+    pub fn matched_endpoint(&mut self, path: &Arc<str>) {
+        self.place = self.recorder.metrics.place(path);
+        self.note_route(path);
+    }
+
+    fn note_route(&mut self, route: &Arc<str>) {
+        if self.recorder.access_log.is_some() {
+            self.route = Some(Arc::clone(route));
+        }
     }
 
     /// Who it is.
@@ -161,9 +199,9 @@ impl Exchange {
         self.status = status.as_u16();
         self.reason = reason;
         self.outcome = match (reason, self.forwarded) {
-            (Some(_), _) => "refused",
-            (None, true) => "forwarded",
-            (None, false) => "answered",
+            (Some(_), _) => Outcome::Refused,
+            (None, true) => Outcome::Forwarded,
+            (None, false) => Outcome::Answered,
         };
     }
 
@@ -182,9 +220,8 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let ended = self.ended.unwrap_or_else(|| self.recorder.clock.now());
         let took = ended.saturating_duration_since(self.started);
-        let route = self.route.as_ref().unwrap_or(&self.recorder.no_route);
-        let reason = self.reason.unwrap_or("-");
-        self.recorder.metrics.request(route, &self.method, self.status, self.outcome, reason, took);
+        let decided = (self.outcome, self.reason);
+        self.recorder.metrics.request(self.place, (&self.method, self.status), decided, took);
         self.recorder.metrics.ended();
         let Some(access_log) = &self.recorder.access_log else { return };
         let entry = Entry {
@@ -193,7 +230,7 @@ impl Drop for Exchange {
             address: self.address,
             method: shortened(self.method.as_str(), METHOD_BYTES_MAX),
             path: self.path.as_deref(),
-            route,
+            route: self.route.as_ref().unwrap_or(&self.recorder.no_route.0),
             status: self.status,
             duration: took,
             bytes: self.bytes,

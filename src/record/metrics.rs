@@ -4,6 +4,7 @@
 //! line of memory; a scrape sums them. Everything else is plain prometheus. Label values come from the configuration or
 //! from enumerations of ours, never from a request, so their number is bounded.
 
+mod routes;
 mod upstreams;
 
 use std::cell::RefCell;
@@ -19,6 +20,8 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use self::routes::Routes;
+pub use self::routes::{Outcome, Place};
 pub use self::upstreams::{Counter, Timer};
 use crate::principal::Scheme;
 
@@ -163,7 +166,7 @@ impl Metrics {
     pub fn worker(&self) -> WorkerMetrics {
         let shared = Arc::new(Cells::default());
         lock(&self.workers.cells).push(Arc::clone(&shared));
-        WorkerMetrics { shared, routes: RefCell::default(), auth: RefCell::default() }
+        WorkerMetrics { shared, routes: Routes::default(), auth: RefCell::default() }
     }
 
     /// The Prometheus text format.
@@ -186,66 +189,50 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 type Cell = Arc<AtomicU64>;
-/// Route, index into [`METHODS`], status.
-type Requests = (Arc<str>, usize, u16, Cell);
-/// Route, outcome, reason.
-type Decisions = (Arc<str>, &'static str, &'static str, Cell);
 
 /// What one worker has counted, as a scrape reads it. Its locks are taken where a label is seen first, and at a scrape.
 #[derive(Debug, Default)]
 struct Cells {
-    requests: Mutex<Vec<Requests>>,
-    decisions: Mutex<Vec<Decisions>>,
-    durations: Mutex<Vec<(Arc<str>, Arc<Durations>)>>,
+    routes: routes::Shared,
     auth: Mutex<Vec<(&'static str, &'static str, Cell)>>,
     cache: [AtomicU64; 3],
     in_flight: AtomicU64,
     upstreams: upstreams::Cells,
 }
 
+/// In this order: what is short, as most is, touches one line of memory.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Durations {
-    /// One per bound of [`REQUEST_BUCKETS`], not cumulated; what exceeds all counts in none.
-    buckets: [AtomicU64; REQUEST_BUCKETS.len()],
     count: AtomicU64,
     sum_ns: AtomicU64,
+    /// One per bound of [`REQUEST_BUCKETS`], not cumulated; what exceeds all counts in none.
+    buckets: [AtomicU64; REQUEST_BUCKETS.len()],
 }
 
 /// One worker's side of its cells; not shared between threads.
 #[derive(Debug)]
 pub struct WorkerMetrics {
     shared: Arc<Cells>,
-    routes: RefCell<HashMap<Arc<str>, RouteCells, foldhash::fast::RandomState>>,
+    routes: Routes,
     auth: RefCell<Vec<(Scheme, AuthOutcome, Cell)>>,
 }
 
-#[derive(Debug, Default)]
-struct RouteCells {
-    requests: Vec<(usize, u16, Cell)>,
-    decisions: Vec<(&'static str, &'static str, Cell)>,
-    durations: Arc<Durations>,
-}
-
 impl WorkerMetrics {
-    /// Counts a request that has ended. `reason` is `-` for one that was forwarded or answered.
+    /// Where requests of this route, or of whatever else bears this label, are counted. To be kept by who asks often.
+    pub fn place(&self, route: &Arc<str>) -> Place {
+        self.routes.place(&self.shared.routes, route)
+    }
+
+    /// Counts a request that has ended, and took so long. `reason` is why it was refused.
     pub fn request(
         &self,
-        route: &Arc<str>,
-        method: &Method,
-        status: u16,
-        outcome: &'static str,
-        reason: &'static str,
+        place: Place,
+        (method, status): (&Method, u16),
+        (outcome, reason): (Outcome, Option<&'static str>),
         took: Duration,
     ) {
-        let mut routes = self.routes.borrow_mut();
-        // looked up once where it is there, as it nearly always is
-        if let Some(cells) = routes.get_mut(route) {
-            return cells.count(&self.shared, route, method, status, (outcome, reason), took);
-        }
-        let mut cells = RouteCells::default();
-        lock(&self.shared.durations).push((Arc::clone(route), Arc::clone(&cells.durations)));
-        cells.count(&self.shared, route, method, status, (outcome, reason), took);
-        routes.insert(Arc::clone(route), cells);
+        self.routes.count(&self.shared.routes, place, (method, status), (outcome, reason), took);
     }
 
     /// Counts a credential.
@@ -282,35 +269,6 @@ impl WorkerMetrics {
             CacheResult::Miss => add(miss, 1),
             CacheResult::Stale => add(stale, 1),
         }
-    }
-}
-
-impl RouteCells {
-    fn count(
-        &mut self,
-        shared: &Cells,
-        route: &Arc<str>,
-        method: &Method,
-        status: u16,
-        (outcome, reason): (&'static str, &'static str),
-        took: Duration,
-    ) {
-        let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
-        if let Some((_, _, cell)) = self.requests.iter().find(|(m, s, _)| (*m, *s) == (method, status)) {
-            add(cell, 1);
-        } else {
-            let cell = Arc::new(AtomicU64::new(1));
-            lock(&shared.requests).push((Arc::clone(route), method, status, Arc::clone(&cell)));
-            self.requests.push((method, status, cell));
-        }
-        if let Some((_, _, cell)) = self.decisions.iter().find(|(o, r, _)| (*o, *r) == (outcome, reason)) {
-            add(cell, 1);
-        } else {
-            let cell = Arc::new(AtomicU64::new(1));
-            lock(&shared.decisions).push((Arc::clone(route), outcome, reason, Arc::clone(&cell)));
-            self.decisions.push((outcome, reason, cell));
-        }
-        self.durations.observe(took);
     }
 }
 
@@ -401,24 +359,24 @@ impl Collector for Workers {
         let mut in_flight = 0_u64;
         for cells in lock(&self.cells).iter() {
             in_flight = in_flight.wrapping_add(cells.in_flight.load(Ordering::Relaxed));
-            for (route, method, status, cell) in lock(&cells.requests).iter() {
-                let method = METHODS.get(*method).map_or("other", Method::as_str);
-                requests.add(vec![route.to_string(), method.to_owned(), status.to_string()], cell);
-            }
-            for (route, outcome, reason, cell) in lock(&cells.decisions).iter() {
-                decisions.add(vec![route.to_string(), (*outcome).to_owned(), (*reason).to_owned()], cell);
-            }
+            cells.routes.each_way(|route, ended, number| {
+                let status = ended.status.to_string();
+                requests.add(vec![route.to_string(), ended.method.to_owned(), status], number);
+                decisions.add(vec![route.to_string(), ended.outcome.to_owned(), ended.reason.to_owned()], number);
+            });
             for (scheme, outcome, cell) in lock(&cells.auth).iter() {
                 auth.add(vec![(*scheme).to_owned(), (*outcome).to_owned()], cell);
             }
             for (result, cell) in ["hit", "miss", "stale"].into_iter().zip(&cells.cache) {
                 cache.add(vec![result.to_owned()], cell);
             }
-            lock(&cells.durations).iter().for_each(|observed| sum_up(&mut durations, observed));
+            cells.routes.each_duration(|route, observed| sum_up(&mut durations, route, observed));
             for (upstream, server, outcome, cell) in lock(&cells.upstreams.requests).iter() {
                 upstream_requests.add(vec![(*outcome).to_owned(), server.to_string(), upstream.to_string()], cell);
             }
-            lock(&cells.upstreams.durations).iter().for_each(|observed| sum_up(&mut upstream_durations, observed));
+            for (upstream, observed) in lock(&cells.upstreams.durations).iter() {
+                sum_up(&mut upstream_durations, upstream, observed);
+            }
         }
         let mut families = vec![
             requests.family(&self.requests),
@@ -463,13 +421,18 @@ impl Sum {
 /// By one label's value: what is in each bucket, how many there are, and their sum in nanoseconds.
 type SumOfDurations = HashMap<Arc<str>, (Vec<u64>, u64, u64)>;
 
-fn sum_up(totals: &mut SumOfDurations, (label, observed): &(Arc<str>, Arc<Durations>)) {
+/// Adds what was observed, if anything was.
+fn sum_up(totals: &mut SumOfDurations, label: &Arc<str>, observed: &Durations) {
+    let number = observed.count.load(Ordering::Relaxed);
+    if number == 0 {
+        return;
+    }
     let (buckets, count, sum_ns) =
         totals.entry(Arc::clone(label)).or_insert_with(|| (vec![0; REQUEST_BUCKETS.len()], 0, 0));
     for (total, bucket) in buckets.iter_mut().zip(&observed.buckets) {
         *total += bucket.load(Ordering::Relaxed);
     }
-    *count += observed.count.load(Ordering::Relaxed);
+    *count += number;
     *sum_ns += observed.sum_ns.load(Ordering::Relaxed);
 }
 
@@ -530,22 +493,29 @@ fn family(desc: &Desc, kind: proto::MetricType, metrics: Vec<proto::Metric>) -> 
 mod tests {
     use super::*;
 
+    /// Whether there is such a line, in whatever order its labels stand.
+    fn has(text: &str, line: &str) -> bool {
+        let sorted = |text: &str| {
+            let mut parts: Vec<_> = text.split(['{', '}', ',']).map(str::to_owned).collect();
+            parts.sort();
+            parts
+        };
+        let line = sorted(line);
+        text.lines().any(|found| sorted(found) == line)
+    }
+
     #[test]
     fn a_scrape_sums_what_the_workers_counted() {
         let metrics = Metrics::new();
         let (one, two) = (metrics.worker(), metrics.worker());
         let route: Arc<str> = "/orders/**".into();
         for worker in [&one, &one, &two] {
-            worker.request(&route, &Method::GET, 200, "forwarded", "-", Duration::from_millis(2));
+            let place = worker.place(&route);
+            worker.request(place, (&Method::GET, 200), (Outcome::Forwarded, None), Duration::from_millis(2));
         }
-        two.request(
-            &route,
-            &Method::from_bytes(b"PURGE").unwrap(),
-            405,
-            "refused",
-            "method_not_allowed",
-            Duration::ZERO,
-        );
+        let purge = Method::from_bytes(b"PURGE").unwrap();
+        let refused = (Outcome::Refused, Some("method_not_allowed"));
+        two.request(two.place(&route), (&purge, 405), refused, Duration::ZERO);
         two.auth(Scheme::Bearer, AuthOutcome::Accepted);
         one.cache(CacheResult::Hit);
         let (upstream, server): (Arc<str>, Arc<str>) = ("orders".into(), "http://a:1".into());
@@ -565,16 +535,42 @@ mod tests {
             r#"portcullis_upstream_requests_total{outcome="ok",server="http://a:1",upstream="orders"} 3"#,
             r#"portcullis_upstream_duration_seconds_bucket{upstream="orders",le="0.0025"} 3"#,
         ] {
-            let has = |found: &str| {
-                let sorted = |text: &str| {
-                    let mut parts: Vec<_> = text.split(['{', '}', ',']).map(str::to_owned).collect();
-                    parts.sort();
-                    parts
-                };
-                sorted(found) == sorted(line)
-            };
-            assert!(text.lines().any(has), "{line}\n{text}");
+            assert!(has(&text, line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn routes_and_ways_to_end_are_counted_however_many_there_are() {
+        let metrics = Metrics::new();
+        let workers = [metrics.worker(), metrics.worker()];
+        let routes: Vec<Arc<str>> = (0..100).map(|number| format!("/r{number}").into()).collect();
+        for worker in &workers {
+            // first met in another order by the other, and under the same name again by the next snapshot
+            for route in routes.iter().rev().chain(&routes) {
+                let place = worker.place(route);
+                for status in 200..210 {
+                    worker.request(place, (&Method::GET, status), (Outcome::Forwarded, None), Duration::from_micros(9));
+                    let refused = (Outcome::Refused, Some("unknown"));
+                    worker.request(place, (&Method::PUT, status), refused, Duration::from_secs(99));
+                }
+            }
+        }
+        let text = metrics.text().unwrap();
+        let numbers = |family: &str, value: &str| {
+            let lines = text.lines().filter(|line| line.starts_with(family) && line.ends_with(&format!(" {value}")));
+            lines.count()
+        };
+        assert_eq!(numbers("portcullis_requests_total", "4"), 100 * 2 * 10);
+        assert_eq!(numbers("portcullis_decisions_total", "40"), 100 * 2);
+        assert_eq!(numbers("portcullis_request_duration_seconds_count", "80"), 100);
+        assert_eq!(numbers("portcullis_request_duration_seconds_bucket", "40"), 100 * REQUEST_BUCKETS.len());
+        for line in [
+            r#"portcullis_requests_total{method="PUT",route="/r99",status="209"} 4"#,
+            r#"portcullis_decisions_total{outcome="refused",reason="unknown",route="/r0"} 40"#,
+        ] {
+            assert!(has(&text, line), "{line}");
+        }
+        assert!(!text.contains(r#"route="-""#), "no request was without a route");
     }
 
     #[test]

@@ -251,7 +251,7 @@ mod tests {
         };
         let cors = listed(&["https://a.org"]);
         assert_eq!(told(cors.clone(), &route)[ACCESS_CONTROL_ALLOW_METHODS], "DELETE");
-        route.methods = vec![Method::GET, Method::PUT];
+        route.methods = [Method::GET, Method::PUT].into();
         let headers = told(cors, &route);
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_METHODS], "GET, PUT, HEAD");
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_HEADERS], "authorization, x-a");

@@ -2,6 +2,9 @@
 //!
 //! A trie by segments. Children are tried literal, `{name}`, `**`, which is the order of specificity, so the first route
 //! that fits in path, host and method is the one that decides. A look-up allocates only where it ends in 405.
+//!
+//! With many routes each request meets one that the processor has forgotten, so that what counts is how much memory a look-up
+//! touches and over how many pages it lies: the nodes are small and in one piece, and so are the edges between them.
 
 use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
@@ -9,22 +12,22 @@ use std::ops::ControlFlow;
 use foldhash::{HashMap, HashMapExt as _};
 use http::{HeaderValue, Method};
 
-use super::{Route, pattern::Segment};
+use super::Route;
+use super::pattern::Segment;
+use super::trie::{NodeId, Trie};
 use crate::rejection::Rejection;
 
 /// All routes of a snapshot.
 #[derive(Debug)]
 pub struct Table {
     routes: Vec<Route>,
-    /// The first is the root.
-    nodes: Vec<Node>,
+    trie: Trie<Leaf>,
+    crowds: Vec<Crowd>,
 }
 
-/// The patterns that share the segments up to here.
-#[derive(Debug, Default)]
-struct Node {
-    literals: HashMap<Box<str>, usize>,
-    any: Option<usize>,
+/// What patterns come to at a node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Leaf {
     /// Routes whose pattern ends here.
     end: Rules,
     /// Routes whose pattern has `**` here.
@@ -32,8 +35,19 @@ struct Node {
 }
 
 /// Routes of one pattern, as indices.
+#[derive(Clone, Copy, Debug, Default)]
+enum Rules {
+    #[default]
+    None,
+    /// One route, for all hosts: most are.
+    One(u32),
+    /// Several, or for some hosts: an index into [`Table::crowds`].
+    Many(u32),
+}
+
+/// Routes of one pattern.
 #[derive(Debug, Default)]
-struct Rules {
+struct Crowd {
     by_host: HashMap<Box<str>, Methods>,
     of_any_host: Methods,
 }
@@ -41,8 +55,8 @@ struct Rules {
 /// Routes of one pattern and host. Those with methods exclude each other, or the table would not have been made.
 #[derive(Debug, Default)]
 struct Methods {
-    listed: Vec<usize>,
-    all: Option<usize>,
+    listed: Vec<u32>,
+    all: Option<u32>,
 }
 
 /// Two routes that could match the same request, with nothing to choose between them.
@@ -93,25 +107,21 @@ impl Table {
     /// # Errors
     /// Every route that conflicts with one before it, with the first of those.
     pub fn new(routes: Vec<Route>) -> Result<Self, Vec<Conflict>> {
-        let mut nodes = vec![Node::default()];
+        let mut trie = Trie::new();
+        let mut crowds = Vec::new();
         let mut conflicts = Vec::new();
         let mut seen = HashMap::new();
         for (index, route) in routes.iter().enumerate() {
-            let at = place(&mut nodes, route);
+            let at = place(&mut trie, route);
             if let Some(first) = claim(&mut seen, at, index, route) {
                 conflicts.push(Conflict { first, second: index });
                 continue;
             }
-            let Some(node) = nodes.get_mut(at) else { continue };
-            let rules = if route.pattern.is_prefix() { &mut node.below } else { &mut node.end };
-            if route.hosts.is_empty() {
-                rules.of_any_host.add(index, route);
-            }
-            for host in &route.hosts {
-                rules.by_host.entry(host.clone()).or_default().add(index, route);
-            }
+            let Some(leaf) = trie.value_mut(at) else { continue };
+            let rules = if route.pattern.is_prefix() { &mut leaf.below } else { &mut leaf.end };
+            *rules = rules.with(index, &routes, &mut crowds);
         }
-        if conflicts.is_empty() { Ok(Self { routes, nodes }) } else { Err(conflicts) }
+        if conflicts.is_empty() { Ok(Self { routes, trie, crowds }) } else { Err(conflicts) }
     }
 
     /// All routes, in the order of the file.
@@ -129,7 +139,7 @@ impl Table {
     /// # Errors
     /// A [`Miss`] where there is none.
     pub fn find(&self, host: &str, method: &Method, path: &str) -> Result<&Route, Miss> {
-        let found = self.visit(path, &mut |rules| match rules.decide(&self.routes, host, method) {
+        let found = self.visit(path, &mut |rules| match self.decide(rules, host, method) {
             Some(route) => ControlFlow::Break(route),
             None => ControlFlow::Continue(()),
         });
@@ -143,10 +153,33 @@ impl Table {
     pub fn candidates(&self, host: &str, path: &str) -> Vec<&Route> {
         let mut candidates = Vec::new();
         let ControlFlow::<std::convert::Infallible>::Continue(()) = self.visit(path, &mut |rules| {
-            candidates.extend(rules.of_host(host).flat_map(Methods::iter).filter_map(|index| self.routes.get(index)));
+            match rules {
+                Rules::None => {}
+                Rules::One(index) => candidates.extend(self.route(index)),
+                Rules::Many(_) => candidates.extend(self.crowd(rules, host)),
+            }
             ControlFlow::Continue(())
         });
         candidates
+    }
+
+    fn route(&self, index: u32) -> Option<&Route> {
+        self.routes.get(index as usize)
+    }
+
+    /// The routes of several that fit the host: first those with hosts, then those without; first those with methods.
+    fn crowd(&self, rules: Rules, host: &str) -> impl Iterator<Item = &Route> {
+        let crowd = if let Rules::Many(crowd) = rules { self.crowds.get(crowd as usize) } else { None };
+        let methods = crowd.into_iter().flat_map(move |crowd| crowd.of_host(host));
+        methods.flat_map(Methods::iter).filter_map(|index| self.route(index))
+    }
+
+    fn decide(&self, rules: Rules, host: &str, method: &Method) -> Option<&Route> {
+        match rules {
+            Rules::None => None,
+            Rules::One(index) => self.route(index).filter(|route| route.allows_method(method)),
+            Rules::Many(_) => self.crowd(rules, host).find(|route| route.allows_method(method)),
+        }
     }
 
     /// A route for the path and host that is for all methods would have been found, so `Allow` is what is listed.
@@ -162,9 +195,9 @@ impl Table {
         Miss::MethodNotAllowed(HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static("")))
     }
 
-    fn visit<'t, T>(&'t self, path: &str, visit: &mut impl FnMut(&'t Rules) -> ControlFlow<T>) -> ControlFlow<T> {
+    fn visit<T>(&self, path: &str, visit: &mut impl FnMut(Rules) -> ControlFlow<T>) -> ControlFlow<T> {
         match path.strip_prefix('/') {
-            Some(rest) => self.descend(0, Some(rest), visit),
+            Some(rest) => self.descend(Trie::<Leaf>::ROOT, Some(rest), visit),
             None => ControlFlow::Continue(()),
         }
     }
@@ -174,45 +207,83 @@ impl Table {
     /// A literal and a `{name}` can both lead on, so that this may come back from one to try the other. It meets each node
     /// at most once, only those whose pattern matches the path so far, and never goes deeper than the path has segments: at
     /// most two a segment where routes do not repeat each other's tails, whatever their number.
-    fn descend<'t, T>(
-        &'t self,
-        node: usize,
+    fn descend<T>(
+        &self,
+        at: NodeId,
         rest: Option<&str>,
-        visit: &mut impl FnMut(&'t Rules) -> ControlFlow<T>,
+        visit: &mut impl FnMut(Rules) -> ControlFlow<T>,
     ) -> ControlFlow<T> {
-        let Some(node) = self.nodes.get(node) else { return ControlFlow::Continue(()) };
+        let Some(leaf) = self.trie.value(at) else { return ControlFlow::Continue(()) };
         let Some(rest) = rest else {
-            visit(&node.end)?;
-            return visit(&node.below);
+            visit(leaf.end)?;
+            return visit(leaf.below);
         };
         let (segment, rest) = match memchr::memchr(b'/', rest.as_bytes()).and_then(|at| rest.split_at_checked(at)) {
             Some((segment, rest)) => (segment, rest.strip_prefix('/')),
             None => (rest, None),
         };
-        if let Some(&child) = node.literals.get(segment) {
+        if let Some(child) = self.trie.literal(at, segment) {
             self.descend(child, rest, visit)?;
         }
-        if let Some(child) = node.any.filter(|_| !segment.is_empty()) {
+        if let Some(child) = self.trie.any(at).filter(|_| !segment.is_empty()) {
             self.descend(child, rest, visit)?;
         }
-        visit(&node.below)
+        visit(leaf.below)
     }
 }
 
 impl Rules {
+    /// These and one more.
+    fn with(self, index: usize, routes: &[Route], crowds: &mut Vec<Crowd>) -> Self {
+        let Some(route) = routes.get(index) else { return self };
+        let (place, crowded) = (number(index), number(crowds.len()));
+        match self {
+            Self::None if route.hosts.is_empty() => return Self::One(place),
+            Self::None => crowds.push(Crowd::default()),
+            Self::One(first) => {
+                let mut crowd = Crowd::default();
+                if let Some(first_route) = routes.get(first as usize) {
+                    crowd.add(first, first_route);
+                }
+                crowds.push(crowd);
+            }
+            Self::Many(known) => {
+                if let Some(crowd) = crowds.get_mut(known as usize) {
+                    crowd.add(place, route);
+                }
+                return self;
+            }
+        }
+        if let Some(crowd) = crowds.last_mut() {
+            crowd.add(place, route);
+        }
+        Self::Many(crowded)
+    }
+}
+
+/// There is no memory for more than fit; one that did not would be found nowhere.
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+impl Crowd {
+    fn add(&mut self, index: u32, route: &Route) {
+        if route.hosts.is_empty() {
+            self.of_any_host.add(index, route);
+        }
+        for host in &route.hosts {
+            self.by_host.entry(host.clone()).or_default().add(index, route);
+        }
+    }
+
     /// First those with hosts, then those without.
     fn of_host(&self, host: &str) -> impl Iterator<Item = &Methods> {
         self.by_host.get(host).into_iter().chain([&self.of_any_host])
     }
-
-    fn decide<'r>(&self, routes: &'r [Route], host: &str, method: &Method) -> Option<&'r Route> {
-        let mut fitting = self.of_host(host).flat_map(Methods::iter).filter_map(|index| routes.get(index));
-        fitting.find(|route| route.allows_method(method))
-    }
 }
 
 impl Methods {
-    fn add(&mut self, index: usize, route: &Route) {
+    fn add(&mut self, index: u32, route: &Route) {
         if route.methods.is_empty() {
             self.all = Some(index);
         } else {
@@ -221,34 +292,25 @@ impl Methods {
     }
 
     /// First those with methods, then the one without.
-    fn iter(&self) -> impl Iterator<Item = usize> {
+    fn iter(&self) -> impl Iterator<Item = u32> {
         self.listed.iter().copied().chain(self.all)
     }
 }
 
 /// The node where a route's pattern ends, made where it is missing.
-fn place(nodes: &mut Vec<Node>, route: &Route) -> usize {
-    let mut at = 0;
-    for segment in route.pattern.segments() {
-        let next = nodes.len();
-        let Some(node) = nodes.get_mut(at) else { break };
-        at = match segment {
-            Segment::Literal(text) => *node.literals.entry(text.clone()).or_insert(next),
-            Segment::Any(_) => *node.any.get_or_insert(next),
-        };
-        if at == next {
-            nodes.push(Node::default());
-        }
-    }
-    at
+fn place(trie: &mut Trie<Leaf>, route: &Route) -> NodeId {
+    route.pattern.segments().iter().fold(Trie::<Leaf>::ROOT, |at, segment| match segment {
+        Segment::Literal(text) => trie.literal_or_new(at, text),
+        Segment::Any(_) => trie.any_or_new(at),
+    })
 }
 
 /// What a route is for: a pattern (its node, and whether it goes below), a host or any, a method or all.
-type Claim<'r> = (usize, bool, Option<&'r str>, Option<&'r str>);
+type Claim<'r> = (NodeId, bool, Option<&'r str>, Option<&'r str>);
 
 /// Takes all that a route is for, unless another has something of it; that one then. Two routes can match the same
 /// request with nothing to choose between them exactly where such a claim is the same.
-fn claim<'r>(seen: &mut HashMap<Claim<'r>, usize>, at: usize, index: usize, route: &'r Route) -> Option<usize> {
+fn claim<'r>(seen: &mut HashMap<Claim<'r>, usize>, at: NodeId, index: usize, route: &'r Route) -> Option<usize> {
     let hosts = || route.hosts.iter().map(|host| Some(&**host)).chain(route.hosts.is_empty().then_some(None));
     let methods = || {
         let listed = route.listed_methods().map(|method| Some(method.as_str()));

@@ -6,7 +6,7 @@ use super::super::model::routes::Route as Model;
 use super::super::report::{Place, Report};
 use super::upstreams::Names;
 use crate::principal::SchemeSet;
-use crate::route::{Route, Table};
+use crate::route::{FieldEdits, Route, Table};
 use crate::wire::fields::IdentityNames;
 
 /// `None` where routes tie. Those that are wrong by themselves are left out, and the others still compared.
@@ -19,10 +19,11 @@ pub(super) fn compile(
 ) -> Option<Table> {
     let mut routes = Vec::with_capacity(models.len());
     let mut places = Vec::with_capacity(models.len());
+    let unedited = Arc::default();
     for model in models {
         refuse_identity_edits(&model, identity, report);
         let (place, shown) = (model.path.place, model.shown_path.clone());
-        if let Some(route) = compile_route(model, upstreams, schemes, report) {
+        if let Some(route) = compile_route(model, upstreams, schemes, &unedited, report) {
             routes.push(route);
             places.push((place, shown));
         }
@@ -55,26 +56,33 @@ fn refuse_identity_edits(model: &Model, identity: &IdentityNames, report: &mut R
     }
 }
 
-fn compile_route(model: Model, upstreams: &Names, schemes: SchemeSet, report: &mut Report) -> Option<Route> {
+fn compile_route(
+    model: Model,
+    upstreams: &Names,
+    schemes: SchemeSet,
+    unedited: &Arc<FieldEdits>,
+    report: &mut Report,
+) -> Option<Route> {
     let upstream = upstreams.resolve(&model.to, model.to_expanded, report)?;
+    let shared = |edits| if edits == **unedited { Arc::clone(unedited) } else { Arc::new(edits) };
     Some(Route {
+        allow: model.allow,
+        methods: model.methods.into(),
+        upstream,
+        schemes: model.schemes.unwrap_or(schemes),
+        ends_streams: model.ends_streams.unwrap_or_default(),
+        forward_credentials: model.forward_credentials,
+        cors: model.cors.map(Arc::new),
+        request_fields: shared(model.request_fields),
+        response_fields: shared(model.response_fields),
+        rate: model.rate.map(Box::new),
+        timeout: model.timeout,
+        body_bytes_max: model.body_bytes,
+        strip_prefix: model.strip_prefix,
+        scopes: model.scopes,
         name: (*model.path.value).into(),
         line: model.place.line,
         pattern: model.pattern,
         hosts: model.hosts,
-        methods: model.methods,
-        allow: model.allow,
-        scopes: model.scopes,
-        schemes: model.schemes.unwrap_or(schemes),
-        upstream,
-        strip_prefix: model.strip_prefix,
-        request_fields: model.request_fields,
-        response_fields: model.response_fields,
-        cors: model.cors.map(Arc::new),
-        ends_streams: model.ends_streams.unwrap_or_default(),
-        forward_credentials: model.forward_credentials,
-        rate: model.rate,
-        timeout: model.timeout,
-        body_bytes_max: model.body_bytes,
     })
 }

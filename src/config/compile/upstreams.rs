@@ -17,7 +17,7 @@ pub(super) struct Names(HashMap<Box<str>, UpstreamId>);
 impl Names {
     pub(super) fn of(upstreams: &[Upstream]) -> Self {
         let names = upstreams.iter().enumerate();
-        Self(names.map(|(index, upstream)| (upstream.name.value.clone(), UpstreamId(index))).collect())
+        Self(names.map(|(index, upstream)| (upstream.name.value.clone(), UpstreamId::new(index))).collect())
     }
 
     /// The upstream of a route; `hidden`: its name came from the environment and is not shown.

@@ -39,7 +39,7 @@ fn answer(snapshot: &Snapshot, request: &Request, who: Option<(&str, bool)>) -> 
         Err(rejection) => Got { passes: false, by: "refusal", seen: rejection.status().to_string() },
         Ok(Some(permit)) => {
             let route = permit.route();
-            let seen = format!("{} {:?}", snapshot.upstreams[route.upstream.0].name, route.timeout);
+            let seen = format!("{} {:?}", snapshot.upstreams[route.upstream.index()].name, route.timeout);
             Got { passes: true, by: "route", seen }
         }
         Ok(None) => {

@@ -44,7 +44,8 @@ pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<F
         name: _,
         line: _,
     } = route;
-    let mut facts = own.upstreams.get(upstream.0).map(|upstream| of_upstream(upstream, other)).unwrap_or_default();
+    let mut facts =
+        own.upstreams.get(upstream.index()).map(|upstream| of_upstream(upstream, other)).unwrap_or_default();
     let ends = [(ends_streams.expiry, "expiry"), (ends_streams.revocation, "revocation")];
     let which = |on: bool| ends.iter().filter(move |(ends, _)| *ends == on).map(|(_, name)| *name);
     facts.push(Fact::optional("strip_prefix", strip_prefix.as_deref()));
@@ -56,7 +57,7 @@ pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<F
         Fact::list("end_streams_on", which(true)).giving(Gives::these(which(false))),
         Fact::word("forward_credentials", *forward_credentials)
             .giving(Gives::this_if(*forward_credentials, "the credential, to the upstream")),
-        Fact::optional("rate", rate.as_ref().map(of_rate)),
+        Fact::optional("rate", rate.as_deref().map(of_rate)),
         match *timeout {
             Some(own) => time("timeout", own),
             None => time("timeouts.response_header", own.upstream_timeouts.response_header).called("timeout"),

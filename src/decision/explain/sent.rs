@@ -55,7 +55,8 @@ pub(super) fn head(
     (head.method, head.uri, head.headers) = (asked.method.clone(), asked.uri.clone(), asked.headers.clone());
     mask(&mut head);
     let mut route = route.clone();
-    for (_, value) in route.request_fields.set.iter_mut().filter(|(_, value)| value.is_sensitive()) {
+    let edits = Arc::make_mut(&mut route.request_fields);
+    for (_, value) in edits.set.iter_mut().filter(|(_, value)| value.is_sensitive()) {
         *value = HeaderValue::from_static(MASK);
     }
     let identity = identity.map(|identity| &**identity);

@@ -149,12 +149,12 @@ fn named<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
 
 /// The name of a route's upstream.
 pub fn upstream<'s>(snapshot: &'s Snapshot, route: &Route) -> &'s str {
-    snapshot.upstreams.get(route.upstream.0).map_or("", |upstream| &*upstream.name)
+    snapshot.upstreams.get(route.upstream.index()).map_or("", |upstream| &*upstream.name)
 }
 
 /// The servers of a route's upstream, and what is to say of the head that they are sent.
 fn servers(snapshot: &Snapshot, route: Option<&Route>) -> (String, &'static str) {
-    let upstream = route.and_then(|route| snapshot.upstreams.get(route.upstream.0));
+    let upstream = route.and_then(|route| snapshot.upstreams.get(route.upstream.index()));
     match upstream.map(|upstream| &upstream.kind) {
         Some(UpstreamKind::Servers(group)) => {
             let labels: Vec<&str> = group.servers.iter().map(|server| &*server.label).collect();

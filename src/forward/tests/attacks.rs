@@ -93,9 +93,7 @@ fn a_routes_edit_cannot_tell_an_identity_where_there_is_none() {
         let upstream = Upstream::start(vec![vec![Head, say(OK), Hold]]).await;
         let mut bench = Bench::new(vec![server(upstream.address)]);
         bench.route.allow = Allow::Anyone;
-        bench
-            .route
-            .request_fields
+        Arc::make_mut(&mut bench.route.request_fields)
             .set
             .push((http::HeaderName::from_static("x-auth-user"), HeaderValue::from_static("root")));
         assert_eq!(bench.told(get("/")).await, "200 ok");

@@ -8,10 +8,8 @@ fn the_upstream_sees_the_rewritten_head_and_nothing_else() {
         let upstream = Upstream::start(vec![vec![Head, say(OK), Hold]]).await;
         let mut bench = Bench::new(vec![server(upstream.address)]);
         bench.route.strip_prefix = Some("/orders".into());
-        bench.route.request_fields.remove.push(http::HeaderName::from_static("x-drop"));
-        bench
-            .route
-            .request_fields
+        Arc::make_mut(&mut bench.route.request_fields).remove.push(http::HeaderName::from_static("x-drop"));
+        Arc::make_mut(&mut bench.route.request_fields)
             .set
             .push((http::HeaderName::from_static("x-tenant"), HeaderValue::from_static("blue")));
         let request = Request::builder()
@@ -406,10 +404,8 @@ fn the_response_is_the_callers_own() {
                     Server: s\r\nX-Old: 1\r\n\r\nok";
         let upstream = Upstream::start(vec![vec![Head, say(said), Hold]]).await;
         let mut bench = Bench::new(vec![server(upstream.address)]);
-        bench.route.response_fields.remove.push(http::HeaderName::from_static("x-old"));
-        bench
-            .route
-            .response_fields
+        Arc::make_mut(&mut bench.route.response_fields).remove.push(http::HeaderName::from_static("x-old"));
+        Arc::make_mut(&mut bench.route.response_fields)
             .set
             .push((http::HeaderName::from_static("cache-control"), HeaderValue::from_static("no-store")));
         let (response, sent) = bench.try_send(get("/")).await;

@@ -27,10 +27,10 @@ use super::*;
 use crate::authenticate::{Caller, Identity};
 use crate::authorize;
 use crate::clock::Clock;
-use crate::principal::{Principal, Scheme, SchemeSet, Subject};
+use crate::principal::{Principal, Scheme, Subject};
 use crate::record::metrics::Metrics;
 use crate::rejection::Rejection;
-use crate::route::{Allow, FieldEdits, Pattern, Route, UpstreamId};
+use crate::route::{Allow, FieldEdits, Route, test_route};
 use crate::wire::body::Body;
 use crate::wire::target::{PathPolicy, Target};
 
@@ -163,26 +163,7 @@ async fn closed_address() -> SocketAddr {
 }
 
 fn route() -> Route {
-    Route {
-        name: "/**".into(),
-        line: 1,
-        pattern: Pattern::parse("/**").unwrap(),
-        hosts: Vec::new(),
-        methods: Vec::new(),
-        allow: Allow::Authenticated,
-        scopes: Vec::new(),
-        schemes: SchemeSet::all(),
-        upstream: UpstreamId(0),
-        strip_prefix: None,
-        request_fields: FieldEdits::default(),
-        response_fields: FieldEdits::default(),
-        cors: None,
-        ends_streams: crate::route::StreamEnds::default(),
-        forward_credentials: false,
-        rate: None,
-        timeout: None,
-        body_bytes_max: None,
-    }
+    Route { allow: Allow::Authenticated, ..test_route("/**") }
 }
 
 fn identity() -> Arc<Identity> {

@@ -235,10 +235,10 @@ fn a_route_edits_all_but_what_only_the_gateway_says() {
     case.route.strip_prefix = Some("/orders".into());
     let value = HeaderValue::from_static("ours");
     let set = ["x-tenant", "authorization", "x-request-id", "x-auth-user", "x-forwarded-proto"];
-    case.route.request_fields = FieldEdits {
+    case.route.request_fields = Arc::new(FieldEdits {
         set: set.iter().map(|name| (HeaderName::from_static(name), value.clone())).collect(),
         remove: ["cookie", "x-forwarded-for", "traceparent"].map(HeaderName::from_static).to_vec(),
-    };
+    });
     let said = [("x-tenant", "theirs"), ("cookie", "a"), ("authorization", "Bearer x"), ("traceparent", TRACE)];
     let (text, map, _) = case.rewritten(&head("GET", &said), &Framing::Empty);
     let mut expected = usual();
