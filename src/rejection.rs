@@ -408,7 +408,9 @@ impl Rejection {
     /// The response that `audience` gets.
     pub fn respond(&self, audience: &Audience<'_>) -> Response<Bytes> {
         let row = self.row();
-        let told = audience.texts.tell(row.code, self.scheme(), &self.causes(), (&row.message, audience.method));
+        // mostly there are no messages but ours, and then nothing is to be found by the cause
+        let causes = if audience.texts.messages.is_empty() { Vec::new() } else { self.causes() };
+        let told = audience.texts.tell(row.code, self.scheme(), &causes, (&row.message, audience.method));
         let (status, body) = match audience.format {
             Format::Json => (row.status, json(&row, &told, audience)),
             Format::Problem => (row.status, problem(&row, &told, audience)),
@@ -423,9 +425,7 @@ impl Rejection {
         if audience.format == Format::Grpc {
             grpc_fields(headers, row.status, &told.message);
         }
-        for value in challenges(&row, &told.message, audience) {
-            headers.append(WWW_AUTHENTICATE, value);
-        }
+        challenge_fields(headers, &row, &told.message, audience);
         self.further_fields(headers);
         response
     }
@@ -473,24 +473,52 @@ fn told(members: &[(Box<str>, MemberFault)]) -> String {
     members.iter().map(|(member, fault)| fault.message(member)).collect::<Vec<_>>().join("; ")
 }
 
-fn json(row: &Row, told: &Told, audience: &Audience<'_>) -> Bytes {
+fn json(row: &Row, told: &Told<'_>, audience: &Audience<'_>) -> Bytes {
+    if told.members.is_empty() {
+        return json_of_text(row, told, audience);
+    }
     let mut members = Map::new();
     members.insert("error".into(), row.code.into());
     if audience.texts.oauth {
-        members.insert("error_description".into(), told.message.as_str().into());
+        members.insert("error_description".into(), (*told.message).into());
     }
     members.extend(told.members.clone());
     members.insert("request_id".into(), audience.request_id.into());
     Value::Object(members).to_string().into()
 }
 
-fn problem(row: &Row, told: &Told, audience: &Audience<'_>) -> Bytes {
+/// The same where a message is all that is said, as it nearly always is: written at once, since whoever sends bad
+/// credentials in masses should not cost more than those who send good ones.
+fn json_of_text(row: &Row, told: &Told<'_>, audience: &Audience<'_>) -> Bytes {
+    let member = &*audience.texts.member;
+    let description = audience.texts.oauth.then_some(("error_description", &*told.message));
+    let members = [("error", row.code)].into_iter().chain(description);
+    let members = members.chain([(member, &*told.message), ("request_id", audience.request_id)]);
+    let mut text = Vec::with_capacity(96 + row.code.len() + 2 * told.message.len() + audience.request_id.len());
+    for (name, value) in members {
+        text.push(if text.is_empty() { b'{' } else { b',' });
+        push_json(&mut text, name);
+        text.push(b':');
+        push_json(&mut text, value);
+    }
+    text.push(b'}');
+    text.into()
+}
+
+fn push_json(to: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(to, text).expect("a text is written to memory");
+}
+
+fn problem(row: &Row, told: &Told<'_>, audience: &Audience<'_>) -> Bytes {
     let mut members = Map::new();
     members.insert("type".into(), "about:blank".into());
     members.insert("title".into(), row.status.canonical_reason().unwrap_or_default().into());
     members.insert("status".into(), row.status.as_u16().into());
-    members.insert("detail".into(), told.message.as_str().into());
+    members.insert("detail".into(), (*told.message).into());
     members.insert("error".into(), row.code.into());
+    if told.members.is_empty() && *audience.texts.member != *"detail" {
+        members.insert((*audience.texts.member).into(), (*told.message).into());
+    }
     let further = told.members.iter().filter(|(name, _)| *name != "detail" && !OWN_MEMBERS.contains(&name.as_str()));
     members.extend(further.map(|(name, value)| (name.clone(), value.clone())));
     members.insert("request_id".into(), audience.request_id.into());
@@ -527,17 +555,15 @@ fn grpc_fields(headers: &mut HeaderMap, status: S, message: &str) {
 /// What `grpc-message` percent-encodes: all but visible ASCII, and `%`.
 const GRPC_MESSAGE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 
-fn challenges(row: &Row, message: &str, audience: &Audience<'_>) -> Vec<HeaderValue> {
-    let plain = |scheme| challenge(&Challenge { scheme, realm: audience.realm, error: None });
+fn challenge_fields(headers: &mut HeaderMap, row: &Row, message: &str, audience: &Audience<'_>) {
+    let mut say = |scheme, error| {
+        headers.append(WWW_AUTHENTICATE, challenge(&Challenge { scheme, realm: audience.realm, error }));
+    };
     match row.challenges {
-        Challenges::None => Vec::new(),
-        Challenges::EachScheme => audience.schemes.iter().map(plain).collect(),
-        Challenges::Only(scheme) => vec![plain(scheme)],
-        Challenges::Bearer(code) => {
-            let challenge_of =
-                Challenge { scheme: Scheme::Bearer, realm: audience.realm, error: Some((code, message)) };
-            vec![challenge(&challenge_of)]
-        }
+        Challenges::None => {}
+        Challenges::EachScheme => audience.schemes.iter().for_each(|scheme| say(scheme, None)),
+        Challenges::Only(scheme) => say(scheme, None),
+        Challenges::Bearer(code) => say(Scheme::Bearer, Some((code, message))),
     }
 }
 

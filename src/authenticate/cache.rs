@@ -205,7 +205,7 @@ pub(super) enum Found {
     /// A principal within its lifetime.
     Fresh(Arc<Entry<Arc<Identity>>>),
     /// A refusal within its lifetime.
-    Refused(Fault),
+    Refused(Arc<Entry<Fault>>),
     /// A principal past its lifetime that serves where the store does not answer.
     Stale(Arc<Identity>),
     /// Nothing that can be used.
@@ -351,7 +351,7 @@ impl Cache {
             && now < entry.fresh_until
             && entry.holds(&self.changes, unix)
         {
-            return Found::Refused(entry.outcome);
+            return Found::Refused(entry);
         }
         match accepted {
             Some(entry) if now.saturating_duration_since(entry.fresh_until) < settings.stale_if_store_down => {
@@ -428,7 +428,7 @@ impl Cache {
         // a flight is taken off the list after its verdict was put on the shelf: one that has just landed is seen here
         match self.find(&key) {
             Found::Fresh(entry) => return Ok(Boarding::Landed(Ok(Arc::clone(entry.outcome())))),
-            Found::Refused(fault) => return Ok(Boarding::Landed(Err(fault))),
+            Found::Refused(entry) => return Ok(Boarding::Landed(Err(entry.outcome))),
             Found::Stale(_) | Found::Nothing => {}
         }
         if flights.len() >= FLIGHTS_MAX {
@@ -467,7 +467,9 @@ impl Cache {
                 // a refusal may have been decided without the store; a principal never is
                 self.ask_again_ms.store(0, Ordering::Relaxed);
                 shelves.accepted.insert(key, Entry::new(Arc::clone(identity), verdict, now + ttl.min(LIFETIME_MAX)));
-                shelves.refused.invalidate(&key);
+                if let Some(entry) = shelves.refused.remove(&key) {
+                    entry.void();
+                }
             }
             Err(fault) => {
                 if let Some(entry) = shelves.accepted.remove(&key) {

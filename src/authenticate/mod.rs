@@ -380,7 +380,7 @@ impl Authenticator {
         let key = self.cache_key(settings, presented);
         match self.cache.find(&key) {
             Found::Fresh(entry) => Ok(Arc::clone(entry.outcome())),
-            Found::Refused(fault) => Err(Failure::Refused(fault)),
+            Found::Refused(entry) => Err(Failure::Refused(*entry.outcome())),
             Found::Stale(_) | Found::Nothing => {
                 let credential = presented.read().map_err(|error| Failure::Refused(error.into()))?;
                 self.look_up(key, settings, credential, false, None).await
@@ -396,23 +396,28 @@ impl Authenticator {
     ) -> Result<Arc<Identity>, Failure> {
         let Visit { address, now, metrics, recent } = visit;
         let key = self.cache_key(settings, presented);
-        if let Some(identity) = recent.and_then(|recent| recent.find(&self.cache, &key, now)) {
+        if let Some(met) = recent.and_then(|recent| recent.find(&self.cache, &key, now)) {
             metrics.cache(CacheResult::Hit);
-            return Ok(identity);
+            return match met {
+                Ok(identity) => Ok(identity),
+                Err(fault) => self.refuse_again(fault, address).await,
+            };
         }
         let shelves = self.cache.shelves_number();
         let stale = match self.cache.find(&key) {
             Found::Fresh(entry) => {
                 metrics.cache(CacheResult::Hit);
                 if let Some(recent) = recent {
-                    recent.note(shelves, &key, &entry);
+                    recent.note_accepted(shelves, &key, &entry);
                 }
                 return Ok(Arc::clone(entry.outcome()));
             }
-            Found::Refused(fault) => {
+            Found::Refused(entry) => {
                 metrics.cache(CacheResult::Hit);
-                self.limits.failed(address).await?;
-                return Err(Failure::Refused(fault));
+                if let Some(recent) = recent {
+                    recent.note_refused(shelves, &key, &entry);
+                }
+                return self.refuse_again(*entry.outcome(), address).await;
             }
             Found::Stale(identity) if !self.cache.may_ask() => {
                 metrics.cache(CacheResult::Stale);
@@ -423,6 +428,12 @@ impl Authenticator {
         };
         // boxed, since a credential that is remembered has no need of room for a look-up
         Box::pin(self.prove_anew(settings, presented, key, stale, visit)).await
+    }
+
+    /// Refuses what is known to be no good. Each time costs the address, or one bad credential could be tried for ever.
+    async fn refuse_again(&self, fault: Fault, address: IpAddr) -> Result<Arc<Identity>, Failure> {
+        self.limits.failed(address).await?;
+        Err(Failure::Refused(fault))
     }
 
     /// The same where what is remembered does not tell, or is `stale` and serves if the store does not answer.

@@ -9,11 +9,11 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Identity;
 use super::cache::{Cache, CacheKey, Entry};
+use super::{Fault, Identity};
 use crate::clock::UnixSeconds;
 
-/// Entries, at most; of 32 bytes each beside what the shelf has of them.
+/// Principals, and as many refusals, at most; of 32 bytes each beside what the shelf has of them.
 const PLACES: usize = 2048;
 
 /// Hits of an entry until the shelf is asked again.
@@ -22,45 +22,84 @@ const TOLD_EVERY: u8 = 64;
 /// How long wall time is reckoned from monotonic time before it is read again.
 const RECKONED_FOR: Duration = Duration::from_secs(1);
 
-/// Remembered principals of one worker.
+/// Principals and refusals that one worker remembers. A flood of bad credentials pushes no principal out.
 #[derive(Debug, Default)]
 pub struct Recent {
-    /// By the key's own bits, which nobody outside can choose; made at the first use.
-    places: RefCell<Vec<Option<Place>>>,
+    accepted: Places<Arc<Identity>>,
+    refused: Places<Fault>,
     /// Of which shelves these are.
     shelves: Cell<u64>,
     wall: Cell<Option<(Instant, Duration)>>,
 }
 
+/// By the key's own bits, which nobody outside can choose; made at the first use.
 #[derive(Debug)]
-struct Place {
+struct Places<T>(RefCell<Vec<Option<Place<T>>>>);
+
+#[derive(Debug)]
+struct Place<T> {
     key: CacheKey,
-    entry: Arc<Entry<Arc<Identity>>>,
+    entry: Arc<Entry<T>>,
     hits: u8,
 }
 
-impl Recent {
-    /// A principal within its lifetime; `None` where the shelf is to be asked.
-    pub(super) fn find(&self, cache: &Cache, key: &CacheKey, now: Instant) -> Option<Arc<Identity>> {
-        if self.shelves.get() != cache.shelves_number() {
-            return None;
-        }
-        let mut places = self.places.borrow_mut();
+impl<T> Default for Places<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: Clone> Places<T> {
+    fn find(&self, key: &CacheKey, is_good: impl FnOnce(&Entry<T>) -> bool) -> Option<T> {
+        let mut places = self.0.borrow_mut();
         let place = places.get_mut(index(key))?.as_mut().filter(|place| place.key == *key)?;
         place.hits = place.hits.wrapping_add(1);
-        let good = place.hits % TOLD_EVERY != 0 && cache.is_fresh(&place.entry, now, || self.unix(cache, now));
-        good.then(|| Arc::clone(place.entry.outcome()))
+        let good = place.hits % TOLD_EVERY != 0 && is_good(&place.entry);
+        good.then(|| place.entry.outcome().clone())
     }
 
-    /// Notes what the shelf had, `number` being that of the shelves before they were asked.
-    pub(super) fn note(&self, number: u64, key: &CacheKey, entry: &Arc<Entry<Arc<Identity>>>) {
-        let mut places = self.places.borrow_mut();
-        if places.is_empty() || self.shelves.replace(number) != number {
-            places.clear();
+    fn note(&self, key: &CacheKey, entry: &Arc<Entry<T>>) {
+        let mut places = self.0.borrow_mut();
+        if places.is_empty() {
             places.resize_with(PLACES, || None);
         }
         if let Some(place) = places.get_mut(index(key)) {
             *place = Some(Place { key: *key, entry: Arc::clone(entry), hits: 0 });
+        }
+    }
+
+    fn forget(&self) {
+        self.0.borrow_mut().clear();
+    }
+}
+
+impl Recent {
+    /// A principal or a refusal within its lifetime; `None` where the shelf is to be asked.
+    pub(super) fn find(&self, cache: &Cache, key: &CacheKey, now: Instant) -> Option<Result<Arc<Identity>, Fault>> {
+        if self.shelves.get() != cache.shelves_number() {
+            return None;
+        }
+        let unix = || self.unix(cache, now);
+        let accepted = self.accepted.find(key, |entry| cache.is_fresh(entry, now, unix));
+        accepted.map(Ok).or_else(|| self.refused.find(key, |entry| cache.is_fresh(entry, now, unix)).map(Err))
+    }
+
+    /// Notes what the shelf had, `number` being that of the shelves before they were asked.
+    pub(super) fn note_accepted(&self, number: u64, key: &CacheKey, entry: &Arc<Entry<Arc<Identity>>>) {
+        self.take_shelves(number);
+        self.accepted.note(key, entry);
+    }
+
+    /// The same of a refusal.
+    pub(super) fn note_refused(&self, number: u64, key: &CacheKey, entry: &Arc<Entry<Fault>>) {
+        self.take_shelves(number);
+        self.refused.note(key, entry);
+    }
+
+    fn take_shelves(&self, number: u64) {
+        if self.shelves.replace(number) != number {
+            self.accepted.forget();
+            self.refused.forget();
         }
     }
 

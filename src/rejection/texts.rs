@@ -3,6 +3,7 @@
 //! A message is a text, or a mapping of members with `{field}` and `{method}` in them, for clients that read another API's
 //! bodies. The most exact key counts: `code.scheme.reason`, `code.reason`, `code.scheme`, `code`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
@@ -44,10 +45,10 @@ pub enum Blank {
 
 /// What is said to one caller.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Told<'a> {
     /// In one text, for the challenge and for gRPC.
-    pub(super) message: String,
-    /// The members that say it.
+    pub(super) message: Cow<'a, str>,
+    /// The members that say it; none where the message alone does.
     pub(super) members: Map<String, Value>,
 }
 
@@ -103,13 +104,13 @@ impl Message {
 
 impl Texts {
     /// What a refusal says: of several causes the members of all, of the first where two say the same.
-    pub(super) fn tell(
-        &self,
+    pub(super) fn tell<'a>(
+        &'a self,
         code: &str,
         scheme: Option<Scheme>,
         causes: &[Cause<'_>],
-        (default, method): (&str, &str),
-    ) -> Told {
+        (default, method): (&'a str, &str),
+    ) -> Told<'a> {
         let mut members = Map::new();
         let mut message = None;
         for cause in causes {
@@ -127,11 +128,14 @@ impl Texts {
                 None => {}
             }
         }
-        if let Some(text) = message.or_else(|| members.is_empty().then_some(default)) {
+        if members.is_empty() {
+            return Told { message: Cow::Borrowed(message.unwrap_or(default)), members };
+        }
+        if let Some(text) = message {
             members.entry(&*self.member).or_insert(text.into());
         }
         let message = members.get(&*self.member).and_then(Value::as_str).unwrap_or(default).to_owned();
-        Told { message, members }
+        Told { message: Cow::Owned(message), members }
     }
 
     fn find(&self, code: &str, scheme: Option<Scheme>, reason: Option<&str>) -> Option<&Message> {

@@ -17,7 +17,10 @@ pub struct Challenge<'a> {
 /// The value of the field that bears one challenge.
 pub fn challenge(challenge: &Challenge<'_>) -> HeaderValue {
     let Challenge { scheme, realm, error } = challenge;
-    let mut text = format!("{} realm=\"", scheme.title());
+    let described = error.map_or(0, |(code, description)| code.len() + description.len());
+    let mut text = String::with_capacity(64 + 2 * realm.len() + described);
+    text.push_str(scheme.title());
+    text.push_str(" realm=\"");
     push_quoted(&mut text, realm);
     text.push('"');
     if *scheme == Scheme::Basic {
@@ -36,6 +39,9 @@ pub fn challenge(challenge: &Challenge<'_>) -> HeaderValue {
 
 /// As the inside of a quoted-string (RFC 9110 5.6.4); what is not ASCII is not understood alike everywhere, and replaced.
 fn push_quoted(text: &mut String, value: &str) {
+    if is_plain(value) {
+        return text.push_str(value);
+    }
     for char in value.chars() {
         match char {
             '"' | '\\' => text.extend(['\\', char]),
@@ -47,6 +53,9 @@ fn push_quoted(text: &mut String, value: &str) {
 
 /// As `error` and `error_description` may be, which know no escapes (RFC 6750 3).
 fn push_plain(text: &mut String, value: &str) {
+    if is_plain(value) {
+        return text.push_str(value);
+    }
     for char in value.chars() {
         match char {
             '"' => text.push('\''),
@@ -55,6 +64,11 @@ fn push_plain(text: &mut String, value: &str) {
             _ => text.push('?'),
         }
     }
+}
+
+/// Whether it can stand in quotes as it is.
+fn is_plain(value: &str) -> bool {
+    value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }
 
 #[cfg(test)]
