@@ -608,6 +608,25 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_text_has_in_it_the_body_is_json() {
+        let odd = "say \"no\" \\ é\n\u{1}";
+        let texts = Texts {
+            member: odd.into(),
+            messages: [("bad_request".into(), Message::Text(odd.into()))].into(),
+            oauth: true,
+        };
+        let audience = Audience { request_id: "a\"b\\", ..audience(&texts, Format::Json) };
+        let response = Rejection::BadRequest("bad").respond(&audience);
+        let body = std::str::from_utf8(response.body()).unwrap();
+        let expected =
+            json!({ "error": "bad_request", "error_description": odd, odd: odd, "request_id": "a\"b\\" }).to_string();
+        assert_eq!(body, expected);
+        let problem = Rejection::BadRequest("bad").respond(&Audience { format: Format::Problem, ..audience });
+        let problem: Value = serde_json::from_slice(problem.body()).unwrap();
+        assert_eq!((&problem["detail"], &problem[odd]), (&json!(odd), &json!(odd)));
+    }
+
+    #[test]
     fn texts_are_replaced_by_code_and_more_finely() {
         let texts = Texts {
             member: "msg".into(),

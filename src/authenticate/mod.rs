@@ -430,7 +430,7 @@ impl Authenticator {
         Box::pin(self.prove_anew(settings, presented, key, stale, visit)).await
     }
 
-    /// Refuses what is known to be no good. Each time costs the address, or one bad credential could be tried for ever.
+    /// Refuses what is known to be no good; that it is known spares the caller's address nothing.
     async fn refuse_again(&self, fault: Fault, address: IpAddr) -> Result<Arc<Identity>, Failure> {
         self.limits.failed(address).await?;
         Err(Failure::Refused(fault))

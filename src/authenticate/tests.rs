@@ -575,6 +575,44 @@ async fn what_a_worker_has_met_is_forgotten_with_the_shelf() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_a_worker_has_met_ends_with_the_shelf_its_time_and_its_cause() {
+    let mut stage = Stage::new().await;
+    stage.settings.cache.negative_ttl = Duration::from_mins(10);
+    stage.authenticator.configure(&stage.settings, &Handle::current());
+    stage.change(&ann(), |tables| row(tables).disabled = true);
+    let credential = basic("ann", PASSWORD);
+    let met = async |stage: &Stage, times: u32| {
+        for _ in 0..times {
+            assert_eq!(stage.outcome(&credential).await, "disabled");
+        }
+        stage.asked()
+    };
+    assert_eq!(met(&stage, 200).await, 1);
+    // its time
+    stage.clock.advance(Duration::from_mins(10));
+    assert_eq!(met(&stage, 3).await, 1);
+    // another shelf
+    stage.settings.cache.ttl += Duration::from_hours(1);
+    stage.authenticator.configure(&stage.settings, &Handle::current());
+    assert_eq!(met(&stage, 3).await, 1);
+    // its cause
+    stage.change(&ann(), |tables| row(tables).disabled = false);
+    for _ in 0..3 {
+        assert_eq!(stage.outcome(&credential).await, "ok");
+    }
+    assert_eq!(stage.asked(), 1);
+    // and each time it is paid for
+    stage.change(&ann(), |tables| row(tables).disabled = true);
+    assert_eq!(met(&stage, 3).await, 1);
+    let quota = Quota { count: NonZeroU32::MIN, per: Duration::from_mins(1), burst: NonZeroU32::new(3).unwrap() };
+    let off =
+        limit::Settings { per_address: None, per_account: None, per_account_anywhere: None, unauthenticated: None };
+    stage.limits.apply(&limit::Settings { unauthenticated: Some(quota), ..off });
+    assert_eq!(met(&stage, 3).await, 0);
+    assert_eq!(stage.outcome(&credential).await, "unauthenticated");
+}
+
+#[tokio::test]
 async fn unknown_users_and_wrong_passwords_are_remembered_alike_and_cost_alike() {
     let stage = Stage::new().await;
     // both verify argon2id
