@@ -216,10 +216,14 @@ fn endpoints_of<'s>(snapshot: &'s Snapshot, principal: &Principal) -> Vec<&'s En
 fn endpoint_as_json(endpoint: &Endpoint) -> Value {
     json!({
         "path": &*endpoint.path,
+        "line": null,
         "endpoint": action_name(endpoint.action),
+        "hosts": [],
         "methods": endpoint.methods().iter().map(Method::as_str).collect::<Vec<_>>(),
         "allow": allow_json(&endpoint.action.for_whom()),
+        "scopes": [],
         "schemes": endpoint.schemes().iter().map(Scheme::name).collect::<Vec<_>>(),
+        "upstream": null,
     })
 }
 
@@ -231,6 +235,7 @@ fn as_json(snapshot: &Snapshot, route: &Route) -> Value {
     json!({
         "path": &*route.name,
         "line": route.line,
+        "endpoint": null,
         "hosts": route.hosts,
         "methods": methods(route),
         "allow": allow_json(&route.allow),

@@ -80,6 +80,82 @@ fn explain_says_what_a_request_would_get() {
     assert!(reach.contains("/orders/**") && !reach.contains("refund"), "{reach}");
 }
 
+/// Each option changes the answer, or is refused where it could not.
+#[test]
+fn scopes_schemes_and_addresses_are_those_of_the_caller() {
+    let setup = Setup::new(
+        "
+trusted_proxies: [192.0.2.0/24]
+upstreams: { api: { servers: ['http://127.0.0.1:9'] } }
+routes:
+  - { path: /a, allow: [user], scopes: [r, w], schemes: [bearer], to: api }
+  - { path: /b, allow: authenticated, schemes: [basic, token], to: api }
+",
+    );
+    for (arguments, code, error, lacks) in [
+        (&["/a", "--role", "user"][..], 1, "insufficient_permissions", json!(["r", "w"])),
+        (&["/a", "--role", "user", "--scope", "w"], 1, "insufficient_permissions", json!(["r"])),
+        (&["/a", "--role", "user", "--scope", "w", "--scope", "r"], 0, "", json!([])),
+        (&["/a", "--scope", "w", "--scope", "r"], 1, "insufficient_permissions", json!([])),
+        (
+            &["/a", "--role", "user", "--scope", "w", "--scope", "r", "--scheme", "basic"],
+            1,
+            "unsupported_scheme",
+            json!([]),
+        ),
+        (&["/b", "--scheme", "bearer"], 1, "unsupported_scheme", json!([])),
+        (&["/b", "--scheme", "token"], 0, "", json!([])),
+    ] {
+        let mut all = vec!["GET"];
+        all.extend(arguments);
+        all.push("--json");
+        let said = explain(&setup, &all).expect(code).json();
+        assert_eq!((said["error"].as_str().unwrap_or_default(), &said["lacks"]["scopes"]), (error, &lacks), "{said}");
+    }
+    let said = explain(&setup, &["GET", "/b", "--scheme", "token", "--json"]).json();
+    assert_eq!(said["caller"]["scheme"], "token");
+    assert!(said["forwarded_head"].as_str().unwrap().contains("x-auth-scheme: token\r\n"), "{said}");
+    for (address, told) in [
+        ("198.51.100.7", "x-forwarded-for: 198.51.100.7\r\nx-forwarded-proto: http\r\n"),
+        ("2001:db8::7", "x-forwarded-for: 2001:db8::7\r\nx-forwarded-proto: http\r\n"),
+        ("192.0.2.7", "x-forwarded-for: 203.0.113.1, 192.0.2.7\r\nx-forwarded-proto: https\r\n"),
+    ] {
+        let fields = ["--header", "X-Forwarded-For: 203.0.113.1", "--header", "X-Forwarded-Proto: https"];
+        let mut all = vec!["GET", "http://localhost/b", "--role", "x", "--json", "--address", address];
+        all.extend(fields);
+        let said = explain(&setup, &all).expect(0).json();
+        assert!(said["forwarded_head"].as_str().unwrap().contains(told), "{address}: {said}");
+    }
+    let reached = |arguments: &[&str]| -> Vec<Value> {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let list = explain(&setup, &all).expect(0).json();
+        list.as_array().unwrap().iter().map(|row| row["path"].clone()).collect()
+    };
+    assert_eq!(reached(&["--role", "user"]), ["/a", "/b"]);
+    assert_eq!(reached(&["--role", "user", "--scheme", "basic"]), ["/b"]);
+    assert_eq!(reached(&["--role", "introspect"]), ["/b", "/oauth/introspect"]);
+    let text = explain(&setup, &["--role", "user"]).expect(0).stdout;
+    assert!(text.contains("/a (line 5)") && text.contains("(the credential must bear r, w)"), "{text}");
+    // what would change nothing is no question
+    for arguments in [
+        &["GET", "/b", "--anyone", "--scope", "r"][..],
+        &["GET", "/b", "--anyone", "--scheme", "basic"],
+        &["GET", "/b", "--anyone", "--role", "r"],
+        &["GET", "/b", "--authorization", "Basic x", "--scope", "r"],
+        &["GET", "/b", "--authorization", "Basic x", "--scheme", "basic"],
+        &["GET", "/b", "--address", "nowhere"],
+        &["GET", "/b", "--scheme", "digest"],
+        &["--role", "r", "--header", "A: b"],
+        &["--role", "r", "--address", "192.0.2.1"],
+        &["--anyone"],
+        &["--authorization", "Basic x"],
+        &[],
+    ] {
+        explain(&setup, arguments).expect(2);
+    }
+}
+
 #[test]
 fn explain_agrees_with_the_gateway() {
     let upstream = Upstream::hello();

@@ -1,6 +1,7 @@
 //! One key of the file with its value, and what becomes of it from one file to another.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
@@ -142,9 +143,19 @@ impl Change {
     }
 }
 
-/// The texts, one behind the other.
+/// Changes that are told in one line of a log; of the others it is said how many there are.
+const JOINED_MAX: usize = 200;
+
+/// The texts, one behind the other, for a line of a log.
 pub fn joined<'c>(changes: impl IntoIterator<Item = &'c Change>) -> String {
-    changes.into_iter().map(|change| &*change.text).collect::<Vec<_>>().join("; ")
+    let mut changes = changes.into_iter().map(|change| &*change.text);
+    let mut text = changes.by_ref().take(JOINED_MAX).collect::<Vec<_>>().join("; ");
+    let more = changes.count();
+    if more > 0 {
+        // writing to a text cannot fail
+        write!(text, "; and {more} more").ok();
+    }
+    text
 }
 
 /// Each difference.
@@ -203,6 +214,15 @@ pub(super) fn set<T: Into<String>>(items: impl Iterator<Item = T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_a_log_is_bounded() {
+        let changes = |count: usize| vec![Change::besides("a: 1 -> 2".to_owned()); count];
+        assert_eq!(joined(&changes(2)), "a: 1 -> 2; a: 1 -> 2");
+        assert!(joined(&changes(JOINED_MAX)).ends_with("; a: 1 -> 2"));
+        let text = joined(&changes(JOINED_MAX + 3));
+        assert_eq!((text.matches("a: ").count(), text.ends_with("; and 3 more")), (JOINED_MAX, true));
+    }
 
     #[test]
     fn a_value_widens_where_it_gives_what_the_other_did_not() {

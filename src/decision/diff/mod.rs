@@ -54,7 +54,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
     let mut rows = by_rule(old, new)?;
     let mut changes = of_all_requests(old, new);
     changes.extend(beside(old, new));
-    changes.extend(fact::changes(&whole::of_file(old), &whole::of_file(new)));
+    changes.extend(fact::changes(&whole::of_start(old), &whole::of_start(new)));
     rows.extend(everywhere(changes));
     Ok(rows)
 }
@@ -69,7 +69,7 @@ pub fn for_requests(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany>
     Ok(rows)
 }
 
-/// What the process does otherwise beside answering requests: where it listens, what is logged.
+/// What the process does otherwise beside answering requests: where it listens, what is logged, what it expects of rules.
 pub fn beside(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     fact::changes(&whole::of_process(old), &whole::of_process(new))
 }

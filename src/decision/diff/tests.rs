@@ -405,3 +405,28 @@ fn another_key_of_the_same_name_is_told_and_not_shown() {
     assert_eq!(printed(&file("a"), &file("a")), "");
     assert_eq!(printed(&file("a"), &file("b")), "/** every method\n    + auth.jwt.keys: another value (not shown)\n");
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+fn a_thousand_routes_are_compared_with_a_thousand_in_little_time() {
+    let file = |prefix: &str| {
+        let mut text = "upstreams: { a: { builtin: echo } }\nroutes:\n".to_owned();
+        for n in 0..1_000 {
+            let path = [
+                format!("/{prefix}{}/r{n}", n % 50),
+                format!("/{prefix}{}/r{n}/{{id}}", n % 50),
+                format!("/{prefix}{}/{{kind}}/r{n}/**", n % 50),
+                format!("/{prefix}{}/r{n}/**", n % 50),
+            ];
+            let more = ["methods: [GET, POST], ", "hosts: [h], ", ""][n % 3];
+            writeln!(text, "  - {{ path: '{}', {more}allow: [x], to: a }}", path[n % 4]).unwrap();
+        }
+        load(&text)
+    };
+    let [old, same, other] = ["s", "s", "t"].map(file);
+    let start = std::time::Instant::now();
+    assert_eq!(diff(&old, &same).unwrap(), []);
+    assert!(diff(&old, &other).unwrap().len() > 1_000);
+    // a generous bound for an unoptimized build on a busy machine; a quadratic step takes minutes
+    assert!(start.elapsed() < std::time::Duration::from_secs(40), "{:?}", start.elapsed());
+}

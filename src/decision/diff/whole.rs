@@ -1,5 +1,5 @@
 //! What a file says beside its rules: what holds for all requests alike, what the process does besides answering them, and
-//! what is of the file alone.
+//! what waits for a restart.
 //!
 //! Each struct is taken apart by name, so that a new setting is looked at here before anything compiles. A value says what
 //! it gives where by another one somebody may be believed, become somebody, or reach what he could not; how fast, how much
@@ -38,7 +38,6 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
         upstream_timeouts,
         listeners,
         bootstrap,
-        tables,
         // told of the routes, endpoints and paths that they are about
         schemes: _,
         body_bytes_max: _,
@@ -47,12 +46,13 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
         upstreams: _,
         routes: _,
         // told of the process
-        workers: _,
         admin: _,
         log: _,
-        // told of the file
         expect: _,
+        // in force by a restart
+        workers: _,
         store: _,
+        tables: _,
         // what was in them is compared
         files: _,
         directory: _,
@@ -74,11 +74,10 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
     // which there are is told of the process
     facts.extend(listeners.iter().map(|listener| served(listener).detail()));
     facts.extend(accounts(bootstrap));
-    facts.extend(foreign(tables));
     facts
 }
 
-/// What the process does besides, for whoever reads what a reload has changed.
+/// What the process does besides, for whoever reads what a reload has changed; and by which tests it lets itself be changed.
 pub(super) fn of_process(snapshot: &Snapshot) -> Vec<Fact> {
     let record::Settings { access, audit, level } = snapshot.log;
     let word = |on: bool| if on { "json" } else { "off" };
@@ -94,11 +93,12 @@ pub(super) fn of_process(snapshot: &Snapshot) -> Vec<Fact> {
         Fact::new("log.level", level.as_str().to_ascii_lowercase()),
     ];
     facts.extend(snapshot.listeners.iter().filter_map(|listener| certificates(listener, &snapshot.directory)));
+    facts.extend(snapshot.expect.iter().map(expectation));
     facts
 }
 
-/// What is not in force by a reload, or never is by itself.
-pub(super) fn of_file(snapshot: &Snapshot) -> Vec<Fact> {
+/// What is in force by a restart alone.
+pub(super) fn of_start(snapshot: &Snapshot) -> Vec<Fact> {
     let (shown, full) = match &snapshot.store {
         StoreLocation::Sqlite(path) => {
             // the same file below another folder is the same store of another gateway
@@ -109,11 +109,13 @@ pub(super) fn of_file(snapshot: &Snapshot) -> Vec<Fact> {
     };
     let store = Fact::new("store.url", shown).comparing(full).giving(Gives::Something);
     let mut facts = vec![store, Fact::new("workers", snapshot.workers.to_string())];
-    facts.extend(snapshot.expect.iter().map(|expectation| {
-        let Expectation { place: _, method, url, caller, status } = expectation;
-        Fact::new(format!("expect `{method} {url}` as {}", caller_of(caller)), status.as_str())
-    }));
+    facts.extend(foreign(&snapshot.tables));
     facts
+}
+
+/// A test of the rules by its request and its caller.
+fn expectation(Expectation { place: _, method, url, caller, status }: &Expectation) -> Fact {
+    Fact::new(format!("expect `{method} {url}` as {}", caller_of(caller)), status.as_str())
 }
 
 fn caller_of(caller: &ExpectedCaller) -> String {
