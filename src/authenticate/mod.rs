@@ -8,6 +8,7 @@ pub mod basic;
 pub mod token;
 pub mod bearer;
 pub mod claims;
+mod claim_path;
 pub mod keys;
 pub mod issuers;
 pub mod password;
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 use self::bearer::JwtKind;
 pub use self::cache::Tie;
 use self::cache::{Cache, Found, Keying, LOOK_UP_TIMEOUT, Verdict};
+pub use self::claim_path::ClaimPath;
 use self::claims::Claims;
 use self::issuers::{Issuer, Issuers};
 use self::keys::Keys;
@@ -37,7 +39,7 @@ use self::password::{PasswordPool, QueueFull};
 pub use self::recent::Recent;
 use crate::clock::{Clock, UnixSeconds};
 use crate::limit::{Limits, Reserved};
-use crate::principal::{Principal, Scheme, SchemeSet, Subject, SubjectKind};
+use crate::principal::{NAME_BYTES_MAX, Principal, Scheme, SchemeSet, Subject, SubjectKind};
 use crate::record::metrics::{AuthOutcome, CacheResult, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Exhausted, Rejection, TokenFault};
 use crate::secret::Secret;
@@ -45,6 +47,14 @@ use crate::store::changes::Changes;
 use crate::store::{Account, Store, StoreError};
 use crate::wire::authorization::{Credential, CredentialError, Presented, presented};
 use crate::wire::fields::{encode_identity, roles_field};
+
+/// Whom Basic credentials name, be it the truth or not; for the audit log.
+pub fn claimed(headers: &HeaderMap) -> Option<Subject> {
+    match presented(headers).ok()??.read().ok()? {
+        Credential::Basic { user, .. } => (user.len() <= NAME_BYTES_MAX).then(|| Subject::user(user)),
+        Credential::Token(_) | Credential::Bearer(_) => None,
+    }
+}
 
 /// Who sent a request.
 #[derive(Clone, Debug)]
@@ -190,10 +200,6 @@ pub enum RoleSource {
     /// is for others to read: their roles come from the store, so that changed ones take effect at once.
     Claim(ClaimPath),
 }
-
-/// A path into claims, such as `realm_access.roles`; it may go into JSON text inside a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimPath(pub Vec<Box<str>>);
 
 /// How the type of a JWT is known.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -248,7 +248,7 @@ fn auth() -> Value {
         "A claim that tells access from refresh tokens. Default: the `typ` header.",
         &["claim"],
         vec![
-            ("claim", text("The path of the claim.")),
+            ("claim", claim_path("The path of the claim.")),
             ("access", text("Its value in access tokens. Default: access.")),
             ("refresh", text("Its value in refresh tokens. Default: refresh.")),
             ("missing", words("What a token without the claim is. Default: refused.", &["access"])),
@@ -276,11 +276,11 @@ fn auth() -> Value {
             ("leeway", duration("Tolerance of times. Default: 30s.")),
             (
                 "roles",
-                text(
+                claim_path(
                     "`store`: looked up by the subject; or a claim path, such as `realm_access.roles`. Default: store.",
                 ),
             ),
-            ("subject", text("The claim path of the user or client. Default: sub.")),
+            ("subject", claim_path("The claim path of the user or client. Default: sub.")),
             ("type", token_type),
             ("subject_kind", words("Whom a token is about that does not say it. Default: user.", &["user", "client"])),
             ("require_exp", boolean("Refuse tokens without `exp`. Default: true.")),
@@ -342,8 +342,8 @@ fn issuer() -> Value {
                     "Default: all that verify with a public key.",
                 ),
             ),
-            ("roles", text("The claim path of the roles, such as `realm_access.roles`. Default: roles.")),
-            ("user", text("The claim path of the user's name, such as `preferred_username`. Default: sub.")),
+            ("roles", claim_path("The claim path of the roles, such as `realm_access.roles`. Default: roles.")),
+            ("user", claim_path("The claim path of the user's name, such as `preferred_username`. Default: sub.")),
             ("user_prefix", text("What upstreams and logs see before that name, to tell users of two issuers apart.")),
         ],
     )
@@ -740,6 +740,11 @@ fn schemes(description: &str) -> Value {
 
 fn text(description: &str) -> Value {
     json!({ "description": description, "type": "string" })
+}
+
+fn claim_path(description: &str) -> Value {
+    let names = some(text("A name, dots and all."), "Names, from the outermost on.");
+    json!({ "description": description, "anyOf": [text("Names with dots between them; or one URL."), names] })
 }
 
 fn address() -> Value {

@@ -158,6 +158,31 @@ auth:
     (setup.start(), signer)
 }
 
+#[test]
+fn claims_with_dots_in_their_names_are_found() {
+    let upstream = Upstream::hello();
+    let of_us = json!(["user"]);
+    for (path, claims) in [
+        ("https://api.example.com/roles", json!({ "https://api.example.com/roles": of_us })),
+        ("[com.example.roles]", json!({ "com.example.roles": of_us })),
+        ("['https://api.example.com/app', roles]", json!({ "https://api.example.com/app": { "roles": of_us } })),
+        ("[realm.access, 'a.b']", json!({ "realm.access": { "a.b": "user" } })),
+    ] {
+        let (gateway, signer) = of_file(&format!("      roles: {path}\n"), &upstream);
+        let ask = |more: &Value| {
+            let mut token = foreign("ann", json!(["admin"]));
+            token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            gateway.send(&get("/user/x").bearer(&signer.token(&token))).status
+        };
+        assert_eq!(ask(&claims), 200, "{path}");
+        assert_eq!(upstream.last().header("X-Auth-Roles"), Some("user"), "{path}");
+        // nothing that is nested where the name has a dot, and nothing of one name where it is nested
+        let nested = json!({ "https://api": { "example": { "com/roles": of_us } }, "com": { "example": { "roles": of_us } },
+            "https://api.example.com/app.roles": of_us, "realm": { "access": { "a": { "b": "user" } } } });
+        assert_eq!(ask(&nested), 403, "{path}");
+    }
+}
+
 fn foreign(subject: &str, roles: Value) -> Value {
     let now = unix_now();
     json!({ "iss": "https://idp.example.com", "sub": subject, "iat": now, "exp": now + 600, "roles": roles,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::super::decode::{self, Placed, SecretSource, Section};
 use super::super::report::{Place, Report};
-use super::super::tree::Node;
+use super::super::tree::{self, Node};
 use super::issuers::{self, Issuer};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::keys::Algorithm;
@@ -16,7 +16,6 @@ use crate::endpoint::refresh::REFRESH_GRACE_MAX;
 use crate::principal::{Role, Scheme, SchemeSet, Scope, SubjectKind};
 
 const CACHE_CAPACITY_MAX: u64 = 100_000_000;
-const CLAIM_DEPTH_MAX: usize = 16;
 
 /// The section `auth`.
 #[derive(Debug)]
@@ -157,16 +156,27 @@ fn jwt(node: Option<&Node>, report: &mut Report) -> (JwtSettings, Option<Placed<
     (jwt, keys)
 }
 
-/// A path such as `realm_access.roles`.
+/// A path such as `realm_access.roles`, or a list of names that are taken as they are.
 pub fn claim_path(node: &Node, report: &mut Report) -> Option<ClaimPath> {
-    let path = decode::full_text(node, report)?;
-    let steps: Vec<Box<str>> = path.split('.').map(Into::into).collect();
-    if steps.len() > CLAIM_DEPTH_MAX || steps.iter().any(|step| step.is_empty()) {
-        report
-            .add(node.place, format!("{} is not a claim path such as `realm_access.roles`", decode::shown_node(node)));
-        return None;
+    let path = match &node.value {
+        tree::Value::List(items) => {
+            let names = decode::some(node, report, decode::full_text)?;
+            // one that is none is reported already
+            if names.len() < items.len() {
+                return None;
+            }
+            ClaimPath::of(names)
+        }
+        tree::Value::Scalar(_) | tree::Value::Map(_) => ClaimPath::parse(decode::full_text(node, report)?),
+    };
+    if path.is_none() {
+        report.add_with_hint(
+            node.place,
+            format!("{} is not a claim path such as `realm_access.roles`", decode::shown_node(node)),
+            "a name with dots in it stands in a list: [com.example.roles]",
+        );
     }
-    Some(ClaimPath(steps))
+    path
 }
 
 fn token_type(node: &Node, report: &mut Report) -> Option<TypeSource> {

@@ -118,6 +118,20 @@ fn an_issuer_that_cannot_be_one_is_told_what_was_expected() {
 }
 
 #[test]
+fn a_claim_path_is_a_text_or_a_list_of_names() {
+    for (path, message) in [
+        ("a..b", "1:25: `a..b` is not a claim path"),
+        ("[]", "1:25: this list is empty"),
+        ("[a, '']", "1:29: this text is empty"),
+        ("[a, [b]]", "1:29: expected text, found a list"),
+        ("{ a: b }", "1:25: expected text, found a mapping"),
+    ] {
+        let printed = problems_of(&format!("auth: {{ jwt: {{ subject: {path} }} }}"));
+        assert!(printed.contains(&format!("gateway.yaml:{message}")), "{path}\n{printed}");
+    }
+}
+
+#[test]
 fn a_value_of_the_wrong_kind_says_what_was_expected() {
     let mut wrong = Vec::new();
     for (section, message) in [
@@ -133,7 +147,6 @@ fn a_value_of_the_wrong_kind_says_what_was_expected() {
         ("auth: { schemes: [] }", "1:18: this list is empty; it needs at least one item"),
         ("auth: { schemes: [digest] }", "1:19: unknown word `digest`"),
         ("auth: { jwt: { require_exp: 'true' } }", "1:29: expected `true` or `false`, found text"),
-        ("auth: { jwt: { subject: a..b } }", "1:25: `a..b` is not a claim path"),
         (
             "auth: { jwt: { type: { claim: type, access: a, refresh: a } } }",
             "1:22: `access` and `refresh` are the same",

@@ -176,7 +176,7 @@ fn own_tokens(jwt: &JwtSettings) -> Vec<Fact> {
         TypeSource::Header => None,
         TypeSource::Claim { claim, access, refresh, unmarked } => {
             let missing = unmarked.map_or("", |_| ", missing: access");
-            Some(format!("{{ claim: {}, access: {access}, refresh: {refresh}{missing} }}", claim.0.join(".")))
+            Some(format!("{{ claim: {claim}, access: {access}, refresh: {refresh}{missing} }}"))
         }
     };
     let named = keys.as_ref().map(|keys| {
@@ -193,8 +193,8 @@ fn own_tokens(jwt: &JwtSettings) -> Vec<Fact> {
         required("auth.jwt.require_iss", *require_iss),
         audiences("auth.jwt.audience".to_owned(), audience),
         lasting("auth.jwt.leeway", *leeway),
-        Fact::new("auth.jwt.roles", source(roles)).giving(Gives::Something),
-        Fact::new("auth.jwt.subject", subject.0.join("."))
+        Fact::new("auth.jwt.roles", source(roles)).comparing(format!("{roles:?}")).giving(Gives::Something),
+        Fact::new("auth.jwt.subject", subject.to_string())
             .comparing(format!("{subject:?} {subject_is_id}"))
             .giving(Gives::Something),
         Fact::new("auth.jwt.subject_kind", subject_kind.name()).giving(Gives::Something),
@@ -227,7 +227,7 @@ fn audiences(key: String, audience: &[Box<str>]) -> Fact {
 fn source(roles: &RoleSource) -> String {
     match roles {
         RoleSource::Store => "store".to_owned(),
-        RoleSource::Claim(path) => path.0.join("."),
+        RoleSource::Claim(path) => path.to_string(),
     }
 }
 
@@ -242,7 +242,7 @@ fn issuer(issuer: &Issuer) -> Vec<Fact> {
         Fact::list(key("algorithms"), algorithms.iter().map(|algorithm| algorithm.name()))
             .giving(Gives::these(algorithms.iter().map(|algorithm| algorithm.name()))),
         Fact::new(key("roles"), source(roles)).comparing(secretly(roles)).giving(Gives::Something),
-        Fact::new(key("user"), subject.0.join(".")).comparing(secretly(subject)).giving(Gives::Something),
+        Fact::new(key("user"), subject.to_string()).comparing(secretly(subject)).giving(Gives::Something),
         Fact::new(key("user_prefix"), if user_prefix.is_empty() { NONE } else { user_prefix }).giving(Gives::Something),
     ];
     match jwks {
