@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command beside a PostgreSQL and a MariaDB of its own: on free ports, in a temporary folder, gone when it ends.
 # Both are Debian's packages, installed where they are missing and never started as services; and so are the programs that
-# tests start themselves: Redis (or Valkey), HAProxy, and what checks the files in deploy/.
+# tests start themselves: Redis, HAProxy, and what checks the files in deploy/. Valkey comes by tests/requirements.txt.
 #   tests/databases.sh cargo test --lib store
 # The command finds them by PORTCULLIS_TEST_POSTGRES and PORTCULLIS_TEST_MYSQL.
 set -euo pipefail
@@ -15,7 +15,7 @@ command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb
 PATH=$PATH:/usr/sbin command -v haproxy >/dev/null || missing+=(haproxy)
 command -v promtool >/dev/null || missing+=(prometheus)
 command -v docker-compose >/dev/null || missing+=(docker-compose)
-command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
+command -v redis-server >/dev/null || missing+=(redis-server)
 if [ ${#missing[@]} -gt 0 ]; then
     echo "tests/databases.sh: installing ${missing[*]}" >&2
     as_root=()

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::databases::database;
 use crate::support::gateway::project;
-use crate::support::redis::Redis;
+use crate::support::redis::{Make, Redis};
 use crate::support::{Connection, Gateway, Request, Setup, Upstream, eventually, get, post, wait};
 
 /// The promise of contract 6 is a second; a probe on a busy machine may take some more.
@@ -120,7 +120,7 @@ impl Drop for Balancer {
 #[test]
 fn the_same_topology_loses_no_request_with_a_gateway_and_obeys_everywhere() {
     let Some(url) = database("PORTCULLIS_TEST_POSTGRES", "deploy") else { return };
-    let (upstream, redis) = (Upstream::hello(), Redis::with(Some("redis1"), &[]));
+    let (upstream, redis) = (Upstream::hello(), Redis::of(Make::Valkey, Some("redis1"), &[]));
     let (_, place) = url.rsplit_once('@').unwrap();
     let yaml = with_addresses(
         "gateway.yaml",
@@ -153,9 +153,13 @@ fn the_same_topology_loses_no_request_with_a_gateway_and_obeys_everywhere() {
 
     let admin = gateways[2].opaque("admin");
     let bobs = get("/orders/7").token(&gateways[2].opaque("bob"));
-    let load = Load::default();
+    let (load, posts) = (Load::default(), Posts::default());
     std::thread::scope(|scope| {
         let ended = EndsLoad(&load);
+        for _ in 0..POSTING {
+            let (load, posts, balancer, admin) = (&load, &posts, &balancer, &admin);
+            scope.spawn(move || posts.run(load, balancer, admin));
+        }
         for number in 0..6 {
             let request = get(&format!("/admin/{number}")).token(&admin);
             let (load, balancer) = (&load, &balancer);
@@ -164,13 +168,16 @@ fn the_same_topology_loses_no_request_with_a_gateway_and_obeys_everywhere() {
         load.goes_on();
         gateways[0].signal("KILL");
         load.goes_on();
+        let lost_by_kill = posts.lost();
         // and one that ends as it is asked to
         gateways[1].signal("TERM");
         load.goes_on();
+        assert_eq!(posts.lost(), lost_by_kill, "one that drains loses none");
         drop(ended);
     });
     let lost = load.lost.into_inner().unwrap();
     assert!(lost.is_empty(), "{} requests that another could serve: {:?}", lost.len(), lost.first());
+    posts.are_sent_once(&upstream);
     assert!(gateways[0].wait().code().is_none() && gateways[1].wait().success());
 
     // the third and a fresh one obey what a process of its own changes
@@ -250,6 +257,49 @@ impl Load {
             answered if answered >= goal => Ok(()),
             answered => Err(answered),
         });
+    }
+}
+
+/// Threads that send what has consequences.
+const POSTING: usize = 2;
+
+/// Requests with consequences: each with a number of its own, and what became of it.
+#[derive(Default)]
+struct Posts {
+    sent: AtomicUsize,
+    lost: std::sync::Mutex<Vec<(usize, u16)>>,
+}
+
+impl Posts {
+    fn run(&self, load: &Load, balancer: &Balancer, token: &str) {
+        while !load.is_over.load(Ordering::Relaxed) {
+            let number = self.sent.fetch_add(1, Ordering::Relaxed);
+            let status = balancer.send(&post(&format!("/admin/post-{number}")).token(token).body("x"));
+            if status != 200 {
+                self.lost.lock().unwrap().push((number, status));
+            }
+        }
+    }
+
+    fn lost(&self) -> usize {
+        self.lost.lock().unwrap().len()
+    }
+
+    /// Each at most once, those that were answered exactly once; lost are those alone that were under way in what was
+    /// killed, and their callers are told so.
+    fn are_sent_once(self, upstream: &Upstream) {
+        let mut seen = vec![0; self.sent.into_inner()];
+        for received in upstream.received() {
+            if let Some(number) = received.target.strip_prefix("/admin/post-") {
+                seen[number.parse::<usize>().unwrap()] += 1;
+            }
+        }
+        let lost = self.lost.into_inner().unwrap();
+        assert!(lost.len() <= POSTING && lost.iter().all(|(_, status)| *status == 502), "{lost:?}");
+        for (number, times) in seen.into_iter().enumerate() {
+            let is_lost = lost.iter().any(|(lost, _)| *lost == number);
+            assert!(times == 1 || is_lost && times == 0, "{number} came {times} times, lost: {lost:?}");
+        }
     }
 }
 

@@ -6,18 +6,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::redis::{Redis, Reply};
+use crate::support::gateway::project;
+use crate::support::redis::{Make, Redis, Reply};
 use crate::support::upstream::nobody;
 use crate::support::{Certificate, Gateway, Request, Setup, USERS, Upstream, eventually, get, post};
 
 /// No request may wait longer for somebody who does not answer: the bound is a quarter of a second, the rest is the machine's.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The key that connections are tried out with.
+pub(crate) const PROBE: &str = "portcullis:{limits}:probe";
+
 /// How often what is to be exact is tried where the machine was too busy for Redis to answer in time.
 const TRIES: usize = 5;
 
 /// Callers come through a proxy that is believed, so that tests choose their addresses.
-fn rules(upstream: &Upstream, shared: &str, limits: &str, rate: &str) -> String {
+pub(crate) fn rules(upstream: &Upstream, shared: &str, limits: &str, rate: &str) -> String {
     format!(
         "
 trusted_proxies: [127.0.0.1]
@@ -36,15 +40,23 @@ routes:
     )
 }
 
-const OFF: &str = "  token_endpoints: off
+pub(crate) const OFF: &str = "  token_endpoints: off
   unauthenticated: off";
 
-fn from(request: Request, address: &str) -> Request {
+pub(crate) fn from(request: Request, address: &str) -> Request {
     request.header("X-Forwarded-For", address)
 }
 
-fn limited(address: &str) -> Request {
+pub(crate) fn limited(address: &str) -> Request {
     from(get("/limited/x"), address)
+}
+
+/// A test that holds for the servers of both makes.
+fn of_redis_and_valkey(test: impl Fn(&Redis)) {
+    for make in [Make::Redis, Make::Valkey] {
+        eprintln!("{make:?}");
+        test(&Redis::of(make, None, &[]));
+    }
 }
 
 /// Three on the same folder.
@@ -58,18 +70,18 @@ fn drawn(gateways: &[Gateway], counted: &str) -> f64 {
     gateways.iter().map(|gateway| gateway.metric("portcullis_limits_shared_total", &[("counted", counted)])).sum()
 }
 
-fn is_up(gateway: &Gateway) -> bool {
+pub(crate) fn is_up(gateway: &Gateway) -> bool {
     gateway.metric("portcullis_limits_shared_up", &[]) > 0.5
 }
 
-fn until_up(gateways: &[Gateway]) {
+pub(crate) fn until_up(gateways: &[Gateway]) {
     eventually("the shared limits answer again", || {
         if gateways.iter().all(is_up) { Ok(()) } else { Err(gateways.iter().map(Gateway::stderr).collect::<String>()) }
     });
 }
 
 /// How many of so many requests are let through by all gateways together, asked in parallel.
-fn granted(gateways: &[Gateway], each: usize, request: &Request) -> usize {
+pub(crate) fn granted(gateways: &[Gateway], each: usize, request: &Request) -> usize {
     let granted = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for gateway in gateways {
@@ -90,7 +102,7 @@ fn granted(gateways: &[Gateway], each: usize, request: &Request) -> usize {
 }
 
 /// What `trial` finds for another caller each time, once all draws in it were on what is shared.
-fn undisturbed<T>(gateways: &[Gateway], mut trial: impl FnMut(&str) -> T) -> T {
+pub(crate) fn undisturbed<T>(gateways: &[Gateway], mut trial: impl FnMut(&str) -> T) -> T {
     for number in 1..=TRIES {
         until_up(gateways);
         let before = drawn(gateways, "own");
@@ -104,7 +116,11 @@ fn undisturbed<T>(gateways: &[Gateway], mut trial: impl FnMut(&str) -> T) -> T {
 
 #[test]
 fn three_gateways_grant_together_what_one_would() {
-    let (upstream, redis) = (Upstream::hello(), Redis::start());
+    of_redis_and_valkey(grant_together);
+}
+
+fn grant_together(redis: &Redis) {
+    let upstream = Upstream::hello();
     let setup = Setup::new(&rules(&upstream, &redis.url(), OFF, "rate: 1/h, burst: 300, by: address"));
     let gateways = three(&setup);
     let sum = undisturbed(&gateways, |caller| granted(&gateways, 200, &limited(caller)));
@@ -300,7 +316,11 @@ fn what_asks_for_no_limit_does_not_wait_for_the_shared_ones() {
 
 #[test]
 fn keys_in_redis_name_nobody_and_end() {
-    let (upstream, redis) = (Upstream::hello(), Redis::start());
+    of_redis_and_valkey(name_nobody);
+}
+
+fn name_nobody(redis: &Redis) {
+    let upstream = Upstream::hello();
     let limits = "  token_endpoints: { per_address: { rate: 1/m, burst: 4 }, per_account: { rate: 1/m, burst: 4 } }
   unauthenticated: { rate: 1/m, burst: 4 }";
     let gateway = Setup::new(&rules(&upstream, &redis.url(), limits, "rate: 1/m, burst: 4")).start();
@@ -312,8 +332,8 @@ fn keys_in_redis_name_nobody_and_end() {
     gateway.send(&from(guess, "198.51.100.7")).expect(401);
     let keys = redis.ask(&["KEYS", "*"]);
     assert!(keys.list().len() >= 6, "{keys:?}");
-    for key in keys.list().iter().map(Reply::text).filter(|key| *key != "portcullis:probe") {
-        let digest = key.strip_prefix("portcullis:").unwrap();
+    for key in keys.list().iter().map(Reply::text).filter(|key| *key != PROBE) {
+        let digest = key.strip_prefix("portcullis:{limits}:").unwrap();
         assert!(digest.len() == 22 && !key.contains("canary") && !key.contains("198"), "{key}");
         let value = redis.ask(&["GET", key]);
         assert!(value.text().parse::<f64>().is_ok(), "{value:?}");
@@ -330,7 +350,7 @@ fn what_others_write_into_redis_locks_nobody_out_for_longer_than_a_budget_fills(
     undisturbed(&gateways, |caller| {
         gateways[0].send(&limited(caller)).expect(200);
         let keys = redis.ask(&["KEYS", "*"]);
-        let key = keys.list().iter().map(Reply::text).find(|key| *key != "portcullis:probe").unwrap();
+        let key = keys.list().iter().map(Reply::text).find(|key| *key != PROBE).unwrap();
         for (value, status) in [("9e99", 429), ("inf", 429), ("-9e99", 200), ("nan", 200), ("garbage", 200), ("", 200)]
         {
             redis.ask(&["SET", key, value]);
@@ -348,7 +368,7 @@ fn what_others_write_into_redis_locks_nobody_out_for_longer_than_a_budget_fills(
 }
 
 /// Asks until the budget is used up; how many were let through. None takes long.
-fn exhaust(gateway: &Gateway, request: &Request) -> usize {
+pub(crate) fn exhaust(gateway: &Gateway, request: &Request) -> usize {
     let mut granted = 0;
     loop {
         let begin = Instant::now();
@@ -364,7 +384,11 @@ fn exhaust(gateway: &Gateway, request: &Request) -> usize {
 
 #[test]
 fn while_redis_is_down_each_gateway_counts_for_itself_and_it_heals() {
-    let (upstream, redis) = (Upstream::hello(), Redis::start());
+    of_redis_and_valkey(count_alone_and_heal);
+}
+
+fn count_alone_and_heal(redis: &Redis) {
+    let upstream = Upstream::hello();
     let setup = Setup::new(&rules(&upstream, &redis.url(), OFF, "rate: 1/h, burst: 30, by: address"));
     let gateways = three(&setup);
     until_up(&gateways);
@@ -425,13 +449,42 @@ fn a_redis_that_hangs_holds_up_one_request_for_a_bounded_time() {
 
 #[test]
 fn a_script_that_redis_forgot_is_brought_again_at_once() {
-    let (upstream, redis) = (Upstream::hello(), Redis::start());
+    of_redis_and_valkey(bring_scripts_again);
+}
+
+fn bring_scripts_again(redis: &Redis) {
+    let upstream = Upstream::hello();
     let gateway = Setup::new(&rules(&upstream, &redis.url(), OFF, "rate: 1/h, burst: 30, by: address")).start();
     let gateways = [gateway];
     undisturbed(&gateways, |caller| {
         gateways[0].send(&limited(caller)).expect(200);
         redis.ask(&["SCRIPT", "FLUSH", "SYNC"]);
         assert_eq!(exhaust(&gateways[0], &limited(caller)), 29);
+    });
+}
+
+/// With the rights that docs/several-gateways.md names, and no others.
+#[test]
+fn the_documented_rights_are_enough() {
+    let page = std::fs::read_to_string(project().join("docs/several-gateways.md")).unwrap();
+    let (_, rights) = page.split_once("An ACL user needs `").unwrap();
+    let (rights, _) = rights.split_once('`').unwrap();
+    of_redis_and_valkey(|redis| {
+        let upstream = Upstream::hello();
+        let user = ["ACL", "SETUSER", "gateway", "reset", "on", ">of-the-gateway"];
+        assert_eq!(redis.ask(&user.into_iter().chain(rights.split(' ')).collect::<Vec<_>>()).text(), "OK");
+        let url = format!("redis://gateway:of-the-gateway@{}/1", redis.address());
+        let limits =
+            "  token_endpoints: { per_address: off, per_account: { rate: 1/h, burst: 3 } }\n  unauthenticated: off";
+        let gateways = [Setup::new(&rules(&upstream, &url, limits, "rate: 1/h, burst: 3, by: address")).start()];
+        undisturbed(&gateways, |caller| {
+            assert_eq!(exhaust(&gateways[0], &limited(caller)), 3);
+            // a good log-in gives back what it drew
+            let login = post("/auth/login").json(&json!({ "username": "user", "password": "userpassword" }));
+            for _ in 0..5 {
+                gateways[0].send(&from(login.clone(), caller)).expect(200);
+            }
+        });
     });
 }
 

@@ -20,6 +20,8 @@ pub struct Address {
     pub(super) port: u16,
     /// Of the certificate that the server must show; `None`: in clear.
     pub(super) tls: Option<ServerName<'static>>,
+    /// Whether that name was given, and so is that of every server of a cluster.
+    pub(super) is_named: bool,
     /// Who we are there, and which database.
     pub(super) login: RedisConnectionInfo,
     url: Secret<String>,
@@ -59,6 +61,7 @@ impl Address {
             host: host.as_str().into(),
             port: *port,
             tls,
+            is_named: server_name.is_some(),
             login: login.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name(),
             url: Secret::new(url.to_owned()),
         })
@@ -73,6 +76,22 @@ impl Address {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A server of a cluster, as another of it says where it is. What it leaves out is as it is with that one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) host: Option<Box<str>>,
+    pub(super) port: Option<u16>,
+}
+
+impl Node {
+    /// Reads `HOST:PORT`, where the host of IPv6 has no brackets, and may be empty or `?`.
+    pub(super) fn parse(text: &str) -> Self {
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let host = Some(host).filter(|host| !host.is_empty() && *host != "?").map(Into::into);
+        Self { host, port: port.parse().ok() }
     }
 }
 
@@ -145,6 +164,22 @@ mod tests {
                 (&*address.host, address.port, address.is_tls(), login.username(), login.password(), login.db())
             });
             assert_eq!(read, expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_server_of_a_cluster_is_where_another_says() {
+        for (text, host, port) in [
+            ("127.0.0.1:7001", Some("127.0.0.1"), Some(7001)),
+            ("::1:7001", Some("::1"), Some(7001)),
+            ("cache-1.example:7001", Some("cache-1.example"), Some(7001)),
+            (":7001", None, Some(7001)),
+            ("?:7001", None, Some(7001)),
+            ("cache", Some("cache"), None),
+            ("cache:99999", Some("cache"), None),
+            ("", None, None),
+        ] {
+            assert_eq!(Node::parse(text), Node { host: host.map(Into::into), port }, "{text}");
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! While there is none, nobody waits for one: [`Link::live`] says so at once. A connection is put in force only after it has
 //! shown that it does what requests will ask of it, writing included; the first failure takes it out of force for everybody.
+//!
+//! Of a cluster any server will do: all keys are of one slot (see [`KEY_PREFIX`]), and the first answer says who has it.
 
 use std::io;
 use std::sync::{Arc, LazyLock};
@@ -9,7 +11,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisError, Script};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, Script, ServerErrorKind};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
@@ -17,8 +20,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::address::Settings;
-use super::{ANSWER_MAX, Cost, IN_FLIGHT_MAX};
+use super::address::{Node, Settings};
+use super::{ANSWER_MAX, Cost, IN_FLIGHT_MAX, KEY_PREFIX};
 use crate::record::metrics::Metrics;
 
 /// The longest that making a connection may take, or an answer to a probe.
@@ -37,13 +40,13 @@ pub(super) static DRAW: LazyLock<Script> = LazyLock::new(|| Script::new(DRAW_TEX
 /// Gives back.
 pub(super) static REFUND: LazyLock<Script> = LazyLock::new(|| Script::new(REFUND_TEXT));
 
-/// What is drawn on to try a connection out; full again within a millisecond.
-const PROBE_KEY: &str = "portcullis:probe";
+/// Drawn on to try a connection out; full again within a millisecond.
 const PROBE: Cost = Cost { each_us: 1.0, whole_us: 1e6 };
 
 /// Codes of errors that may be shown. The rest of an error's text is the server's own, which may repeat what it was sent,
 /// the password included.
-const CODES: [&str; 14] = [
+const CODES: [&str; 16] = [
+    "ASK",
     "BUSY",
     "CLUSTERDOWN",
     "CROSSSLOT",
@@ -57,6 +60,7 @@ const CODES: [&str; 14] = [
     "NOSCRIPT",
     "OOM",
     "READONLY",
+    "TRYAGAIN",
     "WRONGPASS",
 ];
 
@@ -73,6 +77,11 @@ pub(super) enum LinkError {
     NoRoots,
     #[error("refused: {0}")]
     Refused(&'static str),
+    /// Another of a cluster has the keys. Where it is, is the server's own text.
+    #[error("refused: MOVED")]
+    Moved(Node),
+    #[error("it has no such database (a cluster has 0 alone)")]
+    Database,
     #[error("authentication failed")]
     Authentication,
     #[error("the connection broke")]
@@ -87,9 +96,13 @@ impl From<RedisError> for LinkError {
     fn from(error: RedisError) -> Self {
         let known = error.code().and_then(|code| CODES.into_iter().find(|known| *known == code));
         match (known, error.kind()) {
+            (_, ErrorKind::Server(ServerErrorKind::Moved)) => match error.redirect_node() {
+                Some((node, _)) => Self::Moved(Node::parse(node)),
+                None => Self::Garbled,
+            },
             (Some(code), _) => Self::Refused(code),
-            (None, redis::ErrorKind::AuthenticationFailed) => Self::Authentication,
-            (None, redis::ErrorKind::Server(_)) => Self::Refused("an error that is not shown"),
+            (None, ErrorKind::AuthenticationFailed) => Self::Authentication,
+            (None, ErrorKind::Server(_)) => Self::Refused("an error that is not shown"),
             (None, _) if error.is_io_error() => Self::Broken,
             (None, _) => Self::Garbled,
         }
@@ -180,21 +193,36 @@ impl Link {
 }
 
 async fn connect(settings: &Settings) -> Result<Live, LinkError> {
-    timeout(CONNECT_MAX, dial(settings)).await.unwrap_or(Err(LinkError::TooLate))
+    let address = &settings.address;
+    let found = async {
+        match dial(settings, &address.host, address.port).await {
+            // once: whom it names has the keys, or the cluster is changing
+            Err(LinkError::Moved(Node { host, port })) => {
+                dial(settings, host.as_deref().unwrap_or(&address.host), port.unwrap_or(address.port)).await
+            }
+            ended => ended,
+        }
+    };
+    timeout(CONNECT_MAX, found).await.unwrap_or(Err(LinkError::TooLate))
 }
 
-async fn dial(settings: &Settings) -> Result<Live, LinkError> {
+async fn dial(settings: &Settings, host: &str, port: u16) -> Result<Live, LinkError> {
     let address = &*settings.address;
-    let found = tokio::net::lookup_host((&*address.host, address.port)).await.map_err(LinkError::Resolve)?;
+    let found = tokio::net::lookup_host((host, port)).await.map_err(LinkError::Resolve)?;
     let addresses: Vec<_> = found.collect();
     let tcp = TcpStream::connect(&*addresses).await.map_err(LinkError::Connect)?;
     tcp.set_nodelay(true).map_err(LinkError::Connect)?;
     match &address.tls {
         None => greet(settings, tcp).await,
         Some(name) => {
+            let name = if address.is_named || *host == *address.host {
+                name.clone()
+            } else {
+                ServerName::try_from(host.to_owned()).map_err(|error| LinkError::Tls(io::Error::other(error)))?
+            };
             let config = settings.tls.as_ref().ok_or(LinkError::NoRoots)?;
             let connector = TlsConnector::from(Arc::clone(config));
-            greet(settings, connector.connect(name.clone(), tcp).await.map_err(LinkError::Tls)?).await
+            greet(settings, connector.connect(name, tcp).await.map_err(LinkError::Tls)?).await
         }
     }
 }
@@ -205,7 +233,13 @@ async fn greet(
 ) -> Result<Live, LinkError> {
     // whoever asks bounds the time and the number of what is under way
     let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(IN_FLIGHT_MAX);
-    let (connection, driver) = MultiplexedConnection::new_with_config(&settings.address.login, stream, config).await?;
+    let login = &settings.address.login;
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(login, stream, config).await.map_err(|error| {
+            // of what it is asked to begin with, everything else has an error of its own
+            let is_other = error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError);
+            if is_other && login.db() != 0 { LinkError::Database } else { error.into() }
+        })?;
     let live = Live { connection, driver: tokio::spawn(driver).abort_handle(), lost: Notify::new() };
     let mut connection = live.connection.clone();
     for script in [DRAW_TEXT, REFUND_TEXT] {
@@ -219,7 +253,8 @@ async fn greet(
 /// Does what requests do.
 async fn probe(live: &Live) -> Result<(), LinkError> {
     let Cost { each_us, whole_us } = PROBE;
-    let drawn = DRAW.key(PROBE_KEY).arg(each_us).arg(whole_us).invoke_async(&mut live.connection.clone()).await;
+    let key = format!("{KEY_PREFIX}probe");
+    let drawn = DRAW.key(key).arg(each_us).arg(whole_us).invoke_async(&mut live.connection.clone()).await;
     let (_, _): (usize, u64) = drawn?;
     Ok(())
 }

