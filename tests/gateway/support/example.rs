@@ -2,11 +2,12 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::client::{Connection, Request, Response};
 use super::gateway::project;
 use super::wait::eventually;
 
@@ -26,11 +27,18 @@ pub struct Started {
 
 impl Started {
     pub fn new(system: &str, upstream: &str, cases: &Path) -> Self {
+        Self::in_folder(system, upstream, cases, None)
+    }
+
+    /// The same with another folder for what is temporary.
+    pub fn in_folder(system: &str, upstream: &str, cases: &Path, temporary: Option<&Path>) -> Self {
         // somebody else may take the port before the gateway does
         for _ in 0..5 {
             let told = NamedTempFile::new().unwrap();
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let mut child = Command::new(project().join("examples/start"))
+            let mut command = Command::new(project().join("examples/start"));
+            command.envs(temporary.map(|folder| ("TMPDIR", folder)));
+            let mut child = command
                 .args([system, "--port", &address.port().to_string(), "--upstream", upstream, "--cases"])
                 .arg(cases)
                 .env("PORTCULLIS", env!("CARGO_BIN_EXE_portcullis"))
@@ -50,6 +58,21 @@ impl Started {
             assert!(told.contains("in use"), "{status}: {told}");
         }
         panic!("no port was free long enough");
+    }
+
+    pub fn send(&self, request: &Request) -> Response {
+        Connection::plain(self.address).send(request)
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("it ends", || self.child.try_wait().unwrap().ok_or("it goes on"))
     }
 }
 
