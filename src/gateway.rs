@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::Body as _;
 use hyper::ext::Protocol;
 
-use crate::authenticate::{Authenticator, Caller, Recent, Visit};
+use crate::authenticate::{self, Authenticator, Caller, Recent, Visit};
 use crate::authorize;
 use crate::clock::Clock;
 use crate::config::snapshot::Snapshot;
@@ -24,6 +24,7 @@ use crate::forward::{self, Fleet, Origin, Upstreams};
 use crate::limit::{Limits, RouteBudgets};
 use crate::listen::{Handler, Peer};
 use crate::principal::SchemeSet;
+use crate::record::audit::Event;
 use crate::record::exchange::{Exchange, Recorder};
 use crate::record::lines::Lines;
 use crate::record::metrics::{Metrics, WorkerMetrics};
@@ -261,11 +262,31 @@ impl Worker {
             metrics: &self.0.metrics,
             recent: Some(&self.0.recent),
         };
-        let caller = authenticator.caller(&snapshot.auth, route.schemes, headers, visit).await?;
+        let caller = authenticator.caller(&snapshot.auth, route.schemes, headers, visit).await;
+        let caller = caller.inspect_err(|refusal| self.audit(exchange, headers, refusal))?;
         if let Caller::Known(identity) = &caller {
             exchange.identified(identity.scheme, &identity.principal.subject.name);
         }
         Ok(caller)
+    }
+
+    /// Tells the audit log of a credential that is refused.
+    fn audit(&self, exchange: &Exchange, headers: &HeaderMap, refusal: &Rejection) {
+        let (kind, detail) = if let Rejection::InvalidCredentials(_) = refusal {
+            ("login_failed", ("reason", refusal.reason()))
+        } else if let Rejection::InvalidToken(..) = refusal {
+            ("token_refused", ("reason", refusal.reason()))
+        } else if let Rejection::RateLimited(exhausted) = refusal
+            && exhausted.is_of_account()
+        {
+            ("locked_out", ("limit", exhausted.limit))
+        } else {
+            return;
+        };
+        let (subject, address) = (authenticate::claimed(headers), Some(exchange.address()));
+        let request_id = exchange.request_id_text();
+        let event = Event { kind, subject: subject.as_ref(), address, request_id, details: &[detail] };
+        self.0.gateway.state.endpoints.audit.event(&event);
     }
 
     /// What the gateway answers itself.

@@ -190,6 +190,13 @@ pub struct Exhausted {
     pub retry_after: Duration,
 }
 
+impl Exhausted {
+    /// Whether it is an account that nobody may try to log in to for now.
+    pub fn is_of_account(&self) -> bool {
+        self.limit.starts_with("per_account")
+    }
+}
+
 /// A refusal. One row of the table below each.
 #[derive(Debug)]
 pub enum Rejection {

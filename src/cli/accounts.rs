@@ -129,7 +129,7 @@ impl UserCommand {
             Self::Add { name, roles, password_stdin } => {
                 let roles =
                     if roles.is_empty() { vec![operator.tokens.default_role.clone()] } else { checked_roles(roles)? };
-                add(operator, console, Subject::user(name), password_stdin, roles, Vec::new())
+                add(operator, console, &Subject::user(name), password_stdin, roles, Vec::new())
             }
             Self::Password { name, password_stdin } => {
                 let subject = existing(operator, kind, name)?.subject;
@@ -138,8 +138,12 @@ impl UserCommand {
             }
             Self::Roles { name, roles } => {
                 let subject = Subject::user(name);
-                let done = operator.wait(operator.store().set_roles(subject.clone(), checked_roles(roles)?))?;
-                found(done, &subject)
+                let roles = checked_roles(roles)?;
+                let names = listed(&roles, Role::as_str);
+                let done = operator.wait(operator.store().set_roles(subject.clone(), roles))?;
+                found(done, &subject)?;
+                operator.happened("roles_changed", Some(&subject), &[("roles", &names)]);
+                Ok(())
             }
             Self::List { json } => list(operator, console, kind, json),
             Self::Show { name, json } => show(console, &existing(operator, kind, name)?, json),
@@ -160,7 +164,7 @@ impl ClientCommand {
         match self {
             Self::Add { id, roles, scopes, secret_stdin } => {
                 let (roles, scopes) = (checked_roles(roles)?, checked_scopes(scopes)?);
-                add(operator, console, Subject::client(id), secret_stdin, roles, scopes)
+                add(operator, console, &Subject::client(id), secret_stdin, roles, scopes)
             }
             Self::List { json } => list(operator, console, kind, json),
             Self::Rotate { id } => {
@@ -184,6 +188,11 @@ fn none(subject: &Subject) -> CliError {
     CliError::No(format!("there is no {} {:?}", subject.kind.name(), subject.name))
 }
 
+/// Names as the audit log has them.
+fn listed<T>(names: &[T], text: impl Fn(&T) -> &str) -> String {
+    names.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
 fn found(done: bool, subject: &Subject) -> Result<(), CliError> {
     if done { Ok(()) } else { Err(none(subject)) }
 }
@@ -205,7 +214,7 @@ pub(super) fn too_long(chars_max: i64) -> String {
 fn add(
     operator: &Operator,
     console: &mut Console,
-    subject: Subject,
+    subject: &Subject,
     from_input: bool,
     roles: Vec<Role>,
     scopes: Vec<Scope>,
@@ -219,8 +228,12 @@ fn add(
         return Err(taken);
     }
     let new = new_secret(console, from_input, &subject.name, policy(operator, subject.kind))?;
-    match operator.wait(operator.store().add_account(subject, hashed(&new)?, roles, scopes))? {
-        Added::Yes => tell(console, &new),
+    let (names, granted) = (listed(&roles, Role::as_str), listed(&scopes, Scope::as_str));
+    match operator.wait(operator.store().add_account(subject.clone(), hashed(&new)?, roles, scopes))? {
+        Added::Yes => {
+            operator.happened("account_added", Some(subject), &[("roles", &names), ("scopes", &granted)]);
+            tell(console, &new)
+        }
         Added::Taken => Err(taken),
         Added::TooLong(most) => Err(CliError::Usage(too_long(most))),
     }
@@ -229,6 +242,7 @@ fn add(
 fn replace(operator: &Operator, console: &mut Console, subject: &Subject, new: &NewSecret) -> Result<(), CliError> {
     let done = operator.wait(operator.store().set_password(subject.clone(), hashed(new)?))?;
     found(done, subject)?;
+    operator.happened("password_changed", Some(subject), &[]);
     tell(console, new)
 }
 
@@ -238,12 +252,16 @@ fn hashed(new: &NewSecret) -> Result<Secret<String>, CliError> {
 
 fn set_disabled(operator: &Operator, subject: &Subject, disabled: bool) -> Result<(), CliError> {
     let done = operator.wait(operator.store().set_disabled(subject.clone(), disabled))?;
-    found(done, subject)
+    found(done, subject)?;
+    operator.happened(if disabled { "account_disabled" } else { "account_enabled" }, Some(subject), &[]);
+    Ok(())
 }
 
 fn remove(operator: &Operator, subject: &Subject) -> Result<(), CliError> {
     let done = operator.wait(operator.store().remove_account(subject.clone()))?;
-    found(done, subject)
+    found(done, subject)?;
+    operator.happened("account_removed", Some(subject), &[]);
+    Ok(())
 }
 
 fn checked_roles(roles: Vec<String>) -> Result<Vec<Role>, CliError> {
@@ -351,7 +369,7 @@ mod tests {
         match error {
             CliError::No(_) => "no",
             CliError::Usage(_) => "usage",
-            CliError::Store(_) | CliError::Io(..) => "failed",
+            CliError::Store(_) | CliError::Untold(_) | CliError::Io(..) => "failed",
         }
         .to_owned()
     }

@@ -6,6 +6,7 @@ use super::secrets;
 use crate::authenticate::password::{HashError, PasswordPool, QueueFull};
 use crate::config::snapshot::Snapshot;
 use crate::principal::{Role, Scope, Subject, SubjectKind};
+use crate::record::audit::{Audit, Event};
 use crate::secret::Secret;
 use crate::store::{Added, Store, StoreError};
 
@@ -52,6 +53,7 @@ pub(super) async fn create(
     snapshot: &Snapshot,
     store: &dyn Store,
     passwords: &PasswordPool,
+    audit: &Audit,
 ) -> Result<Vec<Generated>, BootstrapError> {
     let mut generated = Vec::new();
     let users = snapshot
@@ -66,13 +68,18 @@ pub(super) async fn create(
         if store.account(subject.clone()).await?.is_some() {
             continue;
         }
-        let made = add(store, passwords, &subject, given, roles, scopes).await?;
-        generated.extend(made.map(|secret| Generated { subject, secret }));
+        let Some(made) = add(store, passwords, &subject, given, roles, scopes).await? else { continue };
+        let (subject_of, details) = (Some(&subject), &[("operator", "bootstrap")]);
+        audit.event(&Event { kind: "account_added", subject: subject_of, address: None, request_id: "", details });
+        generated.extend(made.0.map(|secret| Generated { subject, secret }));
     }
     Ok(generated)
 }
 
-/// Adds one account; returns its secret where it was generated, and nobody else was faster.
+/// One that was made, with its secret where that was generated.
+struct Made(Option<Secret<String>>);
+
+/// Adds one account; `None` where somebody else was faster.
 async fn add(
     store: &dyn Store,
     passwords: &PasswordPool,
@@ -80,13 +87,13 @@ async fn add(
     given: Option<&Secret<String>>,
     roles: Vec<Role>,
     scopes: Vec<Scope>,
-) -> Result<Option<Secret<String>>, BootstrapError> {
+) -> Result<Option<Made>, BootstrapError> {
     let made = if given.is_none() { Some(secrets::generate()?) } else { None };
     let clear = given.or(made.as_ref()).map(|secret| secret.expose().clone()).unwrap_or_default();
     let hash = passwords.hash(Secret::new(clear)).await??;
     let added = store.add_account(subject.clone(), hash, roles, scopes).await?;
     match added {
-        Added::Yes => Ok(made),
+        Added::Yes => Ok(Some(Made(made))),
         Added::Taken => Ok(None),
         Added::TooLong(most) => Err(StoreError::Cannot(too_long(most).into()).into()),
     }

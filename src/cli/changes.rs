@@ -9,11 +9,15 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::authenticate::keys::{Keys, KeysError};
+use crate::record::audit::Audit;
 use crate::store::changes::Changes;
+use crate::store::sql::SqlStore;
 use crate::store::{Change, Store};
 
 /// How often other processes' changes are looked for; they must hold within a second (contract 6).
 const CHANGES_EVERY: Duration = Duration::from_millis(200);
+/// How often what commands have left for the audit log is looked for.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// A store that says nothing for longer does not answer.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
@@ -46,6 +50,20 @@ pub(super) async fn hear(
                     tracing::warn!(%error, "changes of other processes are not heard");
                 }
             }
+        }
+    }
+}
+
+/// Tells for ever what commands have done.
+pub(super) async fn tell(store: &SqlStore, audit: &Audit) {
+    let mut tick = interval(TOLD_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match store.take_entries().await {
+            Ok(entries) => entries.iter().for_each(|entry| audit.pass_on(entry)),
+            // they stay where they are
+            Err(error) => tracing::debug!(%error, "what commands have done is not told yet"),
         }
     }
 }
@@ -95,7 +113,6 @@ mod tests {
     use crate::clock::Clock;
     use crate::config::snapshot::StoreLocation;
     use crate::store::StoreError;
-    use crate::store::sql::SqlStore;
     use crate::store::tables::Tables;
 
     fn open(directory: &std::path::Path) -> Arc<SqlStore> {

@@ -46,8 +46,12 @@ impl ImportCommand {
         for (name, hash) in users {
             let subject = Subject::user(name.as_str());
             let roles = vec![operator.tokens.default_role.clone()];
-            match operator.wait(operator.store().add_account(subject, hash, roles, Vec::new()))? {
-                Added::Yes => added += 1,
+            match operator.wait(operator.store().add_account(subject.clone(), hash, roles, Vec::new()))? {
+                Added::Yes => {
+                    added += 1;
+                    let role = operator.tokens.default_role.as_str();
+                    operator.happened("account_added", Some(&subject), &[("roles", role)]);
+                }
                 Added::Taken => taken.push(name),
                 Added::TooLong(most) => refused.push(format!("{name}: {}", too_long(most))),
             }

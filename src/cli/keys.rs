@@ -50,8 +50,10 @@ fn rotate(operator: &Operator, console: &mut Console) -> Result<(), CliError> {
     let key = generate(now.saturating_add(wait))
         .map_err(|error| CliError::Io("making a key", std::io::Error::other(error.to_string())))?;
     let id = key.id.clone();
+    let begins = when(Some(key.signs_from));
     let verifies_until = operator.last_token_ends().saturating_add(wait);
     operator.wait(operator.store().rotate_key(key, verifies_until))?;
+    operator.happened("key_rotated", None, &[("key", &id), ("signs_from", &begins)]);
     console.line(&id)
 }
 

@@ -15,6 +15,7 @@ pub mod diff;
 pub mod test;
 pub mod echo;
 pub mod operator;
+mod who;
 pub mod secrets;
 pub mod accounts;
 pub mod import;
@@ -130,7 +131,12 @@ fn load(file: &Path) -> Option<Snapshot> {
 /// Carries out a command on the store of the configuration at `source`.
 fn operate(source: &Path, command: impl FnOnce(&Operator, &mut Console) -> Result<(), CliError>) -> ExitCode {
     let Some(snapshot) = load(source) else { return ExitCode::from(BROKEN) };
-    done(Operator::open(&snapshot).and_then(|operator| command(&operator, &mut Console::standard())))
+    done(Operator::open(&snapshot).and_then(|operator| {
+        let done = command(&operator, &mut Console::standard());
+        // what was done before it failed, too
+        let told = operator.tell();
+        done.and(told)
+    }))
 }
 
 /// How a command went.

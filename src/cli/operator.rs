@@ -2,6 +2,7 @@
 //!
 //! Commands open the store beside a gateway that may be serving it; what they change, it hears of through the store.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,12 +10,16 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use super::output::write;
+use super::who::Who;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::report::is_unseen;
 use crate::config::snapshot::Snapshot;
 use crate::endpoint;
+use crate::principal::Subject;
+use crate::record::audit::Event;
 use crate::store::sql::SqlStore;
 use crate::store::{Answer, Store, StoreError};
+use crate::wire::forwarded::new_request_id;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +33,9 @@ pub enum CliError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It is done, and nobody will be told.
+    #[error("it is done, but no audit log will tell of it: {0}")]
+    Untold(StoreError),
     /// A file, the terminal or a pipe failed.
     #[error("{0}: {1}")]
     Io(&'static str, io::Error),
@@ -38,7 +46,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::No(_) => ExitCode::from(1),
-            Self::Usage(_) | Self::Store(_) | Self::Io(..) => ExitCode::from(2),
+            Self::Usage(_) | Self::Store(_) | Self::Untold(_) | Self::Io(..) => ExitCode::from(2),
         }
     }
 }
@@ -55,6 +63,11 @@ pub struct Operator {
     pub(super) issuers: Vec<Box<str>>,
     /// Whether the configuration brings its own signing keys.
     pub(super) keys_of_file: bool,
+    /// Events for the audit log of a gateway; `None`: no gateway has one.
+    audit: Option<RefCell<Vec<String>>>,
+    who: Who,
+    /// Of this command, as a request has one.
+    id: String,
     runtime: Runtime,
 }
 
@@ -79,6 +92,9 @@ impl Operator {
             leeway: snapshot.auth.jwt.leeway,
             issuers: snapshot.auth.issuers.iter().map(|issuer| issuer.claims.issuer.clone()).collect(),
             keys_of_file: snapshot.auth.jwt.keys.is_some(),
+            audit: snapshot.log.audit.then(RefCell::default),
+            who: Who::of_process(),
+            id: command_id()?,
             runtime,
         })
     }
@@ -86,6 +102,28 @@ impl Operator {
     /// Waits for the store.
     pub(super) fn wait<T>(&self, answer: Answer<'_, T>) -> Result<T, CliError> {
         Ok(self.runtime.block_on(answer)?)
+    }
+
+    /// Notes something that the command has done, to be told by [`Self::tell`].
+    pub(super) fn happened(&self, kind: &'static str, subject: Option<&Subject>, details: &[(&'static str, &str)]) {
+        let Some(events) = &self.audit else { return };
+        let by = [("operator", &*self.who.user), ("host", &*self.who.host)];
+        let details: Vec<_> = details.iter().copied().chain(by).collect();
+        let event = Event { kind, subject, address: None, request_id: &self.id, details: &details };
+        events.borrow_mut().push(event.written(&self.clock));
+    }
+
+    /// Leaves what was noted for a gateway on the same store to tell: one that serves does so within a second or two, else
+    /// the next that starts.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn tell(&self) -> Result<(), CliError> {
+        let events = self.audit.as_ref().map(RefCell::take).unwrap_or_default();
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.runtime.block_on(self.store.leave_entries(events)).map_err(CliError::Untold)
     }
 
     /// The store as commands see it.
@@ -130,9 +168,19 @@ impl Operator {
             leeway: Duration::from_secs(30),
             issuers: Vec::new(),
             keys_of_file: false,
+            audit: Some(RefCell::default()),
+            who: Who { user: "root".into(), host: "here".into() },
+            id: "command-1".into(),
             runtime,
         }
     }
+}
+
+fn command_id() -> Result<String, CliError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| CliError::Io("generating", io::Error::other(error)))?;
+    let id = new_request_id(random);
+    Ok(format!("command-{}", id.to_str().unwrap_or_default()))
 }
 
 impl Drop for Operator {
@@ -226,7 +274,6 @@ mod tests {
     use super::super::secrets::tests::console;
     use super::*;
     use crate::config::{Environment, load};
-    use crate::principal::Subject;
     use crate::secret::Secret;
     use crate::store::Added;
 

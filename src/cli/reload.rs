@@ -161,7 +161,7 @@ impl Running {
     async fn put_in_force(&mut self, snapshot: Snapshot) -> Result<Vec<&'static str>, String> {
         let listeners = self.listeners.prepare(&snapshot.listeners).map_err(|error| error.to_string())?;
         let admin = self.admin.prepare(snapshot.admin).map_err(|error| error.to_string())?;
-        let generated = bootstrap::create(&snapshot, &*self.store, &self.passwords).await;
+        let generated = bootstrap::create(&snapshot, &*self.store, &self.passwords, &self.audit).await;
         for made in generated.map_err(|error| error.to_string())? {
             made.show();
         }

@@ -131,7 +131,7 @@ pub fn start(source: &Path, clock: Clock, background: &Handle) -> Result<Running
     let (lines, log) = Lines::to(std::io::stdout(), metrics.log_lines_dropped.clone())?;
     let parts = parts(&snapshot, background, &clock, &metrics, &lines)?;
     let state = state(&snapshot, &parts, background, clock, &metrics, lines)?;
-    let generated = background.block_on(bootstrap::create(&snapshot, &*parts.store, &parts.passwords))?;
+    let generated = background.block_on(bootstrap::create(&snapshot, &*parts.store, &parts.passwords, &parts.audit))?;
     let heard = background.block_on(changes::begin(&*parts.store, &parts.changes, &parts.keys))?;
 
     listeners.record(&metrics);
@@ -260,6 +260,8 @@ fn keep_going(
     let store_answers = Arc::clone(store_answers);
     let hearing = async move { changes::hear(&*store, &noted, &keys, &store_answers, heard).await };
     upkeep.spawn_on(hearing, background);
+    let (store, audit) = (Arc::clone(&parts.store), Arc::clone(&parts.audit));
+    upkeep.spawn_on(async move { changes::tell(&store, &audit).await }, background);
     let (store, passwords, gateway) = (Arc::clone(&parts.store), Arc::clone(&parts.passwords), Arc::clone(gateway));
     let sweep = async move {
         let mut tick = interval(SWEEP_EVERY);

@@ -62,10 +62,16 @@ impl TokenCommand {
         match self {
             Self::Issue { name, ttl } => issue(operator, console, name, ttl),
             Self::List { user, json } => list(operator, console, user, json),
-            Self::Revoke { id: Some(id), .. } => done(operator.wait(operator.store().revoke_listed(id))?),
+            Self::Revoke { id: Some(id), .. } => {
+                done(operator.wait(operator.store().revoke_listed(id))?)?;
+                operator.happened("token_revoked", None, &[("id", &id.to_string())]);
+                Ok(())
+            }
             Self::Revoke { id: None, .. } => {
                 let text = from_stdin(console)?;
-                done(revoke(operator, text.expose().trim())?)
+                let (kind, owner) = revoke(operator, text.expose().trim())?.ok_or_else(no_token)?;
+                operator.happened("token_revoked", owner.as_ref(), &[("tokens", kind)]);
+                Ok(())
             }
         }
     }
@@ -88,13 +94,14 @@ fn issue(operator: &Operator, console: &mut Console, name: String, ttl: Option<D
         .map_err(|_| CliError::Io("generating", std::io::Error::other("the system gives no random bytes")))?;
     let token = NewToken {
         digest: digest(text.expose()),
-        owner: owner.subject,
+        owner: owner.subject.clone(),
         scopes: Arc::default(),
         expires_at: operator.clock.unix().saturating_add(seconds(ttl.unwrap_or(operator.tokens.opaque_ttl))),
         session: None,
         session_version: owner.session_version,
     };
     operator.wait(operator.store().issue(Some(token), None))?;
+    operator.happened("token_issued", Some(&owner.subject), &[("tokens", "token")]);
     console.line(text.expose())
 }
 
@@ -123,36 +130,43 @@ fn as_json(token: &TokenListing) -> Value {
 }
 
 fn done(revoked: bool) -> Result<(), CliError> {
-    if revoked { Ok(()) } else { Err(CliError::No("there is no such token".to_owned())) }
+    if revoked { Ok(()) } else { Err(no_token()) }
 }
 
-/// Revokes by the token's text, whatever its form; false where nothing is known of it.
-fn revoke(operator: &Operator, text: &str) -> Result<bool, CliError> {
+fn no_token() -> CliError {
+    CliError::No("there is no such token".to_owned())
+}
+
+/// Revokes by the token's text, whatever its form; what it was and, where that is known, whose. `None` where nothing is known
+/// of it.
+fn revoke(operator: &Operator, text: &str) -> Result<Option<(&'static str, Option<Subject>)>, CliError> {
     if !plausible(OpaqueKind::Token, text) && !plausible(OpaqueKind::Refresh, text) {
-        return Ok(false);
+        return Ok(None);
     }
     let family = match operator.wait(operator.store().refresh_token(digest(text)))? {
         RefreshStanding::Unknown => None,
         RefreshStanding::Live(token) | RefreshStanding::Used { token, .. } | RefreshStanding::Revoked(token) => {
-            Some(token.family)
+            Some((token.family, token.owner))
         }
     };
-    if let Some(family) = family {
+    if let Some((family, owner)) = family {
         operator.wait(operator.store().revoke_family(family, operator.last_token_ends()))?;
-        return Ok(true);
+        return Ok(Some(("refresh", Some(owner))));
     }
+    let token = operator.wait(operator.store().token(digest(text), operator.clock.unix()))?;
     if operator.wait(operator.store().revoke_token(digest(text)))?
         || operator.wait(operator.store().revoke_clear_token(Secret::new(text.to_owned())))?
     {
-        return Ok(true);
+        return Ok(Some(("token", token.map(|token| token.owner.subject))));
     }
-    let Some(Jwt { jti, issuer, expires_at }) = Jwt::read(text) else { return Ok(false) };
+    let Some(Jwt { jti, issuer, expires_at }) = Jwt::read(text) else { return Ok(None) };
     let foreign = issuer.filter(|issuer| operator.issuers.iter().any(|known| **known == **issuer));
     let id = foreign.map_or_else(|| Arc::clone(&jti), |issuer| revocation_id(&issuer, &jti));
     // kept past the tolerance that verification grants
     let until = expires_at.map_or(i64::MAX, |at| at.saturating_add(seconds(operator.leeway)).saturating_add(1));
     operator.wait(operator.store().revoke_jwt(id, until))?;
-    Ok(true)
+    // whose it is, it says itself, and nobody has looked at its signature
+    Ok(Some(("access", None)))
 }
 
 /// What a JWT is revoked by.
@@ -187,7 +201,7 @@ mod tests {
         let (mut console, printed) = console(input);
         command.run(operator, &mut console).map(|()| printed.take()).map_err(|error| match error {
             CliError::No(_) => 1,
-            CliError::Usage(_) | CliError::Store(_) | CliError::Io(..) => 2,
+            CliError::Usage(_) | CliError::Store(_) | CliError::Untold(_) | CliError::Io(..) => 2,
         })
     }
 

@@ -188,7 +188,10 @@ impl Call<'_> {
             let subject = Subject { kind, name: pair.name.into() };
             if attempts.iter().all(|(known, _)| *known != subject) {
                 let attempt = self.service.limits.attempt(&subject, self.asked.address).await;
-                let attempt = attempt.map_err(Rejection::RateLimited)?;
+                let attempt = attempt.map_err(|exhausted| {
+                    self.happened("locked_out", Some(&subject), &[("limit", exhausted.limit)]);
+                    Rejection::RateLimited(exhausted)
+                })?;
                 attempts.push((subject.clone(), attempt));
             }
             match self.service.authenticator.verify_password(subject, pair.secret).await {

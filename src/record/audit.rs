@@ -20,10 +20,17 @@ pub struct Event<'a> {
     pub subject: Option<&'a Subject>,
     /// The caller's address; `None` for what an operator did.
     pub address: Option<IpAddr>,
-    /// The request; empty where there is none.
+    /// The request, or the command; empty where there is none.
     pub request_id: &'a str,
     /// Further members, such as the reason of a failure.
     pub details: &'a [(&'static str, &'a str)],
+}
+
+impl Event<'_> {
+    /// The line that tells of it, for a gateway to tell: see [`Audit::pass_on`].
+    pub fn written(&self, clock: &Clock) -> String {
+        line(&humantime::format_rfc3339_millis(clock.wall()).to_string(), self).to_string()
+    }
 }
 
 /// The audit log.
@@ -54,13 +61,22 @@ impl Audit {
     pub fn event(&self, event: &Event<'_>) {
         if let (Some(lines), true) = (&self.lines, self.on.load(Ordering::Relaxed)) {
             let time = humantime::format_rfc3339_millis(self.clock.wall()).to_string();
-            lines.line(line(&time, event));
+            lines.line(line(&time, event).to_string().into_bytes());
+        }
+    }
+
+    /// Tells of what a command has done, as it has written it. What is no JSON object is not told.
+    pub fn pass_on(&self, written: &str) {
+        if let (Some(lines), true, Ok(event)) =
+            (&self.lines, self.on.load(Ordering::Relaxed), serde_json::from_str::<Map<_, _>>(written))
+        {
+            lines.line(Value::Object(event).to_string().into_bytes());
         }
     }
 }
 
 /// Written by a serializer, so that no name can break out of its member. Events are rare beside requests.
-fn line(time: &str, event: &Event<'_>) -> Vec<u8> {
+fn line(time: &str, event: &Event<'_>) -> Value {
     let mut members = Map::new();
     members.insert("time".into(), time.into());
     members.insert("audit".into(), event.kind.into());
@@ -75,7 +91,7 @@ fn line(time: &str, event: &Event<'_>) -> Vec<u8> {
         members.insert("request_id".into(), event.request_id.into());
     }
     members.extend(event.details.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))));
-    Value::Object(members).to_string().into_bytes()
+    Value::Object(members)
 }
 
 #[cfg(test)]
@@ -92,9 +108,9 @@ mod tests {
             request_id: "r1",
             details: &[("reason", "wrong_password")],
         };
-        let line = line("2026-01-01T00:00:00Z", &event);
-        assert!(!line.contains(&b'\n'));
-        let read: Value = serde_json::from_slice(&line).unwrap();
+        let line = line("2026-01-01T00:00:00Z", &event).to_string();
+        assert!(!line.contains('\n'));
+        let read: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(read["subject"], "a\n\"}{");
         assert_eq!((&read["audit"], &read["reason"]), (&"login_failed".into(), &"wrong_password".into()));
     }

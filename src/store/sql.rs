@@ -7,6 +7,7 @@
 
 mod accounts;
 mod catalog;
+mod entries;
 pub(in crate::store) mod engine;
 pub(in crate::store) mod errors;
 mod open;

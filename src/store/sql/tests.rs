@@ -461,22 +461,39 @@ fn a_revoked_family_is_revoked_in_all_its_parts(on: &On) {
     assert_eq!((stands(&store, "r1"), stands(&store, "r2")), ("revoked", "revoked"));
     assert_eq!(standing_word(&wait(store.rotate(rotation("r2", "r3", now)))), "revoked");
     assert!(wait(store.token(digest("t"), now)).is_none());
-    assert!(wait(store.jwt_standing(ann(), vec!["j".into(), "family".into()])).revoked);
-    assert!(!wait(store.jwt_standing(ann(), vec!["j".into()])).revoked);
+    assert!(is_revoked(&store, &["j", "family"]) && is_revoked(&store, &["family", "j"]));
+    assert!(!is_revoked(&store, &["j"]) && !is_revoked(&store, &[]));
     let (heard, _) = wait(store.changes(Some(start)));
     assert_eq!(heard, [Change::Token(digest("t")), Change::Session("family".into())]);
     wait(store.issue(None, Some((digest("late"), refresh(&owner, now + 100)))));
     assert_eq!(stands(&store, "late"), "revoked", "a family does not come back");
 }
 
+/// Whether a token of any of these ids is revoked: one of ours, and one of another issuer, which are asked for otherwise.
+#[track_caller]
+fn is_revoked(store: &SqlStore, ids: &[&str]) -> bool {
+    let ids: Vec<Arc<str>> = ids.iter().map(|&id| id.into()).collect();
+    let ours = wait(store.jwt_standing(ann(), ids.clone())).revoked;
+    assert_eq!(wait(store.jwt_revoked(ids)), ours);
+    ours
+}
+
 fn a_revoked_jwt_is_known_until_it_would_have_expired(on: &On) {
     let place = Place::new(on);
     let store = place.open();
     drop(add_ann(&store));
-    let revoked = |id: &str| wait(store.jwt_standing(ann(), vec![id.into()])).revoked;
+    let revoked = |id: &str| is_revoked(&store, &[id]);
     wait(store.revoke_jwt("j".into(), 1_000));
     wait(store.revoke_jwt("j".into(), 500));
-    assert!(revoked("j") && !revoked("J") && !revoked("[\"j\"]"));
+    assert!(revoked("j") && !revoked("J") && !revoked("j ") && !revoked("[\"j\"]") && !revoked("' OR '1'='1"));
+    // longer than a column, and with what no column holds
+    let (long, odd) = ("x".repeat(5_000), "nul\0 and \u{1f511}");
+    for id in [&*long, odd] {
+        assert!(!revoked(id));
+        wait(store.revoke_jwt(id.into(), 1_000));
+        assert!(revoked(id));
+    }
+    assert!(!revoked(&"x".repeat(4_999)) && !revoked("nul"));
     wait(store.purge(999));
     assert!(revoked("j"), "the later end counts");
     wait(store.purge(1_000));
@@ -576,6 +593,33 @@ fn changes_that_were_forgotten_count_as_all(on: &On) {
     assert_eq!(wait(store.changes(None)).1, start + 3);
 }
 
+fn what_is_left_to_be_told_is_taken_once_and_in_order(on: &On) {
+    let place = Place::new(on);
+    let (store, other) = (place.open(), place.open());
+    assert!(wait(store.take_entries()).is_empty());
+    let entries = |numbers: std::ops::Range<i32>| {
+        numbers.map(|n| format!("{{\"n\":{n},\"name\":\"\u{1f511}\"}}")).collect::<Vec<_>>()
+    };
+    wait(store.leave_entries(entries(0..700)));
+    wait(other.leave_entries(entries(700..1_500)));
+    let mut taken: Vec<String> = Vec::new();
+    // by two at once
+    loop {
+        let both = [store.take_entries(), other.take_entries()].map(wait);
+        if both.iter().all(Vec::is_empty) {
+            break;
+        }
+        assert!(both.iter().all(|some| some.is_sorted_by_key(|entry| number(entry))));
+        taken.extend(both.into_iter().flatten());
+    }
+    taken.sort_by_key(|entry| number(entry));
+    assert_eq!(taken, entries(0..1_500));
+}
+
+fn number(entry: &str) -> i64 {
+    serde_json::from_str::<serde_json::Value>(entry).unwrap()["n"].as_i64().unwrap()
+}
+
 fn purging_takes_what_expired_and_no_more(on: &On) {
     let place = Place::new(on);
     let store = place.open();
@@ -665,6 +709,7 @@ on_each_engine! {
     keys_are_added_once_and_rotated,
     each_process_hears_of_what_the_others_changed,
     changes_that_were_forgotten_count_as_all,
+    what_is_left_to_be_told_is_taken_once_and_in_order,
     purging_takes_what_expired_and_no_more,
     a_mutation_goes_on_when_its_caller_goes_away,
     a_corrupt_row_is_broken_and_no_answer,
