@@ -107,6 +107,11 @@ fn as_json(problem: &Problem) -> Value {
     })
 }
 
+/// What is wrong; with the file where no line of it is pointed to, and nothing else might show which it is.
+fn message(problem: &Problem) -> String {
+    if problem.place.is_some() { problem.message.clone() } else { format!("{}: {}", problem.file, problem.message) }
+}
+
 /// A workflow command. What would end a property or the line is escaped, so that no name in the file can give commands.
 fn as_annotation(problem: &Problem) -> String {
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
@@ -117,7 +122,7 @@ fn as_annotation(problem: &Problem) -> String {
         write!(line, ",line={},col={}", place.line, place.column).ok();
     }
     let hint = problem.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default();
-    format!("{line}::{}\n", data(&format!("{}{hint}", problem.message)))
+    format!("{line}::{}\n", data(&format!("{}{hint}", message(problem))))
 }
 
 /// A path as a URI reference (RFC 3986 4.1): what would end it or begin something else is escaped.
@@ -141,7 +146,7 @@ fn sarif<'p>(problems: impl Iterator<Item = &'p Problem>) -> Value {
             json!({
                 "ruleId": level(problem.severity),
                 "level": level(problem.severity),
-                "message": { "text": format!("{}{hint}", problem.message) },
+                "message": { "text": format!("{}{hint}", message(problem)) },
                 "locations": [{ "physicalLocation": location }],
             })
         })

@@ -295,7 +295,13 @@ fn check_speaks_to_people_tools_and_workflows() {
         assert_eq!(text, format!("{message}\n{hint}").trim_end());
     }
     assert!(!github.contains("canary"), "{github}");
-    setup.cli_plain(&["check", "missing.yaml"], "").expect(2);
+    // a file that is not there has no line to point to
+    let missing = |format: &str| setup.cli_plain(&["check", "missing.yaml", "--format", format], "").expect(2);
+    let expected = "missing.yaml: cannot be read: there is no such file";
+    assert_eq!(missing("text").stderr, format!("{expected}\n"));
+    assert_eq!(missing("github").stdout, format!("::error file=missing.yaml::{expected}\n"));
+    assert_eq!(missing("sarif").json()["runs"][0]["results"][0]["message"]["text"], expected);
+    assert_eq!(missing("json").json()[0]["file"], "missing.yaml");
 }
 
 #[test]

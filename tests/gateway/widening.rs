@@ -77,13 +77,13 @@ fn the_audit_of_a_reload_says_by_what_somebody_has_more() {
         lines.skip_while(|line| line["audit"] != "reloaded").collect()
     };
     gateway.setup.configure(&format!(
-        "{RULES}expect: [{{ request: GET /me, as: anyone, is: 401 }}]\nlog: {{ level: debug }}\nadmin: {{ address: '127.0.0.2:0' }}\ntrusted_proxies: [127.0.0.1]\ntimeouts: {{ idle: 1m }}\n"
+        "{RULES}expect: [{{ request: GET /me, as: anyone, is: 401 }}]\nlog: {{ level: debug }}\nadmin: {{ address: '0.0.0.0:0' }}\ntrusted_proxies: [127.0.0.1]\ntimeouts: {{ idle: 1m }}\n"
     ));
     gateway.signal("HUP");
     eventually("the audit of the reload", || {
         let events = reloaded(&gateway.stdout());
         let [process, rule] = events.as_slice() else { return Err(events) };
-        let of_admin = "admin.address: 127.0.0.1:0 -> 127.0.0.2:0";
+        let of_admin = "admin.address: 127.0.0.1:0 -> 0.0.0.0:0";
         let good = process["settings"]
             == format!("{of_admin}; log.level: info -> debug; expect `GET /me` as anyone: none -> 401")
             && process["widens"] == of_admin

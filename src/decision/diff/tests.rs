@@ -242,7 +242,7 @@ fn what_an_endpoint_gives_besides_widens() {
 fn what_holds_for_all_may_widen() {
     let rules = rules(&["path: /a, allow: [x], to: a"]);
     let issuer = "auth: { issuers: [{ issuer: 'https://i', jwks: 'https://i/k', audience: [a], user_prefix: 'i:' }] }";
-    let redirects = "listeners: [{ address: '127.0.0.1:1', tls: { self_signed: [a] } }, { address: '127.0.0.1:2', redirect: https }]";
+    let redirects = "listeners: [{ address: '127.0.0.1:1', tls: { self_signed: [a] } }, { address: '10.0.0.1:2', redirect: https }]";
     for (old, new, widens) in [
         ("", issuer, "+ auth.issuers: [] -> [https://i]"),
         (
@@ -253,7 +253,7 @@ fn what_holds_for_all_may_widen() {
         ("", "tokens: { default_role: admin }", "+ tokens.default_role: user -> admin"),
         ("", "bootstrap: { users: [{ name: eve, roles: [x] }] }", "+ bootstrap.users: [] -> [eve (x)]"),
         ("", "limits: { unauthenticated: off }", "+ limits.unauthenticated: { rate: 20/s, burst: 100 } -> off"),
-        (redirects, &redirects.replace(", redirect: https", ""), "+ listeners.127.0.0.1:2: redirect: https -> plain"),
+        (redirects, &redirects.replace(", redirect: https", ""), "+ listeners.10.0.0.1:2: redirect: https -> plain"),
         (
             "",
             "listeners: [{ address: '127.0.0.1:8443', tls: { self_signed: [localhost] } }, { address: '0.0.0.0:80' }]",
@@ -284,6 +284,11 @@ fn what_holds_for_all_may_widen() {
         ("", "timeouts: { idle: 1m }"),
         ("", "limits: { header_bytes: 64KiB }"),
         ("", "log: { audit: off }"),
+        // nobody but who is on the machine anyhow
+        ("", "listeners: [{ address: '127.0.0.1:8080' }, { address: '[::1]:8443', tls: { self_signed: [a] } }]"),
+        ("", "listeners: [{ address: '127.0.0.1:8443' }]"),
+        ("admin: { address: '0.0.0.0:9901' }", ""),
+        ("admin: { address: '127.0.0.1:1' }", "admin: { address: '[::ffff:127.0.0.1]:2' }"),
     ];
     for (old, new) in narrowed {
         let (old, new) = (format!("{old}\n{rules}"), format!("{new}\n{rules}"));

@@ -5,6 +5,7 @@
 //! it gives where by another one somebody may be believed, become somebody, or reach what he could not; how fast, how much
 //! and where to gives nothing.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -84,9 +85,10 @@ pub(super) fn of_process(snapshot: &Snapshot) -> Vec<Fact> {
     let admin = snapshot.admin.to_string();
     // whoever reaches one that only redirects has nothing by it
     let serving = snapshot.listeners.iter().filter(|listener| !matches!(listener.mode, Mode::Redirect));
+    let serving = serving.filter(|listener| is_reached(listener.address));
     let reached = Gives::these(serving.map(|listener| listener.address.to_string()));
     let mut facts = vec![
-        Fact::new("admin.address", &*admin).giving(Gives::these([&*admin])),
+        Fact::new("admin.address", &*admin).giving(Gives::this_if(is_reached(snapshot.admin), &admin)),
         Fact::list("listeners", snapshot.listeners.iter().map(|listener| listener.address.to_string())).giving(reached),
         Fact::new("log.access", word(access)),
         Fact::new("log.audit", word(audit)),
@@ -332,6 +334,11 @@ fn bounds(terms: &listen::Terms, upstreams: forward::Timeouts) -> Vec<Fact> {
     ]
 }
 
+/// Whether others than those on this machine reach an address.
+const fn is_reached(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
 /// How callers are served at an address.
 fn served(listener: &listen::Settings) -> Fact {
     let listen::Settings { address, mode } = listener;
@@ -343,6 +350,7 @@ fn served(listener: &listen::Settings) -> Fact {
             MinVersion::Tls13 => ("tls: { min_version: 1.3 }", &["1.3"][..]),
         },
     };
+    let by = if is_reached(*address) { by } else { &[] };
     Fact::new(format!("listeners.{address}"), how).giving(Gives::these(by.iter().copied()))
 }
 

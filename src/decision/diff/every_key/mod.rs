@@ -180,7 +180,7 @@ fn another_certificate_in_the_same_file_is_told() {
     }
     let told = Printed(&diff(&before, &load(BASE, folder.path())).unwrap()).to_string();
     for expected in [
-        "    ~ listeners.127.0.0.1:8443.certificates: another value (not shown)\n",
+        "    ~ listeners.10.0.0.1:8443.certificates: another value (not shown)\n",
         "    ~ upstreams.api.tls.ca: another value (not shown)\n    ~ upstreams.api.tls.cert: another value (not shown)\n",
         "    + auth.issuers.https://idp.example.tls: another value (not shown)\n",
         "    ~ limits.shared: another value (not shown)\n",

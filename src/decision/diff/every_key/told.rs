@@ -14,13 +14,7 @@ const BACK: Widens = Widens(false, true);
 const BOTH: Widens = Widens(true, true);
 
 pub(super) const TOLD: &[Told] = &[
-    (
-        "listeners[].tls.min_version",
-        "min_version: \"1.2\"",
-        "min_version: '1.3'",
-        "listeners.127.0.0.1:8443: tls",
-        BACK,
-    ),
+    ("listeners[].tls.min_version", "min_version: \"1.2\"", "min_version: '1.3'", "listeners.10.0.0.1:8443: tls", BACK),
     (
         "listeners[].tls.certificates[].cert",
         "cert: a.pem, key: a.key }]",
@@ -32,14 +26,14 @@ pub(super) const TOLD: &[Told] = &[
         "listeners[].tls.self_signed",
         "[localhost]",
         "[other]",
-        "listeners.127.0.0.1:8444.certificates: self_signed",
+        "listeners.10.0.0.1:8444.certificates: self_signed",
         NEITHER,
     ),
     ("listeners[].redirect", "8080' }", "8080', redirect: https }", "8080: plain -> redirect: https", BACK),
-    ("listeners[].address", "8080'", "8081'", "listeners: [127.0.0.1:8080, ", BOTH),
+    ("listeners[].address", "8080'", "8081'", "listeners: [10.0.0.1:8080, ", BOTH),
     ("workers", "workers: 1", "workers: 2", "workers: 1 -> 2", NEITHER),
     ("trusted_proxies", "10.0.0.0/8", "10.1.0.0/16", "trusted_proxies: [10.0.0.0/8] -> [10.1.0.0/16]", BACK),
-    ("admin.address", "9901", "9902", "admin.address: 127.0.0.1:9901 -> 127.0.0.1:9902", BOTH),
+    ("admin.address", "9901", "9902", "admin.address: 10.0.0.1:9901 -> 10.0.0.1:9902", BOTH),
     ("store.url", "sqlite:a.db", "sqlite:b.db", "store.url: sqlite:a.db -> sqlite:b.db", BOTH),
     ("store.users.table", "table: users", "table: people", "store.users: { table: users", BOTH),
     ("store.users.id", "id: user_id", "id: uid", "store.users", BOTH),
