@@ -2,8 +2,8 @@
 //!
 //! The requests come one after the other by a kept connection, a millisecond apart, so that what is measured is how long
 //! one of them takes and not how many there can be. They are measured three times: with nothing else, while the flood goes to
-//! a server beside the gateway that costs next to nothing, and while it goes to the gateway. The second shows what the flood
-//! itself takes of a machine that it shares with its victim; what is above it is the gateway's.
+//! a second gateway of the same configuration, and while it goes to theirs. The second shows what the flood takes of a
+//! machine that it shares with both; what is above it is for want of keeping them apart within one gateway.
 //!
 //!     cargo bench --bench floods [NAME]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a bench fails by panicking, and prints")]
@@ -12,7 +12,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ bootstrap: { users: [{ name: ann, password: correct horse, roles: [user] }] }
 routes: [{ path: /user/**, allow: [user], to: api }]
 ";
 
-/// Whoever is told to come back, or cut off, does so after this.
+/// Whoever is told to come back, or cut off, does so after about this.
 const COMES_BACK_AFTER: Duration = Duration::from_millis(100);
 
 /// One kind of flood.
@@ -39,19 +39,17 @@ struct Flood {
     name: &'static str,
     /// How many do it at once.
     callers: usize,
-    /// Whether each waits for answers.
-    waits: bool,
     /// What each does with a fresh connection, until it is cut off, turned away or over.
     act: fn(&mut TcpStream, caller: usize, over: &AtomicBool, done: &AtomicU64) -> std::io::Result<()>,
 }
 
 const FLOODS: &[Flood] = &[
-    Flood { name: "wrong passwords", callers: 200, waits: true, act: guess },
-    Flood { name: "unknown tokens", callers: 20, waits: true, act: unknown_tokens },
-    Flood { name: "slow heads", callers: 400, waits: false, act: slow_head },
-    Flood { name: "connections", callers: 4, waits: false, act: connect_only },
-    Flood { name: "streams opened and reset", callers: 4, waits: false, act: reset_streams },
-    Flood { name: "pings", callers: 4, waits: false, act: pings },
+    Flood { name: "wrong passwords", callers: 200, act: guess },
+    Flood { name: "unknown tokens", callers: 20, act: unknown_tokens },
+    Flood { name: "slow heads", callers: 400, act: slow_head },
+    Flood { name: "connections", callers: 4, act: connect_only },
+    Flood { name: "streams opened and reset", callers: 4, act: reset_streams },
+    Flood { name: "pings", callers: 4, act: pings },
 ];
 
 /// Asks again and again; each is told that it is wrong, or to come back.
@@ -186,11 +184,12 @@ fn while_flooded(flood: &Flood, target: SocketAddr, address: SocketAddr, span: D
                 while !over.load(Ordering::Relaxed) {
                     // whatever ends it, it comes back
                     let ended = TcpStream::connect(target).and_then(|mut socket| {
-                        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+                        socket.set_read_timeout(Some(Duration::from_secs(15)))?;
                         (flood.act)(&mut socket, caller, over, done)
                     });
                     drop(ended);
-                    std::thread::sleep(COMES_BACK_AFTER);
+                    // not all of them at the same moment, as nobody's callers do
+                    std::thread::sleep(COMES_BACK_AFTER.mul_f64(0.5 + fastrand::f64()));
                 }
             });
         }
@@ -202,18 +201,6 @@ fn while_flooded(flood: &Flood, target: SocketAddr, address: SocketAddr, span: D
         took
     });
     (took, done.into_inner())
-}
-
-/// Reads whatever it is sent and says nothing.
-fn sink() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for socket in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || std::io::copy(&mut &socket, &mut std::io::sink()));
-        }
-    });
-    address
 }
 
 fn at(took: &[Duration], hundredths: usize) -> Duration {
@@ -232,7 +219,8 @@ fn main() {
         let folder = tempfile::TempDir::new().unwrap();
         let (_ending, address) = gateway(folder.path(), CONFIGURATION, upstream());
         let quiet = latencies(address, span);
-        let beside = if flood.waits { upstream() } else { sink() };
+        let elsewhere = tempfile::TempDir::new().unwrap();
+        let (_ending_too, beside) = gateway(elsewhere.path(), CONFIGURATION, upstream());
         let (beside, _) = while_flooded(flood, beside, address, span);
         let (flooded, done) = while_flooded(flood, address, address, span);
         let times = at(&flooded, 99).as_secs_f64() / at(&quiet, 99).as_secs_f64();

@@ -22,8 +22,9 @@ use self::decoys::Decoys;
 use crate::principal::Subject;
 use crate::secret::Secret;
 
-/// Jobs that wait for a thread; further ones are refused.
-pub const WAITING_MAX: usize = 64;
+/// Jobs that wait for a thread; further ones are refused. As many as a burst of log-ins that people make at once; at
+/// some 40 a second and thread the last has waited for a few seconds, as long as people do.
+pub const WAITING_MAX: usize = 256;
 
 /// How much the threads of the pool give way to others, of at most 19.
 const NICENESS: i32 = 10;
