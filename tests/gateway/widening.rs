@@ -82,7 +82,7 @@ fn the_audit_of_a_reload_says_by_what_somebody_has_more() {
     gateway.signal("HUP");
     eventually("the audit of the reload", || {
         let events = reloaded(&gateway.stdout());
-        let [process, rule] = events.as_slice() else { return Err(events) };
+        let [process, rule, ..] = events.as_slice() else { return Err(events) };
         let of_admin = "admin.address: 127.0.0.1:0 -> 0.0.0.0:0";
         let good = process["settings"]
             == format!("{of_admin}; log.level: info -> debug; expect `GET /me` as anyone: none -> 401")

@@ -155,6 +155,8 @@ impl Repository {
 #[test]
 fn the_ready_workflow_lets_nothing_wider_pass_unseen() {
     let wider = RULES.replace("['${ROLE:-user}']", "[user, guest]");
+    let believes = format!("trusted_proxies: [10.0.0.0/8]\n{RULES}");
+    let slower = format!("timeouts: {{ connect: 5s }}\n{RULES}");
     let narrower = RULES.replace("to: api", "scopes: [orders], to: api");
     let compare = Some("Compare with the rules in force");
     let good = [("gateway.yaml", Some(RULES))];
@@ -164,6 +166,8 @@ fn the_ready_workflow_lets_nothing_wider_pass_unseen() {
         ("wider", &good, vec![("gateway.yaml", Some(&*wider))], false, compare, "+ guest\n"),
         ("wider, and said so", &good, vec![("gateway.yaml", Some(&*wider))], true, None, "+ guest\n"),
         ("wider by the environment", &good, vec![(".env", Some("ROLE=guest\n"))], false, compare, "+ guest\n"),
+        ("wider by no rule", &good, vec![("gateway.yaml", Some(&*believes))], false, compare, "+ trusted_proxies: "),
+        ("no wider", &good, vec![("gateway.yaml", Some(&*slower))], false, None, "~ timeouts.connect: 2s -> 5s\n"),
         ("broken", &good, vec![("gateway.yaml", Some("routes: [\n"))], true, Some("Check"), ""),
         ("deleted", &good, vec![("gateway.yaml", None)], true, Some("Check"), ""),
         (
