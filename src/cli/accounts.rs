@@ -133,7 +133,7 @@ impl UserCommand {
             }
             Self::Password { name, password_stdin } => {
                 let subject = existing(operator, kind, name)?.subject;
-                let new = new_secret(console, password_stdin, &subject.name, policy(operator, kind))?;
+                let new = new_secret(console, password_stdin, &subject, policy(operator, kind))?;
                 replace(operator, console, &subject, &new)
             }
             Self::Roles { name, roles } => {
@@ -227,7 +227,7 @@ fn add(
     if operator.wait(operator.store().account(subject.clone()))?.is_some() {
         return Err(taken);
     }
-    let new = new_secret(console, from_input, &subject.name, policy(operator, subject.kind))?;
+    let new = new_secret(console, from_input, subject, policy(operator, subject.kind))?;
     let (names, granted) = (listed(&roles, Role::as_str), listed(&scopes, Scope::as_str));
     match operator.wait(operator.store().add_account(subject.clone(), hashed(&new)?, roles, scopes))? {
         Added::Yes => {
@@ -369,7 +369,7 @@ mod tests {
         match error {
             CliError::No(_) => "no",
             CliError::Usage(_) => "usage",
-            CliError::Store(_) | CliError::Untold(_) | CliError::Io(..) => "failed",
+            CliError::Store(_) | CliError::Untold(_) | CliError::Io(..) | CliError::Interrupted(_) => "failed",
         }
         .to_owned()
     }

@@ -17,6 +17,7 @@ pub mod echo;
 pub mod operator;
 mod who;
 pub mod secrets;
+mod prompt;
 pub mod accounts;
 pub mod import;
 mod openapi;

@@ -39,14 +39,19 @@ pub enum CliError {
     /// A file, the terminal or a pipe failed.
     #[error("{0}: {1}")]
     Io(&'static str, io::Error),
+    /// A signal, by its number, came where somebody was asked.
+    #[error("interrupted")]
+    Interrupted(u8),
 }
 
 impl CliError {
-    /// The exit code (contract 7): 1 for no, 2 for whatever is wrong with the question or the set-up.
+    /// The exit code (contract 7): 1 for no, 2 for whatever is wrong with the question or the set-up; after a signal what a
+    /// shell says of one.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::No(_) => ExitCode::from(1),
             Self::Usage(_) | Self::Store(_) | Self::Untold(_) | Self::Io(..) => ExitCode::from(2),
+            Self::Interrupted(signal) => ExitCode::from(signal.saturating_add(128)),
         }
     }
 }
@@ -250,7 +255,8 @@ impl Console {
     }
 }
 
-fn shown(text: &str) -> String {
+/// Without what is not for a terminal.
+pub(super) fn shown(text: &str) -> String {
     text.chars().map(|c| if is_unseen(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 

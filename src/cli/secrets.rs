@@ -5,8 +5,10 @@ use std::io::Read;
 
 use zeroize::Zeroizing;
 
-use super::operator::{CliError, Console};
+use super::operator::{CliError, Console, shown};
+use super::prompt;
 use crate::authenticate::password::PASSWORD_BYTES_MAX;
+use crate::principal::{Subject, SubjectKind};
 use crate::secret::Secret;
 
 /// What is read of standard input, in bytes.
@@ -35,17 +37,21 @@ pub(super) struct NewSecret {
 pub(super) fn new_secret(
     console: &mut Console,
     from_input: bool,
-    whom: &str,
+    whom: &Subject,
     policy: Policy,
 ) -> Result<NewSecret, CliError> {
     let given = if from_input {
         from_stdin(console)?
     } else if console.terminal {
-        let first = ask(&format!("New secret for {whom} (empty: generate one): "))?;
+        let what = match whom.kind {
+            SubjectKind::User | SubjectKind::Foreign(_) => "password",
+            SubjectKind::Client => "secret",
+        };
+        let first = prompt::ask(&format!("New {what} for {} (empty: generate one): ", shown(&whom.name)))?;
         if first.expose().is_empty() {
             return generated();
         }
-        if !first.matches(ask("Again: ")?.expose().as_bytes()) {
+        if !first.matches(prompt::ask("Again: ")?.expose().as_bytes()) {
             return Err(CliError::Usage("the two differ".to_owned()));
         }
         first
@@ -82,10 +88,6 @@ pub(super) fn from_stdin(console: &mut Console) -> Result<Secret<String>, CliErr
     let text = std::str::from_utf8(&bytes).map_err(|_| CliError::Usage("standard input is not UTF-8".to_owned()))?;
     let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     Ok(Secret::new(text.to_owned()))
-}
-
-fn ask(prompt: &str) -> Result<Secret<String>, CliError> {
-    rpassword::prompt_password(prompt).map(Secret::new).map_err(|error| CliError::Io("asking the terminal", error))
 }
 
 fn check(secret: &Secret<String>, policy: Policy) -> Result<(), CliError> {
@@ -164,7 +166,7 @@ pub(super) mod tests {
             ("", None),
             ("ab\0", None),
         ] {
-            let new = new_secret(&mut console(input).0, true, "ann", POLICY).ok();
+            let new = new_secret(&mut console(input).0, true, &Subject::user("ann"), POLICY).ok();
             assert_eq!(new.as_ref().map(|new| new.secret.expose().as_str()), expected, "{input:?}");
         }
         assert!(from_stdin(&mut console(&"a".repeat(INPUT_BYTES_MAX)).0).is_ok());
@@ -174,7 +176,7 @@ pub(super) mod tests {
     #[test]
     fn without_a_terminal_a_secret_is_generated_and_told_alone() {
         let (mut console, printed) = console("ignored");
-        let new = new_secret(&mut console, false, "ann", POLICY).unwrap();
+        let new = new_secret(&mut console, false, &Subject::user("ann"), POLICY).unwrap();
         tell(&mut console, &new).unwrap();
         assert_eq!(printed.take(), format!("{}\n", new.secret.expose()));
         assert_eq!(new.secret.expose().len(), GENERATED_CHARS);

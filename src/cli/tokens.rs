@@ -201,7 +201,11 @@ mod tests {
         let (mut console, printed) = console(input);
         command.run(operator, &mut console).map(|()| printed.take()).map_err(|error| match error {
             CliError::No(_) => 1,
-            CliError::Usage(_) | CliError::Store(_) | CliError::Untold(_) | CliError::Io(..) => 2,
+            CliError::Usage(_)
+            | CliError::Store(_)
+            | CliError::Untold(_)
+            | CliError::Io(..)
+            | CliError::Interrupted(_) => 2,
         })
     }
 

@@ -1,7 +1,8 @@
 //! The commands on the store, with their exit codes (contract 7).
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
@@ -74,6 +75,103 @@ fn on_a_terminal_it_begins_with_where_it_listens() {
     assert!(lines.all(|line| !line.contains("panicked")));
     eventually("it ends", || child.try_wait().unwrap().ok_or("it runs"));
     assert!(said.first().is_some_and(|line| line.contains("listening on")), "{said:?}");
+}
+
+/// A command at a terminal, as a shell would run it there; and what it and the terminal say afterwards.
+struct AtTerminal {
+    script: Child,
+    said: Arc<Mutex<String>>,
+}
+
+impl AtTerminal {
+    fn run(setup: &Setup, arguments: &str) -> Self {
+        let program = setup.command().get_program().to_str().unwrap().to_owned();
+        // the shell waits for what it runs, and then asks the terminal whether it shows what is typed
+        let shell = format!(
+            "trap : INT TERM; sh -c 'echo id $$; exec {program} {arguments}'; echo \"ended with $?\"; stty -a; echo over"
+        );
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &shell, "/dev/null"]);
+        command.current_dir(setup.path(".")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut script = command.spawn().expect("script is on every Debian");
+        let (said, mut output) = (Arc::new(Mutex::new(String::new())), script.stdout.take().unwrap());
+        let kept = said.clone();
+        std::thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut part) {
+                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&part[..count]));
+            }
+        });
+        Self { script, said }
+    }
+
+    /// Waits until this was said; gives all that was.
+    fn until(&self, what: &str) -> String {
+        eventually(what, || {
+            let said = self.said.lock().unwrap().clone();
+            if said.contains(what) { Ok(said) } else { Err(said) }
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.script.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// All that was said, once it has ended.
+    fn end(mut self) -> String {
+        let said = self.until("over");
+        drop(self.script.stdin.take());
+        eventually("it ends", || self.script.try_wait().unwrap().ok_or("it runs"));
+        said
+    }
+}
+
+#[test]
+fn who_is_asked_for_a_password_does_not_see_it_and_sees_what_is_typed_after() {
+    let (setup, _upstream) = setup();
+    let mut terminal = AtTerminal::run(&setup, "user add ann --role user");
+    terminal.until("New password for ann (empty: generate one): ");
+    // with a mistake that is taken back, as a terminal lets its owner do
+    terminal.write(b"oops\x15ann-passwordx\x7f\n");
+    terminal.until("Again: ");
+    terminal.write(b"ann-password\n");
+    let said = terminal.end();
+    assert!(said.contains("ended with 0") && said.contains(" echo "), "{said}");
+    assert!(!said.contains("ann-p") && !said.contains("oops"), "{said}");
+    let gateway = setup.start();
+    gateway.send(&get("/user/x").basic("ann", "ann-password")).expect(200);
+    // what a client has is a secret
+    let mut terminal = AtTerminal::run(&gateway.setup, "client add robot");
+    terminal.until("New secret for robot (empty: generate one): ");
+    terminal.write(b"\n");
+    assert!(terminal.end().contains("ended with 0"));
+}
+
+#[test]
+fn a_signal_at_the_question_leaves_a_terminal_that_shows_what_is_typed() {
+    let (setup, _upstream) = setup();
+    for (name, code) in [("Ctrl-C", 130), ("Ctrl-\\", 131), ("TERM", 143), ("Ctrl-D", 2), ("two that differ", 2)] {
+        let mut terminal = AtTerminal::run(&setup, "user add ann");
+        let said = terminal.until("New password for ann (empty: generate one): ");
+        match name {
+            "Ctrl-C" => terminal.write(b"half\x03"),
+            "Ctrl-\\" => terminal.write(b"half\x1c"),
+            "Ctrl-D" => terminal.write(b"\x04"),
+            "TERM" => {
+                let id = said.split("id ").nth(1).unwrap().split_whitespace().next().unwrap();
+                assert!(Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().unwrap().success());
+            }
+            _ => {
+                terminal.write(b"ann-password\n");
+                terminal.until("Again: ");
+                terminal.write(b"bob-password\n");
+            }
+        }
+        let said = terminal.end();
+        assert!(said.contains(&format!("ended with {code}")) && said.contains(" echo "), "{name}: {said}");
+        assert!(!said.contains("half") && !said.contains("panicked"), "{name}: {said}");
+    }
+    assert_eq!(setup.cli(&["user", "list", "--json"], "").expect(0).json(), serde_json::json!([]));
 }
 
 #[test]
