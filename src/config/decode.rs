@@ -294,6 +294,14 @@ pub fn is_word(node: &Node, word: &str) -> bool {
     matches!(&node.value, Value::Scalar(scalar) if &*scalar.text == word)
 }
 
+/// What `read` gives; for `off`, this.
+pub fn or_off<T: Copy>(
+    off: T,
+    read: impl Fn(&Node, &mut Report) -> Option<T>,
+) -> impl Fn(&Node, &mut Report) -> Option<T> {
+    move |node, report| if is_word(node, "off") { Some(off) } else { read(node, report) }
+}
+
 /// A secret as it is given.
 #[derive(Debug)]
 pub enum SecretSource {

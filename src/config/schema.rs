@@ -477,10 +477,16 @@ fn limits() -> Value {
                 budget("unauthenticated", "Failed credentials of one address, on any route. Default: 20/s, burst 100."),
             ),
             ("shared", shared_limits()),
-            ("header_bytes", size("The largest head of a request. Default: 32KiB.")),
-            ("headers", count("The most header fields. Default: 100.", 1, 1000)),
-            ("body_bytes", size("The largest body; 0: no limit. Default: 0.")),
-            ("connections", count_or_auto("Connections of callers; `auto`: from the descriptor limit.", 10_000_000)),
+            ("header_bytes", or_off(size("The largest head of a request; `off`: 1MiB. Default: 32KiB."))),
+            ("headers", or_off(count("The most header fields; `off`: 1000. Default: 100.", 1, 1000))),
+            ("body_bytes", or_off(size("The largest body; 0 or `off`: no limit. Default: 0."))),
+            (
+                "connections",
+                or_off(count_or_auto(
+                    "Connections of callers; `auto` or `off`: as many as the descriptor limit leaves. Default: auto.",
+                    10_000_000,
+                )),
+            ),
         ],
     )
 }
@@ -649,7 +655,10 @@ fn route() -> Value {
             ("forward_credentials", boolean("Whether Authorization is sent on. Default: false.")),
             ("rate", rate),
             ("timeout", duration("Instead of timeouts.response_header.")),
-            ("body_bytes", size("The largest request body, instead of limits.body_bytes; 0: no limit.")),
+            (
+                "body_bytes",
+                or_off(size("The largest request body, instead of limits.body_bytes; 0 or `off`: no limit.")),
+            ),
             ("to", text("The name of an upstream.")),
         ],
     )
@@ -792,6 +801,14 @@ fn duration(description: &str) -> Value {
 
 fn size(description: &str) -> Value {
     json!({ "description": description, "anyOf": [{ "type": "integer", "minimum": 0 }, quoted("[0-9]+(KiB|MiB|GiB)?")] })
+}
+
+/// One of its forms, or `off`.
+fn or_off(mut schema: Value) -> Value {
+    if let Some(forms) = schema.get_mut("anyOf").and_then(Value::as_array_mut) {
+        forms.insert(0, json!({ "const": "off" }));
+    }
+    schema
 }
 
 fn rate() -> Value {

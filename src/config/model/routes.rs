@@ -113,7 +113,7 @@ impl Route {
         let forward_credentials = section.read("forward_credentials", report, decode::boolean).unwrap_or_default();
         let rate = section.read("rate", report, rate);
         let timeout = section.read("timeout", report, decode::some_time);
-        let body_bytes = section.read("body_bytes", report, decode::size);
+        let body_bytes = section.read("body_bytes", report, decode::or_off(0, decode::size));
         let to = section.required("to", "the name of one of `upstreams`", report, decode::placed_text);
         Some(Self {
             place: section.place(),

@@ -77,13 +77,24 @@ impl Limits {
         }
         budget(&section, "unauthenticated", &mut limits.rates.unauthenticated, report);
         limits.shared = section.read("shared", report, shared);
-        let header_bytes = section.read("header_bytes", report, decode::size_within(HEADER_BYTES.0, HEADER_BYTES.1));
-        limits.header_bytes = header_bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or(limits.header_bytes);
-        limits.headers = section.read("headers", report, decode::whole(1, HEADERS_MAX)).unwrap_or(limits.headers);
-        limits.body_bytes = section.read("body_bytes", report, decode::size).unwrap_or(limits.body_bytes);
-        limits.connections =
-            section.read("connections", report, |node, report| super::number_or_auto(node, 1, CONNECTIONS_MAX, report));
+        limits.bounds(&section, report);
         limits
+    }
+
+    /// What bounds one request, and how many there are. `off` is the largest that there may be: a head that nothing bounds
+    /// would let anybody take all memory, and nobody has more connections than the system gives descriptors for.
+    fn bounds(&mut self, section: &Section<'_>, report: &mut Report) {
+        let header_bytes = decode::or_off(HEADER_BYTES.1, decode::size_within(HEADER_BYTES.0, HEADER_BYTES.1));
+        let header_bytes = section.read("header_bytes", report, header_bytes);
+        self.header_bytes = header_bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or(self.header_bytes);
+        let headers = decode::or_off(HEADERS_MAX, decode::whole(1, HEADERS_MAX));
+        let headers = section.read("headers", report, headers);
+        self.headers = headers.and_then(|count| count.try_into().ok()).unwrap_or(self.headers);
+        self.body_bytes =
+            section.read("body_bytes", report, decode::or_off(0, decode::size)).unwrap_or(self.body_bytes);
+        let connections =
+            decode::or_off(None, |node, report| super::number_or_auto(node, 1, CONNECTIONS_MAX, report).map(Some));
+        self.connections = section.read("connections", report, connections).flatten();
     }
 }
 

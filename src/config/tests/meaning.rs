@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::endpoint::Action;
 use crate::forward::{Balance, Protocol, UpstreamKind};
-use crate::listen::Mode;
+use crate::listen::{Bounds, Mode};
 use crate::principal::{Scheme, SchemeSet};
 use crate::rejection::texts::Message;
 use crate::route::{Allow, RateBy};
@@ -156,6 +156,16 @@ fn limits_and_words_can_be_turned_off() {
     assert!(limits.per_address.is_none() && limits.per_account.is_none() && limits.per_account_anywhere.is_none());
     let unauthenticated = limits.unauthenticated.unwrap();
     assert_eq!((unauthenticated.count.get(), unauthenticated.burst.get()), (5, 100));
+    let all = crate::forward::connections_max();
+    for (bounds, expected) in [
+        ("header_bytes: off, headers: off, body_bytes: off, connections: off", (1 << 20, 1000, 0, all)),
+        ("header_bytes: 'off', headers: 1000, body_bytes: 1KiB, connections: 7", (1 << 20, 1000, 1024, 7)),
+        ("body_bytes: 0, connections: auto", (32 << 10, 100, 0, all)),
+    ] {
+        let snapshot = with(&format!("limits: {{ {bounds} }}"));
+        let Bounds { header_bytes_max, headers_max, connections_max } = snapshot.terms.bounds;
+        assert_eq!((header_bytes_max, headers_max, snapshot.body_bytes_max, connections_max), expected, "{bounds}");
+    }
     let log = with("log: { access: off, audit: 'off', level: debug }").log;
     assert!(!log.access && !log.audit);
     let identity = with("identity_headers: remote").identity;
