@@ -5,13 +5,16 @@
 #![allow(missing_docs, reason = "criterion's macros make items without documentation")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench fails by panicking")]
 
+#[path = "support/ask.rs"]
+mod ask;
 mod support;
 
 use std::net::TcpStream;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use support::{ask, gateway, upstream};
+use ask::ask;
+use support::{gateway, upstream};
 
 const CONFIGURATION: &str = "
 listeners: [{ address: '127.0.0.1:0' }]

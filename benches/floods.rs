@@ -9,6 +9,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a bench fails by panicking, and prints")]
 #![allow(clippy::disallowed_methods, reason = "a bench measures and waits in real time")]
 
+#[path = "support/ask.rs"]
+mod ask;
 mod support;
 
 use std::io::{Read, Write};
@@ -16,7 +18,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{ask, gateway, upstream};
+use ask::ask;
+use support::{gateway, upstream};
 
 /// Budgets are off, so that what holds is not that the flood is turned away early.
 const CONFIGURATION: &str = "

@@ -22,7 +22,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use support::{gateway, gateway_under, upstream};
+use support::{Ending, gateway, gateway_under, upstream};
 
 const SECRET: &str = "a secret of a bench, of 32 bytes or more";
 
@@ -234,7 +234,18 @@ fn run(under: &[String], folder: &Path, case: &Case, requests: u32) {
         assert_eq!(caller.ask(), case.status, "{}", case.name);
     }
     drop(caller);
-    gateway.end(END_WITHIN);
+    end(gateway);
+}
+
+/// Asks a gateway to end, and waits until it has.
+fn end(mut gateway: Ending) {
+    let told = Command::new("kill").arg(gateway.0.id().to_string()).status();
+    assert!(told.is_ok_and(|status| status.success()));
+    let begun = Instant::now();
+    while gateway.0.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < END_WITHIN, "it does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The total of the worker's thread, which is the one that serves callers.

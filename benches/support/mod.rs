@@ -1,28 +1,12 @@
 //! A gateway and an upstream to measure, as processes and threads of their own.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// Ends the gateway with the bench.
-pub(crate) struct Ending(Child);
-
-impl Ending {
-    /// Asks it to end, and waits until it has.
-    #[allow(dead_code, reason = "not every bench asks")]
-    #[allow(clippy::disallowed_methods, reason = "a bench waits in real time")]
-    pub(crate) fn end(mut self, within: Duration) {
-        let told = Command::new("kill").arg(self.0.id().to_string()).status();
-        assert!(told.is_ok_and(|status| status.success()));
-        let begun = Instant::now();
-        while self.0.try_wait().unwrap().is_none() {
-            assert!(begun.elapsed() < within, "it does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
+pub(crate) struct Ending(pub(crate) Child);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -93,16 +77,4 @@ pub(crate) fn gateway_under(
     // what it says from here on is read, so that it never waits for a reader
     std::thread::spawn(move || lines.for_each(drop));
     (ending, address.expect("it listens"))
-}
-
-/// One request and its response, which ends in `hello`.
-#[allow(dead_code, reason = "not every bench asks so")]
-pub(crate) fn ask(socket: &mut TcpStream, request: &[u8]) {
-    socket.write_all(request).unwrap();
-    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
-    while !answer.ends_with(b"hello") {
-        let count = socket.read(&mut part).unwrap();
-        assert!(count > 0, "{}", String::from_utf8_lossy(&answer));
-        answer.extend(part.iter().take(count));
-    }
 }

@@ -8,19 +8,7 @@ use crate::support::client::basic;
 use crate::support::http2::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, block, frame, hello, next_frame,
 };
-use crate::support::{Gateway, Reply, USERS, Upstream, get, routes};
-
-const SMUGGLED: &str = "GET /admin/smuggled HTTP/1.1\r\nHost: a\r\nX-Auth-User: admin\r\nConnection: close\r\n\r\n";
-
-fn gateway() -> (Gateway, Upstream) {
-    let upstream = Upstream::hello();
-    (Gateway::start(&format!("{USERS}{}", routes(&upstream))), upstream)
-}
-
-fn statuses(answer: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(answer).into_owned();
-    text.match_indices("HTTP/1.").filter_map(|(at, _)| text[at..].split(' ').nth(1).map(str::to_owned)).collect()
-}
+use crate::support::{Gateway, Reply, SMUGGLED, Upstream, get, routes, statuses, usual};
 
 type Field<'a> = (&'a [u8], &'a [u8]);
 
@@ -49,7 +37,7 @@ fn passes(gateway: &Gateway, fields: &[Field<'_>], body: Option<&[u8]>) -> bool 
 
 #[test]
 fn http2_cannot_be_brought_down_to_another_request() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let usual: [Field<'_>; 4] =
         [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/open/x"), (b":authority", b"a")];
     let with = |more: &[Field<'static>]| [&usual[..], more].concat();
@@ -119,7 +107,7 @@ fn http2_cannot_be_brought_down_to_another_request() {
 fn a_fragment_over_http2_reaches_nobody() {
     // Contract 3 refuses `#`. The library drops it with what follows before anybody can see it, so that what is left is
     // matched and sent; only the 400 is missing.
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let path: [Field<'_>; 4] =
         [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/open/x#/../admin"), (b":authority", b"a")];
     assert!(passes(&gateway, &path, None));
@@ -128,7 +116,7 @@ fn a_fragment_over_http2_reaches_nobody() {
 
 #[test]
 fn each_request_of_a_pipeline_stands_by_itself() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let with = |path: &str, authorization: Option<String>| {
         let line = authorization.map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
         format!("GET {path} HTTP/1.1\r\nHost: a\r\n{line}\r\n")
@@ -153,7 +141,7 @@ fn each_request_of_a_pipeline_stands_by_itself() {
 
 #[test]
 fn what_stands_behind_an_upgrade_is_no_request_that_passes() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let upgrade = "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     for protocol in ["websocket", "h2c", "WebSocket, h2c", "TLS/1.0"] {
         // the upstream answers 200: no protocol was changed

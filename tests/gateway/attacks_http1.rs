@@ -8,21 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::client::basic;
-use crate::support::{Connection, DEADLINE, Gateway, Received, Reply, USERS, Upstream, eventually, routes, websocket};
+use crate::support::{
+    Connection, DEADLINE, Gateway, Received, Reply, USERS, Upstream, eventually, routes, statuses, usual, websocket,
+};
 
 /// A request that nobody authorized, and that an open route would let pass as well as a guarded one.
 const SMUGGLED: &str = "GET /open/smuggled HTTP/1.1\r\nHost: a\r\nX-Auth-User: admin\r\n\r\n";
-
-fn gateway() -> (Gateway, Upstream) {
-    let upstream = Upstream::hello();
-    (Gateway::start(&format!("{USERS}{}", routes(&upstream))), upstream)
-}
-
-/// The statuses in a stream of responses.
-fn statuses(answer: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(answer).into_owned();
-    text.match_indices("HTTP/1.").filter_map(|(at, _)| text[at..].split(' ').nth(1).map(str::to_owned)).collect()
-}
 
 fn targets(upstream: &Upstream) -> Vec<String> {
     upstream.received().into_iter().map(|received| received.target).collect()
@@ -41,7 +32,7 @@ fn in_pieces(gateway: &Gateway, pieces: &[&str]) -> Vec<u8> {
 
 #[test]
 fn what_is_left_of_a_refused_body_is_no_request() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let length = SMUGGLED.len();
     let chunk = format!("{length:x}\r\n");
     for (name, fields, pieces) in [
@@ -73,7 +64,7 @@ fn what_is_left_of_a_refused_body_is_no_request() {
 
 #[test]
 fn a_refusal_is_read_by_who_reads_only_once_all_was_sent() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let mut connection = gateway.connect();
     // longer than silence may last, and more than the sockets hold
     let (pieces, piece) = (24, vec![b'x'; 400_000]);
@@ -132,7 +123,7 @@ fn what_is_left_of_a_body_that_was_answered_early_is_no_request() {
 
 #[test]
 fn wishes_that_contradict_each_other_open_nothing() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let body = format!("Content-Length: {}\r\n", SMUGGLED.len());
     for (name, head, expected) in [
@@ -249,7 +240,7 @@ fn a_tunnel_is_opened_by_the_upstream_that_agrees_to_this_request_and_no_other()
 
 #[test]
 fn lines_and_bytes_that_few_send_are_refused_or_pass_as_they_are() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let close = "Connection: close\r\n\r\n";
     for (name, bytes, expected) in [
         ("line feeds alone", b"GET /open/x HTTP/1.1\nHost: a\nConnection: close\n\n".to_vec(), "400"),
@@ -413,7 +404,7 @@ fn a_caller_who_has_said_all_is_answered() {
 
 #[test]
 fn a_connection_goes_on_after_a_refusal_that_leaves_nothing_behind() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let mut connection = gateway.connect();
     let mut ask = |bytes: &str| {
         connection.write(bytes.as_bytes()).unwrap();
@@ -521,7 +512,7 @@ fn content_where_there_can_be_none_is_nobodys_answer() {
 
 #[test]
 fn a_credential_of_one_request_is_not_the_next_ones() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let mut connection = gateway.connect();
     let admin = basic("admin", "adminpassword");
     for round in 0..3 {

@@ -1,16 +1,11 @@
 //! Attempts to be somebody else that `identity` does not have (contract 4).
 
 use crate::support::client::basic;
-use crate::support::{Gateway, Request, USERS, Upstream, get, routes};
-
-fn gateway() -> (Gateway, Upstream) {
-    let upstream = Upstream::hello();
-    (Gateway::start(&format!("{USERS}{}", routes(&upstream))), upstream)
-}
+use crate::support::{Gateway, Request, USERS, Upstream, get, routes, usual};
 
 #[test]
 fn two_credentials_are_none() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let (user, admin) = (basic("user", "userpassword"), basic("admin", "adminpassword"));
     for (first, second) in
         [(&user, &admin), (&admin, &user), (&user, &user), (&admin, &String::new()), (&String::new(), &admin)]
@@ -28,7 +23,7 @@ fn two_credentials_are_none() {
 
 #[test]
 fn a_credential_anywhere_else_is_none() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let token = gateway.opaque("admin");
     let basic = basic("admin", "adminpassword");
     let cases: Vec<Request> = vec![
@@ -55,7 +50,7 @@ fn a_credential_anywhere_else_is_none() {
 
 #[test]
 fn a_trailer_says_nothing_of_who_somebody_is() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let answer = gateway.raw(
         format!(
             "POST /user/x HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\
@@ -98,7 +93,7 @@ fn nor_does_a_trailer_of_a_name_that_was_chosen_for_it() {
 
 #[test]
 fn identity_fields_in_number_do_not_pass_either() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let mut request = get("/user/x").basic("user", "userpassword");
     for name in ["X-Auth-User", "x-auth-user", "X-Auth-Roles", "X-AUTH-SCHEME"] {
         for _ in 0..10 {

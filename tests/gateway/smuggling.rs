@@ -1,24 +1,10 @@
 //! Framing attacks with raw sockets: what reaches the upstream was authorized, or nothing did (RFC 9112 6, 11).
 
-use crate::support::{Gateway, USERS, Upstream, routes};
-
-/// What stands behind each attack: a request that nobody authorized.
-const SMUGGLED: &str = "GET /admin/smuggled HTTP/1.1\r\nHost: a\r\nX-Auth-User: admin\r\nConnection: close\r\n\r\n";
-
-fn gateway() -> (Gateway, Upstream) {
-    let upstream = Upstream::hello();
-    (Gateway::start(&format!("{USERS}{}", routes(&upstream))), upstream)
-}
-
-/// The statuses in a stream of responses.
-fn statuses(answer: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(answer).into_owned();
-    text.match_indices("HTTP/1.").filter_map(|(at, _)| text[at..].split(' ').nth(1).map(str::to_owned)).collect()
-}
+use crate::support::{Gateway, SMUGGLED, Upstream, routes, statuses, usual};
 
 #[test]
 fn heads_that_two_readers_could_read_differently_are_refused() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let post = "POST /open/x HTTP/1.1\r\nHost: a\r\n";
     for (name, head) in [
         ("both framings", format!("{post}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")),
@@ -74,7 +60,7 @@ fn heads_that_two_readers_could_read_differently_are_refused() {
 
 #[test]
 fn chunks_that_two_readers_could_read_differently_never_end_in_a_second_request() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     for (name, body) in [
         ("a size with a sign", "+0\r\n\r\n"),
         ("a size with 0x", "0x0\r\n\r\n"),
@@ -106,7 +92,7 @@ fn chunks_that_two_readers_could_read_differently_never_end_in_a_second_request(
 
 #[test]
 fn what_stands_behind_a_request_is_judged_by_itself() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     for first in [
         "GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /open/x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
@@ -128,7 +114,7 @@ fn what_stands_behind_a_request_is_judged_by_itself() {
 
 #[test]
 fn names_that_upstreams_fold_into_framing_do_not_pass() {
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     for line in [
         "Content_Length: 44",
         "Transfer_Encoding: chunked",
@@ -197,7 +183,7 @@ fn bytes_beyond_a_response_do_not_become_the_next_callers() {
 #[test]
 fn http2_cannot_say_what_http1_may_not() {
     use crate::support::outside::curl;
-    let (gateway, upstream) = gateway();
+    let (gateway, upstream) = usual();
     let url = gateway.url("/user/x");
     for header in ["transfer-encoding: chunked", "connection: x", "upgrade: h2c", "x-auth-user: admin", "te: gzip"] {
         let output = std::process::Command::new("curl")

@@ -46,28 +46,32 @@ async fn a_retry_within_the_grace_gets_the_same_tokens_and_a_later_use_ends_the_
     assert_eq!(audited, expected);
 }
 
+/// Whether a refresh token that was used may be used once more, so long after its use: the store says when that was, so that
+/// both sides of the grace can be met to the millisecond.
+async fn usable_after(rig: &Rig, used: &str, after_ms: i64) -> bool {
+    let standing = rig.service.store.refresh_token(crate::store::digest(used)).await.unwrap();
+    let crate::store::RefreshStanding::Used { used_at_ms, .. } = &standing else { panic!("{standing:?}") };
+    let asked = Asked {
+        auth: &rig.auth,
+        tokens: &rig.tokens,
+        endpoints: &rig.endpoints,
+        address: rig.address.get(),
+        request_id: "r1",
+        https: true,
+        metrics: &rig.metrics,
+    };
+    let endpoint = endpoint(Action::Refresh);
+    Call { service: &rig.service, endpoint: &endpoint, asked }.usable(&standing, used_at_ms + after_ms).await.is_ok()
+}
+
 #[tokio::test]
 async fn the_grace_has_an_exact_end() {
-    // the store says when the token was used, so that both sides can be met to the millisecond
     let rig = Rig::start().await;
     for (after_ms, expected) in [(10_000, 200), (10_001, 401)] {
         let used = rig.logged_in().await.text("refresh_token");
         assert_eq!(rig.refreshed(&used).await.status, 200);
-        let standing = rig.service.store.refresh_token(crate::store::digest(&used)).await.unwrap();
-        let crate::store::RefreshStanding::Used { used_at_ms, .. } = &standing else { panic!("{standing:?}") };
-        let asked = Asked {
-            auth: &rig.auth,
-            tokens: &rig.tokens,
-            endpoints: &rig.endpoints,
-            address: rig.address.get(),
-            request_id: "r1",
-            https: true,
-            metrics: &rig.metrics,
-        };
-        let endpoint = endpoint(Action::Refresh);
-        let call = Call { service: &rig.service, endpoint: &endpoint, asked };
-        let usable = call.usable(&standing, used_at_ms + after_ms).await;
-        assert_eq!(usable.is_ok(), expected == 200, "{after_ms}");
+        let usable = usable_after(&rig, &used, after_ms).await;
+        assert_eq!(usable, expected == 200, "{after_ms}");
         assert_eq!(rig.refreshed(&used).await.status, expected, "{after_ms}");
     }
 }
@@ -80,21 +84,8 @@ async fn the_grace_is_as_long_as_the_settings_say_and_may_be_none() {
         let used = rig.logged_in().await.text("refresh_token");
         let answer = rig.refreshed(&used).await;
         assert_eq!(answer.status, 200);
-        let standing = rig.service.store.refresh_token(crate::store::digest(&used)).await.unwrap();
-        let crate::store::RefreshStanding::Used { used_at_ms, .. } = &standing else { panic!("{standing:?}") };
-        let asked = Asked {
-            auth: &rig.auth,
-            tokens: &rig.tokens,
-            endpoints: &rig.endpoints,
-            address: rig.address.get(),
-            request_id: "r1",
-            https: true,
-            metrics: &rig.metrics,
-        };
-        let endpoint = endpoint(Action::Refresh);
-        let call = Call { service: &rig.service, endpoint: &endpoint, asked };
-        let usable = call.usable(&standing, used_at_ms + after_ms).await;
-        assert_eq!(usable.is_ok(), expected, "{after_ms} of {grace_ms} ms");
+        let usable = usable_after(&rig, &used, after_ms).await;
+        assert_eq!(usable, expected, "{after_ms} of {grace_ms} ms");
         // with its family, whoever asks
         let successor = rig.refreshed(&answer.text("refresh_token")).await.status;
         assert_eq!(successor == 200, expected, "{after_ms} of {grace_ms} ms");

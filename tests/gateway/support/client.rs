@@ -165,6 +165,12 @@ impl Response {
     }
 }
 
+/// The statuses in a stream of responses.
+pub fn statuses(answer: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(answer).into_owned();
+    text.match_indices("HTTP/1.").filter_map(|(at, _)| text[at..].split(' ').nth(1).map(str::to_owned)).collect()
+}
+
 /// The first field of this name.
 pub fn find<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())

@@ -29,21 +29,21 @@ const DEFAULTS: [(&str, &str); 5] = [
 pub struct Setup {
     dir: Arc<TempDir>,
     environment: Vec<(String, String)>,
-    /// How many descriptors a process may have, where that is limited.
-    descriptors: Option<u64>,
+    /// What a shell does before it becomes the process.
+    prelude: Option<String>,
 }
 
 impl Setup {
     /// With `yaml` and the sections that it leaves out.
     pub fn new(yaml: &str) -> Self {
-        let setup = Self { dir: Arc::new(TempDir::new().unwrap()), environment: Vec::new(), descriptors: None };
+        let setup = Self { dir: Arc::new(TempDir::new().unwrap()), environment: Vec::new(), prelude: None };
         setup.configure(yaml);
         setup
     }
 
     /// A further one on the same folder, and so the same store.
     pub fn beside(&self) -> Self {
-        Self { dir: self.dir.clone(), environment: self.environment.clone(), descriptors: self.descriptors }
+        Self { dir: self.dir.clone(), environment: self.environment.clone(), prelude: self.prelude.clone() }
     }
 
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -53,7 +53,13 @@ impl Setup {
 
     /// Limits the descriptors of what is run.
     pub fn descriptors(mut self, limit: u64) -> Self {
-        self.descriptors = Some(limit);
+        self.prelude = Some(format!("ulimit -n {limit}"));
+        self
+    }
+
+    /// Prepares what is run for a disk that takes no more ([`Gateway::disk_takes`]): a write fails, and no signal ends it.
+    pub fn on_a_disk_that_may_fill_up(mut self) -> Self {
+        self.prelude = Some("trap '' XFSZ".to_owned());
         self
     }
 
@@ -77,9 +83,9 @@ impl Setup {
     /// The program, to be run in this folder.
     pub fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_portcullis");
-        let mut command = Command::new(if self.descriptors.is_some() { "sh" } else { program });
-        if let Some(limit) = self.descriptors {
-            command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), program]);
+        let mut command = Command::new(if self.prelude.is_some() { "sh" } else { program });
+        if let Some(prelude) = &self.prelude {
+            command.args(["-c", &format!("{prelude} && exec \"$0\" \"$@\""), program]);
         }
         command.current_dir(self.dir.path()).envs(self.environment.iter().cloned());
         command
@@ -262,6 +268,16 @@ impl Gateway {
         let id = self.child.lock().unwrap().id().to_string();
         let done = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
         assert!(done.success());
+    }
+
+    /// How large a file of this process may become from here on: what a disk without room, or one that was made read-only,
+    /// comes to for who writes.
+    pub fn disk_takes(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let limited = Command::new("prlimit")
+            .args(["--pid", &self.id().to_string(), &format!("--fsize={limit}:unlimited")])
+            .status();
+        assert!(limited.expect("prlimit is on every Debian").success());
     }
 
     /// Waits until the process has ended.

@@ -18,7 +18,7 @@ pub mod upstream;
 pub mod wait;
 pub mod websocket;
 
-pub use client::{Connection, Request, Response, delete, get, post, put};
+pub use client::{Connection, Request, Response, delete, get, post, put, statuses};
 pub use gateway::{Cli, Gateway, Setup};
 pub use keys::{Certificate, Signer};
 pub use upstream::{Received, Reply, Upstream};
@@ -79,3 +79,12 @@ routes:
         upstream.url()
     )
 }
+
+/// A gateway with [`USERS`] and [`routes`] before an upstream that answers `hello`, as most attacks need it.
+pub fn usual() -> (Gateway, Upstream) {
+    let upstream = Upstream::hello();
+    (Gateway::start(&format!("{USERS}{}", routes(&upstream))), upstream)
+}
+
+/// What stands behind a request that is to hide it: another one, which nobody authorized.
+pub const SMUGGLED: &str = "GET /admin/smuggled HTTP/1.1\r\nHost: a\r\nX-Auth-User: admin\r\nConnection: close\r\n\r\n";
