@@ -200,7 +200,7 @@ impl Worker {
         body: Body,
     ) -> Result<Response<Body>, Rejection> {
         let (state, snapshot) = (&self.0.gateway.state, &*in_force.snapshot);
-        let target = Target::parse(&head.uri, &snapshot.paths)?;
+        let target = Target::parse(&head.uri, &snapshot.paths)?.with(head.extensions.get());
         exchange.asked(target.path());
         let asked = Head { method: routed_method(head), uri: &head.uri, version: head.version, headers: &head.headers };
         let route = match decision::place(snapshot, asked, &target)? {

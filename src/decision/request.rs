@@ -1,12 +1,12 @@
 //! A request that nobody sent: for who asks what the rules mean without serving.
 
+use bytes::Bytes;
 use http::header::HOST;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use super::Head;
 use crate::rejection::Rejection;
-use crate::wire::target::{HostError, TargetError};
+use crate::wire::target::{self, HostError, RawQuery, TargetError};
 
 /// The host of a request that names none.
 const DEFAULT_HOST: &str = "localhost";
@@ -18,6 +18,8 @@ pub struct Request {
     pub method: Method,
     /// The target.
     pub uri: Uri,
+    /// Its query, where that cannot hold it.
+    pub raw_query: Option<RawQuery>,
     /// `Host`, and what was added.
     pub headers: HeaderMap,
     /// Whether the URL says that it comes over TLS; `None` where it says nothing.
@@ -48,13 +50,11 @@ impl Request {
             None => (DEFAULT_HOST, rest),
         };
         let target = if target.starts_with('?') { format!("/{target}") } else { target.to_owned() };
-        let uri = if target.starts_with('/') {
-            PathAndQuery::try_from(target).map(Uri::from).map_err(|_| TargetError::InvalidByte)?
-        } else {
-            target.parse().map_err(|_| TargetError::NoLeadingSlash)?
-        };
+        let line = Bytes::from(target);
+        let (uri, raw_query) = target::read(&line, 0..line.len())?;
         let host = HeaderValue::from_str(host).map_err(|_| HostError::Invalid)?;
-        Ok(Self { method: method.clone(), uri, headers: std::iter::once((HOST, host)).collect(), https })
+        let headers = std::iter::once((HOST, host)).collect();
+        Ok(Self { method: method.clone(), uri, raw_query, headers, https })
     }
 
     /// What of it the rules look at.
@@ -82,6 +82,8 @@ mod tests {
             ("HTTP://a", Ok(("a", "/", Some(false)))),
             ("http://a?b", Ok(("a", "/?b", Some(false)))),
             ("/a?u=http://b/", Ok(("localhost", "/a?u=http://b/", None))),
+            ("/a?b=\"<é>\"", Ok(("localhost", "/a?b=\"<é>\"", None))),
+            ("/a?b c", Err("query has a blank or a control character")),
             ("*", Ok(("localhost", "*", None))),
             ("/a#b", Err("target has a fragment")),
             ("ftp://a/", Err("target has another scheme than http or https")),
@@ -90,7 +92,9 @@ mod tests {
             let request = Request::parse(&Method::GET, url);
             let found = request.as_ref().map(|request| {
                 let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap();
-                (host, request.uri.to_string(), request.https)
+                let query = request.raw_query.as_ref().map(|query| String::from_utf8_lossy(query.as_bytes()));
+                let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+                (host, format!("{}{query}", request.uri), request.https)
             });
             let expected = expected.map(|(host, target, https)| (host, target.to_owned(), https));
             assert_eq!(found.map_err(Rejection::reason), expected, "{url}");

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::record::metrics::{Counter, WorkerMetrics};
 use crate::wire::body::Body;
 use crate::wire::http1::spares::Spares;
+use crate::wire::target::TargetError;
 
 /// Requests at once over one HTTP/2 connection before another is opened: what most servers grant at least.
 const STREAMS_MAX: usize = 100;
@@ -164,6 +165,8 @@ impl Used {
 
 /// Why there was no response.
 pub(super) enum Failure {
+    /// The server's protocol has no way to say it.
+    Unsayable(TargetError),
     /// Nothing was sent; head and body are as they were.
     Unsent,
     /// The connection broke after the request had begun. The head is as it was over HTTP/1.1, and gone over HTTP/2.
@@ -507,7 +510,8 @@ impl Lease {
                 }
             }
             Way::Http2(stream) => {
-                let reply = Box::pin(over_http2(stream, request.http2(framing, server.protocol()), body)).await?;
+                let head = request.http2(framing, server.protocol()).map_err(Failure::Unsayable)?;
+                let reply = Box::pin(over_http2(stream, head, body)).await?;
                 Ok((reply, server.clock.now()))
             }
         }

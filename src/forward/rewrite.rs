@@ -16,7 +16,7 @@ use crate::route::{FieldEdits, Route};
 use crate::wire::body::Body;
 use crate::wire::fields::{self, Hop, IdentityNames};
 use crate::wire::forwarded::{self, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
-use crate::wire::target::Target;
+use crate::wire::target::{Target, TargetError};
 
 /// What decides how a request is rewritten.
 #[derive(Clone, Copy, Debug)]
@@ -137,26 +137,28 @@ impl<'a> Departure<'a> {
     pub fn write_http1(&self, framing: &Framing, to: &mut Vec<u8>) {
         to.extend_from_slice(self.head.method.as_str().as_bytes());
         to.push(b' ');
-        let prefix = self.outbound.route.strip_prefix.as_deref();
-        match prefix {
-            None => to.extend_from_slice(self.outbound.target.as_str().as_bytes()),
-            Some(_) => to.extend_from_slice(self.outbound.target.path_and_query(prefix).as_str().as_bytes()),
-        }
+        self.outbound.target.write(self.outbound.route.strip_prefix.as_deref(), to);
         to.extend_from_slice(b" HTTP/1.1\r\n");
         self.say(Form::Http1, framing, &mut Lines(to));
         to.extend_from_slice(b"\r\n");
     }
 
     /// The head for an HTTP/1.1 server, as a map.
-    pub fn http1(&self, framing: &Framing) -> request::Parts {
-        let mut head = self.bare(Version::HTTP_11);
+    ///
+    /// # Errors
+    /// It cannot hold the query.
+    pub fn http1(&self, framing: &Framing) -> Result<request::Parts, TargetError> {
+        let mut head = self.bare(Version::HTTP_11)?;
         self.say(Form::Http1, framing, &mut head.headers);
-        head
+        Ok(head)
     }
 
     /// The head for an HTTP/2 server.
-    pub fn http2(&self, framing: &Framing, protocol: Protocol) -> request::Parts {
-        let mut head = self.bare(Version::HTTP_2);
+    ///
+    /// # Errors
+    /// It cannot hold the query.
+    pub fn http2(&self, framing: &Framing, protocol: Protocol) -> Result<request::Parts, TargetError> {
+        let mut head = self.bare(Version::HTTP_2)?;
         if let Ok(authority) = Authority::try_from(self.outbound.origin.host.as_bytes()) {
             let mut parts = std::mem::take(&mut head.uri).into_parts();
             parts.scheme = Some(if protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
@@ -165,16 +167,16 @@ impl<'a> Departure<'a> {
             head.uri = Uri::from_parts(parts).unwrap_or_default();
         }
         self.say(Form::Http2, framing, &mut head.headers);
-        head
+        Ok(head)
     }
 
-    fn bare(&self, version: Version) -> request::Parts {
+    fn bare(&self, version: Version) -> Result<request::Parts, TargetError> {
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.method = self.head.method.clone();
-        head.uri = Uri::from(self.outbound.target.path_and_query(self.outbound.route.strip_prefix.as_deref()));
+        head.uri = Uri::from(self.outbound.target.path_and_query(self.outbound.route.strip_prefix.as_deref())?);
         head.version = version;
         head.headers.reserve(self.head.headers.len() + FIELDS_MADE);
-        head
+        Ok(head)
     }
 
     fn say(&self, form: Form, framing: &Framing, to: &mut impl Fields) {

@@ -255,6 +255,7 @@ impl Upstreams {
                     took(group, &server, first, came, sent);
                     return Ok(Arrived { reply, in_flight, over_http2 });
                 }
+                Ok(Err(Failure::Unsayable(error))) => return Err(error.into()),
                 Ok(Err(Failure::Unsent)) => {
                     // the server closed a kept connection as we took it; nothing was sent
                     (reuse, revisit) = (false, true);
@@ -346,11 +347,11 @@ impl Upstreams {
             };
             let over_http2 = lease.is_http2();
             let head = if over_http2 {
-                let mut head = passing.departure.http2(&Framing::Empty, server.protocol());
+                let mut head = passing.departure.http2(&Framing::Empty, server.protocol())?;
                 Asked::ask_http2(&mut head);
                 head
             } else {
-                let mut head = passing.departure.http1(&Framing::Empty);
+                let mut head = passing.departure.http1(&Framing::Empty)?;
                 asked.ask_http1(&mut head);
                 head
             };
@@ -361,6 +362,7 @@ impl Upstreams {
                     took(group, &server, first, self.clock.now(), sent);
                     self.begin_websocket(Arrived { reply, in_flight, over_http2 }, passing, asked)
                 }
+                Ok(Err(Failure::Unsayable(error))) => Err(error.into()),
                 Ok(Err(Failure::Unsent)) => {
                     server.outcomes.error.inc();
                     Err(Rejection::UpstreamUnavailable)
@@ -445,7 +447,7 @@ impl Group {
 
 impl Passing<'_> {
     async fn echo(&self, body: Outgoing) -> Result<Response<Body>, Rejection> {
-        let head = self.departure.http1(&self.departure.framing(&body));
+        let head = self.departure.http1(&self.departure.framing(&body))?;
         let answered = echo::answer(&head, body.into_body(), self.departure.outbound().identity).await;
         let (mut head, body) = answered.map_err(|error| body_failed(&error))?.into_parts();
         self.rewrite_response(&mut head, &body);

@@ -263,7 +263,7 @@ impl<H: Handler> Service<H> {
         }
         let Some(https_port) = self.redirect_to else { return ControlFlow::Continue(request) };
         let (asked, _) = request.into_parts();
-        ControlFlow::Break(match redirect::location(&asked.uri, &asked.headers, https_port) {
+        ControlFlow::Break(match redirect::location(&asked.uri, asked.extensions.get(), &asked.headers, https_port) {
             Ok(location) => self.handler.redirect(&self.peer, &asked, location),
             Err(rejection) => self.refuse(&asked, rejection),
         })

@@ -5,6 +5,7 @@
 //! beside a coding, any coding but `chunked`, folded lines, a line that ends without its carriage return, a fragment.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
@@ -13,6 +14,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 use crate::rejection::Rejection;
 use crate::wire::http1::Framing;
 use crate::wire::http1::fields::{self, Unusable, elements, number};
+use crate::wire::target::{self, RawQuery};
 
 /// Fields of a head that are read without more room being made.
 const FIELDS_USUAL: usize = 100;
@@ -134,8 +136,10 @@ pub fn glimpse(bytes: &[u8], bounds: HeadBounds) -> request::Parts {
     let mut words = bytes.split(u8::is_ascii_whitespace);
     if let (Some(method), Some(target)) = (words.next(), words.next()) {
         parts.method = Method::from_bytes(method).unwrap_or_default();
-        if words.next().is_some() && !target.contains(&b'#') {
-            parts.uri = Uri::try_from(target).unwrap_or(parts.uri);
+        if words.next().is_some()
+            && let Ok((uri, _)) = target::read(&Bytes::copy_from_slice(target), 0..target.len())
+        {
+            parts.uri = uri;
         }
     }
     // not the rest, of which more may have been to come
@@ -161,8 +165,44 @@ fn parse(bytes: &[u8], bounds: HeadBounds) -> Result<Option<Head>, Fault> {
             parse_into(bytes, &mut slots).unwrap_or(Err(Fault::TooLarge))
         }
         Err(httparse::Error::TooManyHeaders) => Err(Fault::TooLarge),
+        Err(httparse::Error::Token) if let Some(queried) = Queried::of(bytes) => queried.parse(bytes, bounds),
         Err(_) => Err(if fields::has_bare_line_feed(bytes) { NO_CR } else { MALFORMED }),
         Ok(head) => head,
+    }
+}
+
+/// A head whose query has bytes outside ASCII. httparse takes a target for text and nothing else, but a query need not be:
+/// others still write it in Latin-1. So it is shown a head that has letters in their place.
+struct Queried {
+    shown: Vec<u8>,
+    /// Where the target is.
+    target: Range<usize>,
+}
+
+impl Queried {
+    /// Looks for the query where httparse would: in the second word of the first line.
+    #[cold]
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let start = memchr::memchr(b' ', bytes)? + 1;
+        let word = bytes.get(start..)?;
+        let length = word.iter().position(|&byte| byte <= b' ').unwrap_or(word.len());
+        let query = start + memchr::memchr(b'?', word.get(..length)?)?;
+        let mut shown = bytes.to_vec();
+        let outside = shown.get_mut(query..start + length)?.iter_mut().filter(|byte| !byte.is_ascii());
+        let masked = outside.map(|byte| *byte = b'x').count();
+        (masked > 0).then_some(Self { shown, target: start..start + length })
+    }
+
+    fn parse(self, bytes: &[u8], bounds: HeadBounds) -> Result<Option<Head>, Fault> {
+        let Some(mut head) = parse(&self.shown, bounds)? else { return Ok(None) };
+        let line = bytes.get(..self.target.end).map(Bytes::copy_from_slice).unwrap_or_default();
+        let (uri, raw_query) = target(&line, self.target)?;
+        head.parts.uri = uri;
+        head.parts.extensions.clear();
+        if let Some(raw_query) = raw_query {
+            head.parts.extensions.insert(raw_query);
+        }
+        Ok(Some(head))
     }
 }
 
@@ -187,7 +227,9 @@ fn complete(bytes: &[u8], parsed: &httparse::Request<'_, '_>) -> Result<Head, Fa
     let method = method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(MALFORMED)?;
     // one copy, which the target and the fields share
     let shared = Bytes::copy_from_slice(bytes);
-    let uri = target(parsed.path.unwrap_or_default(), bytes, &shared)?;
+    let path = parsed.path.unwrap_or_default();
+    let at = path.as_ptr().addr() - bytes.as_ptr().addr();
+    let (uri, raw_query) = target(&shared, at..at + path.len())?;
     let old = parsed.version != Some(1);
     let mut said = Said::default();
     let headers = fields::map(parsed.headers, bytes, &shared, |name, value| said.hear(name, value))?;
@@ -197,6 +239,9 @@ fn complete(bytes: &[u8], parsed: &httparse::Request<'_, '_>) -> Result<Head, Fa
     let (mut parts, ()) = Request::new(()).into_parts();
     (parts.method, parts.uri, parts.headers) = (method, uri, headers);
     parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+    if let Some(raw_query) = raw_query {
+        parts.extensions.insert(raw_query);
+    }
     Ok(Head {
         parts,
         length: bytes.len(),
@@ -208,16 +253,11 @@ fn complete(bytes: &[u8], parsed: &httparse::Request<'_, '_>) -> Result<Head, Fa
     })
 }
 
-fn target(path: &str, bytes: &[u8], shared: &Bytes) -> Result<Uri, Fault> {
-    if path.len() > TARGET_BYTES_MAX {
+fn target(line: &Bytes, place: Range<usize>) -> Result<(Uri, Option<RawQuery>), Fault> {
+    if place.len() > TARGET_BYTES_MAX {
         return Err(Fault::TooLarge);
     }
-    // the type would drop it, with whatever stands behind it
-    if memchr::memchr(b'#', path.as_bytes()).is_some() {
-        return Err(Fault::Malformed("the request target has a fragment"));
-    }
-    let at = path.as_ptr().addr() - bytes.as_ptr().addr();
-    Uri::from_maybe_shared(shared.slice(at..at + path.len())).map_err(|_| MALFORMED)
+    target::read(line, place).map_err(|error| Fault::Malformed(error.message()))
 }
 
 /// What the fields say of the connection and of the end.
@@ -407,7 +447,7 @@ mod tests {
         for (name, request, expected) in [
             ("nothing", "", "more"),
             ("half an empty line", "\r", "more"),
-            ("a fragment", "GET /a#b HTTP/1.1\r\n\r\n", "the request target has a fragment"),
+            ("a fragment", "GET /a#b HTTP/1.1\r\n\r\n", "target has a fragment"),
             ("a bare LF", "GET / HTTP/1.1\n\r\n", "a line of the head ends without CR"),
             ("a bare LF before", "\nGET / HTTP/1.1\r\n\r\n", "a line of the head ends without CR"),
             ("a bare CR before", "\rGET / HTTP/1.1\r\n\r\n", "a line of the head ends without CR"),
@@ -429,6 +469,39 @@ mod tests {
             ),
         ] {
             assert_eq!(found(request), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_query_may_be_anything_that_has_one_end() {
+        const PATH: &str = "path has a byte that must be percent-encoded";
+        const ANY: &str = "the request is malformed";
+        for (target, expected) in [
+            (&b"/a?b=\"c\""[..], Ok(("/a", &b"b=\"c\""[..]))),
+            (b"/a?\xe9", Ok(("/a", b"\xe9"))),
+            (b"/a?\xff?\xfe\"", Ok(("/a", b"\xff?\xfe\""))),
+            ("/a?é".as_bytes(), Ok(("/a?é", b""))),
+            (b"/a?x", Ok(("/a?x", b""))),
+            (b"/\xe9?x", Err(ANY)),
+            (b"/\xe9?\xe9", Err(ANY)),
+            (b"/<?x", Err(PATH)),
+            (b"/<?\xe9", Err(PATH)),
+            (b"/a?\xe9#b", Err("target has a fragment")),
+            (b"/a?\xe9\x7f", Err(ANY)),
+            (b"/a?\xe9 b", Err(ANY)),
+        ] {
+            let said = [b"GET ".as_slice(), target, b" HTTP/1.1\r\nHost: \xe9?\r\n\r\n"].concat();
+            let bounds = HeadBounds { bytes_max: 1_000, fields_max: 3 };
+            let (whole, cut) =
+                (read(&said, bounds), (0..said.len()).find_map(|end| read(&said[..end], bounds).transpose()));
+            assert!(cut.is_none_or(|cut| cut.is_err() && whole.is_err()), "{target:?}");
+            let found = whole.map(|head| head.unwrap().parts);
+            let shown = found.as_ref().map(|parts| {
+                assert_eq!(parts.headers["host"], &b"\xe9?"[..], "what stands elsewhere is as it was");
+                (parts.uri.to_string(), parts.extensions.get().map(RawQuery::as_bytes).unwrap_or_default())
+            });
+            let expected = expected.map(|(uri, raw)| (uri.to_owned(), raw)).map_err(Fault::Malformed);
+            assert_eq!(shown.map_err(|fault| *fault), expected, "{target:?}");
         }
     }
 

@@ -7,23 +7,33 @@ use http::uri::Uri;
 use http::{HeaderMap, HeaderValue, Version};
 
 use crate::rejection::Rejection;
-use crate::wire::target;
+use crate::wire::target::{self, RawQuery};
 
 /// The URL on https; path and query byte for byte.
-pub(super) fn location(uri: &Uri, headers: &HeaderMap, https_port: u16) -> Result<HeaderValue, Rejection> {
+pub(super) fn location(
+    uri: &Uri,
+    raw_query: Option<&RawQuery>,
+    headers: &HeaderMap,
+    https_port: u16,
+) -> Result<HeaderValue, Rejection> {
     // a caller of any version has to name a host here, by `Host` or in the target, as in HTTP/2
     let host = target::host(uri, headers, Version::HTTP_2)?;
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     if !path.starts_with('/') {
         return Err(Rejection::BadRequest("the request target is not a path"));
     }
-    let url =
-        if https_port == 443 { format!("https://{host}{path}") } else { format!("https://{host}:{https_port}{path}") };
+    let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
+    let mut url = format!("https://{host}{port}{path}").into_bytes();
+    if let Some(query) = raw_query {
+        url.push(b'?');
+        url.extend_from_slice(query.as_bytes());
+    }
     HeaderValue::try_from(url).map_err(|_| Rejection::BadRequest("the request target is malformed"))
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http::header::HOST;
 
     use super::*;
@@ -33,8 +43,10 @@ mod tests {
         for host in hosts {
             headers.append(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
-        match location(&target.parse().unwrap(), &headers, port) {
-            Ok(location) => location.to_str().unwrap().to_owned(),
+        let target = Bytes::copy_from_slice(target.as_bytes());
+        let (uri, raw_query) = target::read(&target, 0..target.len()).unwrap();
+        match location(&uri, raw_query.as_ref(), &headers, port) {
+            Ok(location) => String::from_utf8(location.as_bytes().to_vec()).unwrap(),
             Err(rejection) => rejection.reason().to_owned(),
         }
     }
@@ -45,6 +57,7 @@ mod tests {
             ("the default port is left out", "/a?b=c", &["api.example.com"][..], 443, "https://api.example.com/a?b=c"),
             ("another port is named", "/", &["localhost:8080"], 8443, "https://localhost:8443/"),
             ("path and query stay as they are", "/%2e%2E//x;y?%0d%0a", &["a"], 443, "https://a/%2e%2E//x;y?%0d%0a"),
+            ("so does a query that is no URI's", "/a?<b>=\"é\"", &["a"], 443, "https://a/a?<b>=\"é\""),
             ("two slashes name no host", "//evil.example/", &["a"], 443, "https://a//evil.example/"),
             ("an IPv6 address", "/", &["[::1]:80"], 443, "https://[::1]/"),
             ("absolute form that agrees", "http://a:80/x", &["a:80"], 443, "https://a/x"),

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::ops::Range;
 
+use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Uri, Version};
@@ -33,9 +35,14 @@ impl PathPolicy {
         Self { keep_encoded_slash: true, keep_encoded_query: true, keep_semicolon: true, merge_empty_segments: false };
 }
 
+/// The one control character behind the blank.
+const DEL: u8 = 0x7f;
+
 /// Why a target is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetError {
+    /// No form of a target.
+    Malformed,
     /// `host:port` alone, as `CONNECT` has it.
     AuthorityForm,
     /// `*`, as `OPTIONS` of a whole server has it.
@@ -66,12 +73,17 @@ pub enum TargetError {
     InvalidEscape,
     /// Escapes that do not decode to UTF-8, or to an overlong form of it.
     NotUtf8,
+    /// A blank or a control character in the query.
+    InvalidQuery,
+    /// A query that only an HTTP/1.1 server can be sent.
+    UnescapedQuery,
 }
 
 impl TargetError {
     /// What the caller is told.
     pub const fn message(self) -> &'static str {
         match self {
+            Self::Malformed => "target is malformed",
             Self::AuthorityForm => "authority form is not served",
             Self::AsteriskForm => "asterisk form is not served",
             Self::ForeignScheme => "target has another scheme than http or https",
@@ -87,6 +99,8 @@ impl TargetError {
             Self::InvalidByte => "path has a byte that must be percent-encoded",
             Self::InvalidEscape => "path has an invalid escape",
             Self::NotUtf8 => "path is not UTF-8",
+            Self::InvalidQuery => "query has a blank or a control character",
+            Self::UnescapedQuery => "query has a byte that must be percent-encoded for this upstream",
         }
     }
 }
@@ -105,9 +119,63 @@ impl From<TargetError> for Rejection {
     }
 }
 
+/// A query that [`Uri`] cannot hold: with `"`, `<`, `>`, or bytes that are not UTF-8. A query goes on byte for byte.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RawQuery(Bytes);
+
+impl RawQuery {
+    /// Without its `?`.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Not what it says, which may be secret.
+impl fmt::Debug for RawQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RawQuery")
+    }
+}
+
+/// The target that stands in a request line at `place`, and its query where the [`Uri`] cannot hold it and so has none.
+///
+/// nginx and Envoy send on any query that has no blank, control character or `#`. So do we: no reader takes a request line
+/// apart elsewhere, and a query is no part of what was authorized.
+///
+/// # Errors
+/// A fragment, which the type would drop with whatever stands behind it; a blank or a control character in the query; a path,
+/// or what stands before it, that is none.
+pub fn read(line: &Bytes, place: Range<usize>) -> Result<(Uri, Option<RawQuery>), TargetError> {
+    if memchr::memchr(b'#', line.get(place.clone()).unwrap_or_default()).is_some() {
+        return Err(TargetError::Fragment);
+    }
+    match Uri::from_maybe_shared(line.slice(place.clone())) {
+        Ok(uri) => Ok((uri, None)),
+        Err(_) => read_apart(&line.slice(place)),
+    }
+}
+
+/// A target that no [`Uri`] can hold as a whole.
+#[cold]
+fn read_apart(target: &Bytes) -> Result<(Uri, Option<RawQuery>), TargetError> {
+    let end = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let path = target.slice(..end);
+    let wrong = if path.starts_with(b"/") { TargetError::InvalidByte } else { TargetError::Malformed };
+    let uri = Uri::from_maybe_shared(path).map_err(|_| wrong)?;
+    let query = target.slice((end + 1).min(target.len())..);
+    if query.iter().any(|&byte| byte <= b' ' || byte == DEL) {
+        return Err(TargetError::InvalidQuery);
+    }
+    Ok((uri, Some(RawQuery(query))))
+}
+
 /// A path in its one spelling, with the query as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target(PathAndQuery);
+pub struct Target {
+    /// The query where this can hold it.
+    path_and_query: PathAndQuery,
+    raw_query: Option<RawQuery>,
+}
 
 impl Target {
     /// Makes the path of a request's target unambiguous.
@@ -127,48 +195,77 @@ impl Target {
         if absent && uri.authority().is_none() {
             return Err(TargetError::NoLeadingSlash);
         }
+        // which the type takes for text
+        if given.query().is_some_and(|query| memchr::memchr(DEL, query.as_bytes()).is_some()) {
+            return Err(TargetError::InvalidQuery);
+        }
         let path = canonical_path(given.path(), policy)?;
         if matches!(path, Cow::Borrowed(_)) && !absent {
-            return Ok(Self(given.clone()));
+            return Ok(Self { path_and_query: given.clone(), raw_query: None });
         }
         let mut text = path.into_owned();
         if let Some(query) = given.query() {
             text.push('?');
             text.push_str(query);
         }
-        PathAndQuery::try_from(text).map(Self).map_err(|_| TargetError::InvalidByte)
+        let path_and_query = PathAndQuery::try_from(text).map_err(|_| TargetError::InvalidByte)?;
+        Ok(Self { path_and_query, raw_query: None })
     }
 
-    /// Path and query.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
+    /// With the query that the [`Uri`] could not hold, as [`read`] gives it.
+    #[must_use]
+    pub fn with(self, raw_query: Option<&RawQuery>) -> Self {
+        Self { raw_query: raw_query.cloned(), ..self }
     }
 
     /// The path that is matched and sent.
     pub fn path(&self) -> &str {
-        self.0.path()
+        self.path_and_query.path()
     }
 
     /// The query, byte for byte, without its `?`.
-    pub fn query(&self) -> Option<&str> {
-        self.0.query()
+    pub fn query(&self) -> Option<&[u8]> {
+        let held = || self.path_and_query.query().map(str::as_bytes);
+        self.raw_query.as_ref().map(RawQuery::as_bytes).or_else(held)
     }
 
-    /// What the upstream is sent. A `strip_prefix` is taken off by whole segments; a path that it does not begin is sent
-    /// as it is.
+    /// Writes what an HTTP/1.1 server is sent. A `strip_prefix` is taken off by whole segments; a path that it does not
+    /// begin is sent as it is.
+    pub fn write(&self, strip_prefix: Option<&str>, to: &mut Vec<u8>) {
+        if strip_prefix.is_none() && self.raw_query.is_none() {
+            to.extend_from_slice(self.path_and_query.as_str().as_bytes());
+            return;
+        }
+        to.extend_from_slice(self.stripped(strip_prefix).as_bytes());
+        if let Some(query) = self.query() {
+            to.push(b'?');
+            to.extend_from_slice(query);
+        }
+    }
+
+    /// The same, for who needs it as a value.
+    ///
+    /// # Errors
+    /// [`TargetError::UnescapedQuery`] where that cannot hold the query.
     ///
     /// # Panics
     /// Never: what is left of a valid path after whole segments is a valid path.
-    pub fn path_and_query(&self, strip_prefix: Option<&str>) -> PathAndQuery {
-        let Some(rest) = strip_prefix.and_then(|prefix| strip_segments(self.path(), prefix)) else {
-            return self.0.clone();
-        };
-        let rest = if rest.is_empty() { "/" } else { rest };
-        let text = match self.query() {
-            Some(query) => format!("{rest}?{query}"),
-            None => rest.to_owned(),
-        };
-        PathAndQuery::try_from(text).expect("the end of a valid path, with its query, is valid")
+    pub fn path_and_query(&self, strip_prefix: Option<&str>) -> Result<PathAndQuery, TargetError> {
+        if self.raw_query.is_some() {
+            return Err(TargetError::UnescapedQuery);
+        }
+        if strip_prefix.is_none() {
+            return Ok(self.path_and_query.clone());
+        }
+        let mut text = Vec::new();
+        self.write(strip_prefix, &mut text);
+        Ok(PathAndQuery::try_from(text).expect("the end of a valid path, with its query, is valid"))
+    }
+
+    /// The path without the prefix, if that begins it.
+    fn stripped(&self, prefix: Option<&str>) -> &str {
+        let rest = prefix.and_then(|prefix| strip_segments(self.path(), prefix));
+        rest.map_or(self.path(), |rest| if rest.is_empty() { "/" } else { rest })
     }
 }
 
@@ -458,6 +555,61 @@ mod tests {
     };
     const LAX: PathPolicy = PathPolicy { merge_empty_segments: true, ..PathPolicy::KEEP_ALL };
 
+    /// A target as it stands in a request line.
+    fn parsed(target: &[u8]) -> Result<Target, TargetError> {
+        let line = Bytes::from([b"GET ", target, b" HTTP/1.1"].concat());
+        let (uri, raw_query) = read(&line, 4..4 + target.len())?;
+        Ok(Target::parse(&uri, &STRICT)?.with(raw_query.as_ref()))
+    }
+
+    /// What an HTTP/1.1 server is sent; and that whoever is sent a value gets the same, or nothing.
+    fn sent(target: &Target, strip_prefix: Option<&str>) -> String {
+        let mut written = Vec::new();
+        target.write(strip_prefix, &mut written);
+        match target.path_and_query(strip_prefix) {
+            Ok(value) => assert_eq!(value.as_str().as_bytes(), written),
+            Err(error) => assert_eq!(error, TargetError::UnescapedQuery),
+        }
+        written.iter().copied().map(char::from).collect()
+    }
+
+    #[test]
+    fn a_query_goes_on_byte_for_byte_or_not_at_all() {
+        use TargetError as E;
+        for (target, expected) in [
+            (&b"/a?b=\"c\"&d=<e>"[..], Ok("/a?b=\"c\"&d=<e>")),
+            (b"/%61?\"", Ok("/a?\"")),
+            (b"/a?caf\xe9", Ok("/a?caf\u{e9}")),
+            (b"/a?\xc3\xa9", Ok("/a?\u{c3}\u{a9}")),
+            (b"/a?\xff\x80?\"", Ok("/a?\u{ff}\u{80}?\"")),
+            (b"/a?{}|\\^`", Ok("/a?{}|\\^`")),
+            (b"http://h/a?<", Ok("/a?<")),
+            (b"http://h?<", Ok("/?<")),
+            (b"/a?\"#b", Err(E::Fragment)),
+            (b"/a#?\"", Err(E::Fragment)),
+            (b"/a?\"\x7f", Err(E::InvalidQuery)),
+            (b"/a?\x7f", Err(E::InvalidQuery)),
+            (b"/a?\" b", Err(E::InvalidQuery)),
+            (b"/a?b c", Err(E::InvalidQuery)),
+            (b"/a?\"\t", Err(E::InvalidQuery)),
+            (b"/a?\"\r\nX-Auth-User: admin", Err(E::InvalidQuery)),
+            (b"/a?\"\0", Err(E::InvalidQuery)),
+            (b"/../a?\"", Err(E::DotSegment)),
+            (b"/<?\"", Err(E::InvalidByte)),
+            (b"/\xe9?\"", Err(E::InvalidByte)),
+            (b"/<", Err(E::InvalidByte)),
+            (b"*?\"", Err(E::AsteriskForm)),
+            (b"h?\"", Err(E::AuthorityForm)),
+            (b"?\"", Err(E::Malformed)),
+            (b"<?\"", Err(E::Malformed)),
+            (b"ftp://h/a?\"", Err(E::ForeignScheme)),
+        ] {
+            let sent = parsed(target).map(|target| sent(&target, None));
+            assert_eq!(sent, expected.map(str::to_owned), "{}", String::from_utf8_lossy(target));
+        }
+        assert!(!format!("{:?}", parsed(b"/a?token=\"secret\"").unwrap()).contains("secret"));
+    }
+
     #[test]
     fn a_path_has_one_spelling_or_none() {
         use TargetError as E;
@@ -551,9 +703,8 @@ mod tests {
             ("*", Err(TargetError::AsteriskForm)),
             ("/a/../b", Err(TargetError::DotSegment)),
         ] {
-            let uri: Uri = target.parse().unwrap();
-            let sent = Target::parse(&uri, &STRICT).map(|target| target.path_and_query(None).to_string());
-            assert_eq!(sent.as_deref(), expected.as_ref().copied(), "{target}");
+            let sent = parsed(target.as_bytes()).map(|target| sent(&target, None));
+            assert_eq!(sent, expected.map(str::to_owned), "{target}");
         }
         assert_eq!(
             Target::parse(&PathAndQuery::from_static("?a").into(), &STRICT).map(|_| ()),
@@ -572,9 +723,11 @@ mod tests {
             ("/ordersx/7", "/orders", "/ordersx/7"),
             ("/a/b/c", "/a/b", "/c"),
             ("/a", "/", "/a"),
+            ("/orders/7?<x>", "/orders", "/7?<x>"),
+            ("/orders?\"", "/orders", "/?\""),
         ] {
-            let target = Target::parse(&target.parse().unwrap(), &STRICT).unwrap();
-            assert_eq!(target.path_and_query(Some(prefix)).as_str(), expected, "{target:?} without {prefix}");
+            let target = parsed(target.as_bytes()).unwrap();
+            assert_eq!(sent(&target, Some(prefix)), expected, "{target:?} without {prefix}");
         }
     }
 
@@ -641,20 +794,25 @@ mod tests {
         }
 
         #[test]
-        fn what_is_matched_is_what_is_sent(target in "/([ab./%]|%2e|%C3%A9){0,10}([?][a-z/.%]{0,6})?") {
-            let uri: Uri = target.parse().unwrap();
-            if let Ok(target) = Target::parse(&uri, &STRICT) {
-                let sent = target.path_and_query(None);
-                prop_assert_eq!(sent.path(), target.path());
-                prop_assert_eq!(sent.query(), uri.query());
+        fn what_is_matched_is_what_is_sent(
+            path in "/([ab./%]|%2e|%C3%A9){0,10}",
+            query in proptest::option::of(proptest::collection::vec(0x1f_u8.., 0..8)),
+        ) {
+            let query = query.map(|bytes| [b"?", &*bytes].concat()).unwrap_or_default();
+            if let Ok(target) = parsed(&[path.as_bytes(), &query].concat()) {
+                let mut sent = Vec::new();
+                target.write(None, &mut sent);
+                prop_assert_eq!(&sent, &[target.path().as_bytes(), &query].concat());
+                prop_assert!(!sent.iter().any(|&byte| byte <= b' ' || byte == DEL || byte == b'#'));
                 // whoever reads it as a URL resolves it to itself
-                prop_assert!(!sent.path().split('/').any(|segment| segment == "." || segment == ".."));
+                prop_assert!(!target.path().split('/').any(|segment| segment == "." || segment == ".."));
             }
         }
 
         #[test]
         fn no_text_makes_it_panic(path in ".{0,40}", bytes: Vec<u8>) {
             let _any = canonical_path(&path, &LAX);
+            let _any = parsed(&bytes);
             let _any = host_and_port(&bytes);
         }
     }

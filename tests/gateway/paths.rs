@@ -85,6 +85,63 @@ fn ambiguous_paths_are_refused() {
 }
 
 #[test]
+fn a_query_goes_on_byte_for_byte() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "{USERS}{}  - {{ path: /api/**, allow: anyone, strip_prefix: /api, to: api }}\n",
+        routes(&upstream)
+    ));
+    let asked = |path: &[u8], query: &[u8]| {
+        let line = [b"GET ".as_slice(), path, b"?", query, b" HTTP/1.1\r\n"].concat();
+        let answer = gateway.raw(&[&*line, b"Host: a\r\nConnection: close\r\n\r\n"].concat());
+        let status = String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or_default().to_owned();
+        (status, upstream.received().len())
+    };
+    let all: Vec<u8> = (b'!'..=b'~').chain(0x80..=0xff).filter(|&byte| byte != b'#').collect();
+    let mut sent = 0;
+    for query in [&b"q=\"a+b\""[..], b"f={\"a\":[<1>]}", b"q=caf\xe9", "q=é".as_bytes(), b"a=\xff??", &all] {
+        for (path, written) in
+            [(&b"/open/%78"[..], &b"/open/x"[..]), (b"/api/x", b"/x"), (b"http://a/open/x", b"/open/x")]
+        {
+            sent += 1;
+            assert_eq!(asked(path, query), ("200".into(), sent), "{}", String::from_utf8_lossy(query));
+            // as text, what is no UTF-8 would look alike
+            let line = [b"GET ", written, b"?", query, b" HTTP/1.1\r\n"].concat();
+            assert_eq!(upstream.last().line, line);
+        }
+    }
+    for query in [&b"a\x7f"[..], b"a\"\x7f", b"a\x01", b"\"\t", b"\" b", b"\"#b", b"\"\0", b"\"\rX: y", b"\"\nX: y"] {
+        assert_eq!(asked(b"/open/x", query), ("400".into(), sent), "{query:?}");
+    }
+    for path in
+        [&b"/open/<x>"[..], b"/open/\"", b"/open/\xe9", "/open/é".as_bytes(), b"/open/../admin/x", b"/admin/%2e"]
+    {
+        assert_eq!(asked(path, b"a=\"b\""), ("400".into(), sent), "{path:?}");
+    }
+    assert_eq!(asked(b"/admin/x", b"a=\"b\"").0, "401", "a query opens nothing");
+}
+
+#[test]
+fn a_query_that_cannot_be_said_to_an_upstream_is_refused_and_not_changed() {
+    let upstream = Upstream::hello();
+    let demo = routes(&upstream)
+        .replace("routes:\n", "  demo: { builtin: echo }\nroutes:\n  - { path: /demo, allow: anyone, to: demo }\n");
+    let gateway = Gateway::start(&demo);
+    let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (path, fields) in [("/demo", ""), ("/open/x", upgrade)] {
+        let ask = |query: &str| {
+            let mut connection = gateway.connect();
+            connection.write(format!("GET {path}?{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()).unwrap();
+            connection.response("GET").unwrap()
+        };
+        let refused = ask("a=\"b\"").refused(400, "bad_request");
+        assert_eq!(refused.member("message"), "query has a byte that must be percent-encoded for this upstream");
+        ask("a=b").expect(200);
+    }
+    assert!(upstream.received().iter().all(|received| received.target == "/open/x?a=b"));
+}
+
+#[test]
 fn equivalent_spellings_become_one_and_that_one_is_sent() {
     let upstream = Upstream::hello();
     let gateway = open("", &upstream);

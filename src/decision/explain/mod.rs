@@ -190,7 +190,8 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
             let request_id = HeaderValue::from_str(request_of.request_id);
             let request_id = request_id.unwrap_or_else(|_| HeaderValue::from_static(""));
             let origin = sent::origin(snapshot, &request, peer, &request_id);
-            let head = sent::head(snapshot, &request, permit.route(), permit.identity(), target, &origin);
+            let target = target.clone().with(request.raw_query.as_ref());
+            let head = sent::head(snapshot, &request, permit.route(), permit.identity(), &target, &origin);
             Outcome::Forwarded(upstream(snapshot, permit.route()), head)
         }
         (Ok(Some(_) | None), None, _) => {

@@ -55,7 +55,7 @@ impl Case {
         let mut text = Vec::new();
         departure.write_http1(framing, &mut text);
         let text = text.iter().copied().map(char::from).collect();
-        (text, departure.http1(framing), departure.http2(framing, Protocol::H2c))
+        (text, departure.http1(framing).unwrap(), departure.http2(framing, Protocol::H2c).unwrap())
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Received {
     pub trailers: Vec<(String, String)>,
     /// The head as it came over the wire.
     pub head: String,
+    /// The request line, byte for byte.
+    pub line: Vec<u8>,
 }
 
 impl Received {
@@ -178,6 +180,7 @@ fn serve(mut socket: TcpStream, received: &Mutex<Vec<Received>>, answer: &impl F
 /// Reads one request; `None` at the end of the connection.
 fn request(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> {
     let head = until(socket, buffer, b"\r\n\r\n")?;
+    let line = head.split_inclusive(|&byte| byte == b'\n').next().unwrap_or_default().to_vec();
     let head = String::from_utf8_lossy(&head).into_owned();
     let mut lines = head.trim_end().split("\r\n");
     let mut words = lines.next()?.split(' ');
@@ -186,6 +189,7 @@ fn request(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> {
         target: words.next()?.to_owned(),
         headers: fields(lines),
         head: head.clone(),
+        line,
         ..Received::default()
     };
     if request.header("Expect").is_some() {
