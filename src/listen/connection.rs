@@ -221,7 +221,9 @@ impl<H: Handler> Service<H> {
                     }
                     Some(Order::Finish) | None => {}
                 }
-                connection.as_mut().poll(cx)
+                let polled = connection.as_mut().poll(cx);
+                self.link.wrote();
+                polled
             });
             if let Err(error) = ended.await {
                 tracing::debug!(%error, "connection broke off");

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -275,6 +275,10 @@ pub(super) struct Link {
     head_overdue: Cell<bool>,
     /// Of HTTP/2.
     streams: Streams,
+    /// How often the task of HTTP/2 has written what there was to write.
+    rounds: Cell<u32>,
+    /// Who waits for the next time.
+    next_round: RefCell<Vec<Waker>>,
 }
 
 /// The tick at which something began, if it has.
@@ -319,6 +323,8 @@ impl Link {
             taken_back: Cell::new(0),
             head_overdue: Cell::new(false),
             streams: Streams::default(),
+            rounds: Cell::new(0),
+            next_round: RefCell::default(),
         }
     }
 
@@ -419,6 +425,24 @@ impl Link {
         &self.streams
     }
 
+    /// Notes that the task of HTTP/2 has written what there was to write, as far as the socket took it.
+    pub(super) fn wrote(&self) {
+        self.rounds.set(self.rounds.get().wrapping_add(1));
+        for waker in self.next_round.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Ready once that was done after `round`.
+    fn poll_after(&self, round: u32, cx: &Context<'_>) -> Poll<()> {
+        if self.rounds.get() != round {
+            return Poll::Ready(());
+        }
+        self.next_round.borrow_mut().push(cx.waker().clone());
+        self.wake();
+        Poll::Pending
+    }
+
     fn sweep(&self, limits: Limits) {
         let now = self.now();
         let waited = now.wrapping_sub(self.since.get());
@@ -479,11 +503,13 @@ pub(super) struct Tracked {
     body: Body,
     under_way: UnderWay,
     stream: Option<Rc<Stream>>,
+    /// How it broke off, and in which round.
+    broken: Option<(BodyError, u32)>,
 }
 
 impl Tracked {
     pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
-        let tracked = Self { body, under_way, stream: Stream::current() };
+        let tracked = Self { body, under_way, stream: Stream::current(), broken: None };
         tracked.is_asked(false);
         tracked
     }
@@ -493,6 +519,24 @@ impl Tracked {
         let Some(stream) = &self.stream else { return };
         if asked { stream.unasked.end() } else { stream.unasked.begin(self.under_way.link.now()) }
     }
+
+    /// The next of the body. That it broke off is told only once what came before is written: h2 forgets with the stream what
+    /// it has yet to write of it, the head of the response first, and the caller would see neither status nor content.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let link = &self.under_way.link;
+        let (error, round) = match self.broken.take() {
+            Some(broken) => broken,
+            None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Err(error)) => (error, link.rounds.get()),
+                frame => return Poll::Ready(frame),
+            },
+        };
+        if link.poll_after(round, cx).is_pending() {
+            self.broken = Some((error, round));
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Err(error)))
+    }
 }
 
 impl HttpBody for Tracked {
@@ -501,7 +545,7 @@ impl HttpBody for Tracked {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let tracked = self.get_mut();
-        let polled = Pin::new(&mut tracked.body).poll_frame(cx);
+        let polled = tracked.poll_body(cx);
         tracked.is_asked(true);
         if polled.is_ready() {
             tracked.is_asked(false);

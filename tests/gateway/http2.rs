@@ -206,6 +206,9 @@ fn what_is_matched_of_a_path_is_what_is_sent() {
         ("/open/a\tb", None),
         ("#/open/x", None),
         ("/open/\"x", None),
+        ("/open/x?é", Some("/open/x?é")),
+        ("/open/x?\"a\"", None),
+        ("/open/x?a\u{7f}b", None),
     ] {
         let before = upstream.received().len();
         let mut connection = gateway.connect();
@@ -221,6 +224,39 @@ fn what_is_matched_of_a_path_is_what_is_sent() {
         }
         let received = upstream.received();
         assert_eq!(received.get(before).map(|request| request.target.as_str()), sent, "{path}");
+    }
+}
+
+#[test]
+fn a_response_that_breaks_at_once_is_seen_to_have_begun() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (broken, content) in [
+        (format!("{head}3\r\nabc\r\nZZ"), "abc"),
+        (format!("{head}3\r\nabc\r\n"), "abc"),
+        (format!("{head}ZZ"), ""),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc".to_owned(), "abc"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_owned(), ""),
+    ] {
+        let said = broken.clone();
+        let upstream = Upstream::start(move |_| Reply::raw(said.as_bytes()));
+        let gateway = Gateway::start(&routes(&upstream));
+        with_connection(&gateway, async |mut client| {
+            for _ in 0..20 {
+                client = client.ready().await.unwrap();
+                let (response, _) = client.send_request(request("/open/x").body(()).unwrap(), true).unwrap();
+                let response = response.await.unwrap_or_else(|error| panic!("{broken:?}: {error}"));
+                assert_eq!(response.status(), 200, "{broken:?}");
+                let (mut body, mut came) = (response.into_body(), Vec::new());
+                let end = loop {
+                    match body.data().await {
+                        Some(Ok(part)) => came.extend_from_slice(&part),
+                        end => break end,
+                    }
+                };
+                assert!(matches!(end, Some(Err(_))), "{broken:?}: it has no end");
+                assert_eq!(came, content.as_bytes(), "{broken:?}");
+            }
+        });
     }
 }
 
