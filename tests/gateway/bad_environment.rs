@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Setup, USERS, Upstream, eventually, get, routes};
+use crate::support::{Setup, USERS, Upstream, eventually, get, post, routes};
 
 /// How a start fails that must.
 fn refused(setup: &Setup) -> String {
@@ -113,6 +113,86 @@ sys.stdin.read()
         200 => Ok(()),
         status => Err(status),
     });
+}
+
+#[test]
+fn a_store_that_cannot_be_written_promises_nothing_and_heals() {
+    let upstream = Upstream::hello();
+    let yaml = format!(
+        "{USERS}auth: {{ cache: {{ ttl: 1s, negative_ttl: 1s }} }}
+endpoints:
+  - {{ path: /auth/login, action: login }}
+  - {{ path: /token, action: login, reply: {{ token: '{{token}}' }} }}
+  - {{ path: /refresh, action: refresh }}
+  - {{ path: /logout, action: revoke }}
+  - {{ path: /register, action: register }}
+  - {{ path: /change-password, action: change_password }}
+{}",
+        routes(&upstream)
+    );
+    let gateway = Setup::new(&yaml).on_a_disk_that_may_fill_up().start();
+    let (token, kept) = (gateway.opaque("user"), gateway.opaque("user"));
+    let refresh = gateway.login("user", "userpassword")["refresh_token"].as_str().unwrap().to_owned();
+    let account = serde_json::json!({ "username": "user", "password": "userpassword" });
+    let new = serde_json::json!({ "username": "ann", "password": "ann-password" });
+    let writes = [
+        post("/auth/login").json(&account),
+        post("/token").json(&account),
+        post("/refresh").json(&serde_json::json!({ "refresh_token": refresh })),
+        post("/logout").token(&token),
+        post("/register").json(&new),
+        post("/change-password")
+            .basic("user", "userpassword")
+            .json(&serde_json::json!({ "password": "userpassword", "new_password": "another-password" })),
+    ];
+    let wal = gateway.setup.path("portcullis.db-wal");
+    let full = || std::fs::metadata(&wal).map_or(0, |wal| wal.len());
+    for (name, takes) in [("a full disk", Some(full())), ("a read-only one", Some(0))] {
+        gateway.disk_takes(takes);
+        // what is in the log already may be written over: until that is used up, what is answered for is kept
+        let mut refusals = 0;
+        eventually(name, || {
+            let answer = gateway.send(&writes[0]);
+            refusals = if answer.status == 503 { refusals + 1 } else { 0 };
+            if refusals > 2 { Ok(()) } else { Err(answer) }
+        });
+        for request in &writes {
+            let refused = gateway.send(request);
+            assert!(refused.header("Retry-After").is_some(), "{name}: {request:?}: {refused:?}");
+            refused.refused(503, "store_unavailable");
+        }
+        // reading goes on, and nobody is let in who may not
+        for (request, status) in [
+            (get("/user/x").token(&token), 200),
+            (get("/user/x").basic("user", "userpassword"), 200),
+            (get("/admin/x").token(&token), 403),
+            (get("/user/x").basic("user", "another-password"), 401),
+            (get("/any/x").basic("ann", "ann-password"), 401),
+            (get("/user/x").token("pct_x"), 401),
+            (get("/open/x"), 200),
+        ] {
+            gateway.send(&request).expect(status);
+        }
+        assert_eq!(gateway.admin("/healthz").status, 200, "{name}");
+        gateway.disk_takes(None);
+        eventually("the store is written again", || match gateway.send(&writes[0]).status {
+            200 => Ok(()),
+            status => Err(status),
+        });
+    }
+    assert_eq!(gateway.ended(), None);
+    // what was refused was not done, and can be asked for again
+    for (request, status) in writes.iter().zip([200, 200, 200, 200, 201, 200]) {
+        gateway.send(request).expect(status);
+    }
+    gateway.send(&get("/user/x").token(&token)).expect(401);
+    let setup = gateway.setup.beside();
+    gateway.signal("KILL");
+    gateway.wait();
+    let gateway = setup.start();
+    gateway.send(&get("/user/x").token(&kept)).expect(401);
+    gateway.send(&get("/any/x").basic("ann", "ann-password")).expect(200);
+    gateway.send(&get("/user/x").basic("user", "another-password")).expect(200);
 }
 
 #[test]
