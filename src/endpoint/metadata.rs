@@ -69,8 +69,8 @@ fn document<'a>(issuer: &str, origin: &str, endpoints: &(impl Iterator<Item = &'
         grants.extend(token.password_grant.then_some("password"));
     }
     document.insert("grant_types_supported".into(), grants.into());
-    // required, and none: there is no authorization endpoint
-    document.insert("response_types_supported".into(), json!([]));
+    // required, and never empty (RFC 8414 2 and 3.2): the word for no response at all, since there is no authorization endpoint
+    document.insert("response_types_supported".into(), json!(["none"]));
     Value::Object(document)
 }
 
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(found["token_endpoint"], "https://api:8443/oauth/token");
         assert_eq!(found["revocation_endpoint"], "https://api:8443/oauth/revoke");
         assert_eq!(found["jwks_uri"], "https://api:8443/.well-known/jwks.json");
-        assert_eq!(found["response_types_supported"], json!([]));
+        assert_eq!(found["response_types_supported"], json!(["none"]));
         assert_eq!(found["grant_types_supported"], json!(["client_credentials", "refresh_token"]));
         assert!(found.get("introspection_endpoint").is_none());
         assert_eq!(

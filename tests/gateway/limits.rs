@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Gate, Gateway, Reply, Response, USERS, Upstream, eventually, get, post, routes};
+use crate::support::{Gate, Gateway, Reply, Request, Response, USERS, Upstream, eventually, get, post, routes};
 
 /// Limits that are off but for `rest`.
 fn limits(token_endpoints: &str, rest: &str) -> String {
@@ -88,6 +88,67 @@ fn an_account_is_limited_on_routes_as_at_the_log_in() {
             ask("user", "userpassword").expect(200);
         }
         ask("admin", "adminpassword").expect(200);
+    }
+}
+
+/// A botnet that guesses uses up what an account has of guesses everywhere, and so keeps its user from logging in anew; who is
+/// in stays in, with whatever they hold, remembered by the gateway or not.
+#[test]
+fn a_flood_of_guesses_from_everywhere_shuts_nobody_out_who_holds_a_credential() {
+    let upstream = Upstream::hello();
+    let limits = limits("per_account_anywhere: { rate: 1/h, burst: 6 }", "unauthenticated: { rate: 20/s, burst: 100 }");
+    let gateway = Gateway::start(&format!("trusted_proxies: [127.0.0.1]\n{USERS}{limits}{}", routes(&upstream)));
+    let from = |number: usize, request: Request| request.header("X-Forwarded-For", &format!("2001:db8:{number:x}::1"));
+    let [mine, elsewhere] = [10_000, 20_000].map(|number| move |request| from(number, request));
+    let tokens = gateway.login("user", "userpassword");
+    let [access, refresh] = ["access_token", "refresh_token"].map(|name| tokens[name].as_str().unwrap().to_owned());
+    let (known, unknown) = (gateway.opaque("user"), gateway.opaque("user"));
+    gateway.send(&mine(get("/user/x").token(&known))).expect(200);
+    gateway.send(&mine(get("/user/x").basic("user", "userpassword"))).expect(200);
+    for number in 0..300 {
+        let guess = if number % 2 == 0 {
+            post("/auth/login").json(&json!({ "username": "user", "password": format!("guess-{number}") }))
+        } else {
+            get("/user/x").basic("user", &format!("guess-{number}"))
+        };
+        gateway.send(&from(number, guess)).expect(if number < 6 { 401 } else { 429 });
+    }
+    for (what, request) in [
+        ("a JWT", get("/user/x").bearer(&access)),
+        ("a token that was used before", get("/user/x").token(&known)),
+        ("one that was not", get("/user/x").token(&unknown)),
+        ("a password that was used before", get("/user/x").basic("user", "userpassword")),
+        ("a refresh", post("/auth/refresh").json(&json!({ "refresh_token": refresh }))),
+    ] {
+        for at in [&mine, &elsewhere] {
+            let status = gateway.send(&at(request.clone())).status;
+            assert_eq!(status, 200, "{what}");
+        }
+    }
+    // a new log-in has to wait, and others have not
+    let login =
+        |user: &str| post("/auth/login").json(&json!({ "username": user, "password": format!("{user}password") }));
+    rate_limited(gateway.send(&mine(login("user"))));
+    gateway.send(&mine(login("guest"))).expect(200);
+}
+
+#[test]
+fn an_ipv6_address_counts_by_its_64_bits_of_network() {
+    let upstream = Upstream::hello();
+    let limits = limits("per_address: { rate: 1/h, burst: 3 }", "unauthenticated: { rate: 1/h, burst: 3 }");
+    let gateway = Gateway::start(&format!("trusted_proxies: [127.0.0.1]\n{USERS}{limits}{}", routes(&upstream)));
+    for (what, request, status) in [
+        ("log-ins", post("/auth/login").json(&json!({ "username": "user", "password": "userpassword" })), 200),
+        ("tokens", get("/user/x").token("made-up"), 401),
+    ] {
+        let ask = |address: &str| gateway.send(&request.clone().header("X-Forwarded-For", address)).status;
+        for address in ["2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1:8000::"] {
+            assert_eq!(ask(address), status, "{what}");
+        }
+        assert_eq!(ask("2001:db8:0:1::2"), 429, "{what}");
+        for address in ["2001:db8:0:2::1", "2001:db8::1", "192.0.2.1", "192.0.2.2"] {
+            assert_eq!(ask(address), status, "{what} of {address}");
+        }
     }
 }
 

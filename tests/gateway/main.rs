@@ -36,6 +36,7 @@ mod time;
 mod timing;
 mod endpoints;
 mod oauth;
+mod clients;
 mod docs;
 mod revocation;
 mod forwarding;

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::databases::database;
-use crate::support::{Gateway, HS256, Request, SECRET, Setup, Signer, USERS, Upstream, get, routes, wait};
+use crate::support::keys::header_of;
+use crate::support::{Gateway, HS256, Request, SECRET, Setup, Signer, USERS, Upstream, eventually, get, routes, wait};
 
 /// The promise is a second; a probe on a busy machine may take some more.
 const PROMISE: Duration = Duration::from_secs(1);
@@ -52,6 +53,51 @@ fn two_gateways_agree(variable: &str) {
     setup.cli(&["user", "roles", "user", "guest"], "").expect(0);
     soon(&one, &requests[0], 403);
     soon(&other, &requests[0], 403);
+}
+
+/// While a key is changed, whoever issues a token and whoever is shown it, it is good, and its key is published by both.
+fn a_new_key_is_known_before_it_signs(variable: &str) {
+    let Some(url) = database(variable, "keys") else { return };
+    let upstream = Upstream::hello();
+    let off = "limits: { token_endpoints: off, unauthenticated: off }\n";
+    let setup = Setup::new(&format!("store: {url}\n{off}{USERS}{}", routes(&upstream)));
+    let gateways = [setup.beside().start(), setup.beside().start()];
+    let named = |token: &str| header_of(token)["kid"].as_str().unwrap().to_owned();
+    let published = |gateway: &Gateway| {
+        let set = gateway.send(&get("/.well-known/jwks.json")).expect(200).json();
+        let keys = set["keys"].as_array().unwrap().iter();
+        keys.map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let old = gateways.each_ref().map(|gateway| gateway.access("user"));
+    let new = setup.cli(&["key", "rotate"], "").expect(0).stdout.trim().to_owned();
+    assert!(old.iter().all(|token| named(token) != new));
+    eventually("both sign with the new key", || {
+        let signing = gateways.each_ref().map(|gateway| {
+            let token = gateway.access("user");
+            for gateway in &gateways {
+                gateway.send(&get("/user/x").bearer(&token)).expect(200);
+                assert!(published(gateway).contains(&named(&token)));
+            }
+            named(&token)
+        });
+        if signing.iter().all(|key| *key == new) { Ok(()) } else { Err(signing) }
+    });
+    for gateway in &gateways {
+        for token in &old {
+            gateway.send(&get("/user/x").bearer(token)).expect(200);
+        }
+        assert_eq!(published(gateway).len(), 2);
+    }
+}
+
+#[test]
+fn gateways_on_postgresql_change_their_key_without_a_token_refused() {
+    a_new_key_is_known_before_it_signs("PORTCULLIS_TEST_POSTGRES");
+}
+
+#[test]
+fn gateways_on_mysql_change_their_key_without_a_token_refused() {
+    a_new_key_is_known_before_it_signs("PORTCULLIS_TEST_MYSQL");
 }
 
 #[test]
