@@ -44,6 +44,35 @@ fn scopes_are_at_most_those_of_the_client() {
 }
 
 #[test]
+fn an_opaque_token_has_the_scopes_that_were_asked_for_and_no_others() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "{USERS}
+endpoints:
+  - {{ path: /oauth/token, action: oauth_token, reply: {{ access_token: '{{token}}', token_type: Token }} }}
+upstreams: {{ api: {{ servers: ['{}'] }} }}
+routes:
+  - {{ path: /read, allow: [user], scopes: ['orders:read'], schemes: [token], to: api }}
+  - {{ path: /write, allow: [user], scopes: ['orders:read', 'orders:write'], schemes: [token], to: api }}
+",
+        upstream.url()
+    ));
+    for (asked, read, write) in [
+        ("&scope=orders:read", 200, 403),
+        ("&scope=orders:write", 403, 403),
+        ("&scope=orders:write+orders:read", 200, 200),
+        ("", 200, 200),
+    ] {
+        let request = token(&format!("grant_type=client_credentials{asked}")).basic(ROBOT.0, ROBOT.1);
+        let issued = gateway.send(&request).expect(200).member("access_token");
+        assert!(issued.starts_with("pct_"), "{issued}");
+        for (path, status) in [("/read", read), ("/write", write)] {
+            assert_eq!(gateway.send(&get(path).token(&issued)).status, status, "{path} with {asked:?}");
+        }
+    }
+}
+
+#[test]
 fn errors_are_those_of_the_rfc() {
     let (gateway, _upstream) = gateway("");
     for (name, request, status, code) in [

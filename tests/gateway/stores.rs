@@ -1,11 +1,19 @@
 //! Several gateways on one database of a server: what one changes holds in the other within a second (contract 6), and they
-//! start at once on an empty one. See `tests/databases.sh`.
+//! start at once on an empty one; and what becomes of one whose database does not answer. See `tests/databases.sh`.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::support::databases::database;
 use crate::support::keys::header_of;
-use crate::support::{Gateway, HS256, Request, SECRET, Setup, Signer, USERS, Upstream, eventually, get, routes, wait};
+use crate::support::{
+    Gateway, HS256, Request, SECRET, Setup, Signer, USERS, Upstream, eventually, get, post, routes, wait,
+};
 
 /// The promise is a second; a probe on a busy machine may take some more.
 const PROMISE: Duration = Duration::from_secs(1);
@@ -108,4 +116,104 @@ fn two_gateways_on_postgresql_agree_within_a_second() {
 #[test]
 fn two_gateways_on_mysql_agree_within_a_second() {
     two_gateways_agree("PORTCULLIS_TEST_MYSQL");
+}
+
+/// A way to a server that can be held up, as by a network that loses everything.
+struct Wire {
+    address: SocketAddr,
+    held: Arc<AtomicBool>,
+}
+
+impl Wire {
+    fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let wire = Self { address: listener.local_addr().unwrap(), held: Arc::default() };
+        let held = Arc::clone(&wire.held);
+        // ends with the process
+        std::thread::spawn(move || {
+            for caller in listener.incoming().map_while(Result::ok) {
+                let Ok(called) = TcpStream::connect(server) else { continue };
+                for (from, to) in [(&caller, &called), (&called, &caller)] {
+                    let (from, to, held) = (from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(&held));
+                    std::thread::spawn(move || carry(from, to, &held));
+                }
+            }
+        });
+        wire
+    }
+
+    fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, held: &AtomicBool) {
+    let mut bytes = [0; 16_384];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        while held.load(Ordering::SeqCst) {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    // one of both may be gone already
+    drop(to.shutdown(std::net::Shutdown::Both));
+}
+
+/// Whoever is known goes on for as long as the file says; then, and for whoever is not known, it is 503 and never 401; and it
+/// heals by itself.
+fn a_database_that_stops_answering(variable: &str) {
+    const STALE: Duration = Duration::from_secs(8);
+    let Some(url) = database(variable, "outage") else { return };
+    let (login, place) = url.rsplit_once('@').unwrap();
+    let (server, name) = place.split_once('/').unwrap();
+    let (upstream, wire) = (Upstream::hello(), Wire::to(server.parse().unwrap()));
+    let cache = "auth: { cache: { ttl: 1s, negative_ttl: 1s, stale_if_store_down: 8s } }\n";
+    let off = "limits: { token_endpoints: off, unauthenticated: off }\n";
+    let store = format!("store: {login}@{}/{name}\n", wire.address);
+    let gateway = Gateway::start(&format!("{store}{cache}{off}{USERS}{}", routes(&upstream)));
+    let (known, unknown) =
+        (get("/user/x").token(&gateway.opaque("user")), get("/user/x").token(&gateway.opaque("user")));
+    gateway.send(&known).expect(200);
+    wire.hold(true);
+    let begin = Instant::now();
+    let refusal = gateway.send(&unknown).refused(503, "store_unavailable");
+    assert!(refusal.header("Retry-After").is_some(), "{refusal:?}");
+    let mut lasted = Duration::ZERO;
+    eventually("who is known is refused too", || match gateway.send(&known).status {
+        200 => {
+            lasted = begin.elapsed();
+            Err("still known")
+        }
+        status => {
+            assert_eq!(status, 503);
+            Ok(())
+        }
+    });
+    // the last answer of the store was a moment before it stopped, and was good for its own time first
+    assert!(lasted > STALE - Duration::from_secs(2), "{lasted:?}");
+    gateway.send(&post("/auth/login").json(&json!({ "username": "user", "password": "userpassword" }))).expect(503);
+    gateway.send(&get("/open/x")).expect(200);
+    assert!(gateway.metric("portcullis_auth_cache_total", &[("result", "stale")]) >= 1.0);
+    wire.hold(false);
+    for request in [&known, &unknown] {
+        eventually("it heals", || match gateway.send(request).status {
+            200 => Ok(()),
+            status => {
+                assert_eq!(status, 503);
+                Err(status)
+            }
+        });
+    }
+}
+
+#[test]
+fn a_postgresql_that_stops_answering_is_outlived_for_a_while_and_then_waited_for() {
+    a_database_that_stops_answering("PORTCULLIS_TEST_POSTGRES");
+}
+
+#[test]
+fn a_mysql_that_stops_answering_is_outlived_for_a_while_and_then_waited_for() {
+    a_database_that_stops_answering("PORTCULLIS_TEST_MYSQL");
 }
