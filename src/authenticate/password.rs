@@ -6,7 +6,7 @@
 mod decoys;
 mod formats;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -26,6 +26,9 @@ use crate::secret::Secret;
 /// some 40 a second and thread the last has waited for a few seconds, as long as people do.
 pub const WAITING_MAX: usize = 256;
 
+/// Accounts whose hash cannot be verified that are told of, each once.
+const TOLD_MAX: usize = 1_000;
+
 /// How much the threads of the pool give way to others, of at most 19.
 const NICENESS: i32 = 10;
 
@@ -44,6 +47,8 @@ struct Shared {
     work: Condvar,
     /// What passwords of nobody are verified against.
     decoys: Mutex<Decoys>,
+    /// Of whom the log has said that their hash cannot be verified.
+    told: Mutex<HashSet<Subject>>,
 }
 
 impl fmt::Debug for PasswordPool {
@@ -61,6 +66,7 @@ struct Queue {
 #[derive(Debug)]
 enum Job {
     Verify {
+        subject: Subject,
         hash: Secret<String>,
         /// Whether another name may be refused after as long.
         common: bool,
@@ -91,7 +97,9 @@ impl PasswordPool {
     /// The system gives no thread.
     pub fn start(threads: usize) -> io::Result<Self> {
         let decoys = Mutex::new(Decoys::of(Vec::new()));
-        let pool = Self { shared: Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), decoys }) };
+        let pool = Self {
+            shared: Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), decoys, told: Mutex::default() }),
+        };
         for number in 0..threads.max(1) {
             let shared = Arc::clone(&pool.shared);
             thread::Builder::new().name(format!("password-{number}")).spawn(move || work(&shared))?;
@@ -111,7 +119,7 @@ impl PasswordPool {
         let decoys = self.shared.decoys();
         let (common, decoy) = (decoys.know(subject, hash.expose()), decoys.of_nobody(subject));
         drop(decoys);
-        outcome(self.push(Job::Verify { hash, common, decoy, password, answer }), answered)
+        outcome(self.push(Job::Verify { subject: subject.clone(), hash, common, decoy, password, answer }), answered)
     }
 
     /// False, after as much work as [`Self::verify`] might do for a user of this name; so that nobody can tell by the time
@@ -180,6 +188,19 @@ impl Shared {
         self.decoys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says once of an account that no password is good for it: its user cannot know why, and an operator can.
+    fn tell(&self, subject: Subject) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < TOLD_MAX && !told.contains(&subject) {
+            tracing::warn!(
+                kind = subject.kind.name(),
+                name = %subject.name,
+                "a stored password cannot be verified: it is damaged, of no known form, or asks for too much work"
+            );
+            told.insert(subject);
+        }
+    }
+
     /// The next job, waiting for one; `None` once the pool is gone.
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue();
@@ -204,10 +225,13 @@ impl Job {
     }
 
     /// Does it and answers; where nobody listens any more, that is all right.
-    fn carry_out(self) {
+    fn carry_out(self, shared: &Shared) {
         match self {
-            Self::Verify { hash, common, decoy, password, answer } => {
+            Self::Verify { subject, hash, common, decoy, password, answer } => {
                 let verdict = formats::verdict(hash.expose(), password.expose());
+                if verdict.is_none() && !formats::is_of_nobody(hash.expose()) && formats::is_usable(password.expose()) {
+                    shared.tell(subject);
+                }
                 // a hash that cannot be verified, as of a user without a password, or a cheap one that hardly anybody has:
                 // a name that answers sooner than others would be known to exist
                 if verdict.is_none() || verdict == Some(false) && !common {
@@ -241,7 +265,7 @@ fn work(shared: &Shared) {
     while let Some(job) = shared.next() {
         if !job.is_given_up() {
             // a panic drops the sender, which its caller sees; the thread lives on
-            catch_unwind(AssertUnwindSafe(|| job.carry_out())).ok();
+            catch_unwind(AssertUnwindSafe(|| job.carry_out(shared))).ok();
         }
     }
 }

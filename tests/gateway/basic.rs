@@ -3,8 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use serde_json::json;
+
 use crate::support::client::basic;
-use crate::support::{Gateway, USERS, Upstream, get, routes};
+use crate::support::gateway::resident;
+use crate::support::outside::run_python;
+use crate::support::{Gateway, Setup, USERS, Upstream, get, routes};
 
 fn encoded(text: &[u8]) -> String {
     format!("Basic {}", STANDARD.encode(text))
@@ -129,4 +133,58 @@ fn an_unknown_user_takes_as_long_as_a_wrong_password() {
     });
     let ratio = unknown / known;
     assert!((0.5..2.0).contains(&ratio), "{known} s for a wrong password, {unknown} s for an unknown user");
+}
+
+/// A row of the application's that asks for more work than anybody has: it opens nothing, is told of once, and nobody waits
+/// for it.
+#[test]
+fn a_row_that_asks_for_absurd_work_is_refused_told_once_and_harms_nobody() {
+    let upstream = Upstream::hello();
+    let setup = Setup::new(&format!(
+        "store: {{ url: 'sqlite:app.db', users: {{ table: user, id: id, name: username, password: password_hash, role: role }} }}
+limits: {{ token_endpoints: off, unauthenticated: off }}
+{}",
+        routes(&upstream)
+    ));
+    let good = "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=";
+    let rows = json!([
+        ["bcrypt", "$2b$31$abcdefghijklmnopqrstuuKb1mCYTe.3tT5eWq9qqpWxVDHkVXzKe"],
+        ["argon2", "$argon2id$v=19$m=4194304,t=1,p=1$c29tZXNhbHQ$iWh06vD8Fy27wf9npn6FXWiCX4K6pW6Ue1Bnzz07Z8A"],
+        ["pbkdf2", "pbkdf2:sha256:2000000000$salt$00"],
+        ["scrypt", "scrypt:1073741824:8:1$salt$00"],
+        ["damaged", "$argon2id$v=19$m=0$$"],
+        ["unknown", "$y$j9T$salt$hash"],
+        ["nobody", "!unusable"],
+        ["good", good],
+    ]);
+    run_python(
+        "
+import json, sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as database:
+    database.execute('CREATE TABLE user (id INTEGER PRIMARY KEY, username TEXT UNIQUE, password_hash TEXT, role TEXT)')
+    rows = [(*row, 'user') for row in json.loads(sys.argv[2])]
+    database.executemany('INSERT INTO user (username, password_hash, role) VALUES (?, ?, ?)', rows)
+",
+        &[&setup.path("app.db").display().to_string(), &rows.to_string()],
+    );
+    let gateway = setup.start();
+    let before = resident(&gateway);
+    for round in 0..3 {
+        for row in rows.as_array().unwrap() {
+            let name = row[0].as_str().unwrap();
+            // another each time, or what is remembered would answer
+            let password = if name == "good" { "password".to_owned() } else { format!("password-{round}") };
+            let status = if name == "good" { 200 } else { 401 };
+            assert_eq!(gateway.send(&get("/user/x").basic(name, &password)).status, status, "{name}");
+        }
+    }
+    let log = gateway.stderr();
+    for row in rows.as_array().unwrap() {
+        let [name, hash] = [0, 1].map(|at| row[at].as_str().unwrap());
+        let told =
+            log.lines().filter(|line| line.contains("cannot be verified") && line.contains(&format!("name={name}")));
+        assert_eq!(told.count(), usize::from(!["good", "nobody"].contains(&name)), "{name}: {log}");
+        assert!(!log.contains(hash), "{log}");
+    }
+    assert!(resident(&gateway) < before + (256 << 20), "{} bytes more", resident(&gateway) - before);
 }

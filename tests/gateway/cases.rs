@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::support::example::{Started, cases};
+use crate::support::outside::run_python;
 use crate::support::replay::{self, Replay};
 use serde_json::Value;
 
@@ -75,4 +76,18 @@ fn a_gateway_for_jwts_with_roles_answers_every_case() {
 #[test]
 fn a_gateway_for_all_three_schemes_answers_every_case() {
     play("S4d", 146);
+}
+
+/// Nothing of the examples is made for the names and passwords of our fixtures.
+#[test]
+fn other_people_with_other_passwords_and_secrets_are_answered_alike() {
+    let (ours, _) = cases();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let [from, to] = [&*ours, file.path()].map(|path| path.display().to_string());
+    run_python(include_str!("libraries/other_cases.py"), &[&from, &to]);
+    let others: Value = serde_json::from_reader(&file).unwrap();
+    assert!(!others["systems"].to_string().contains("client-one"));
+    for (system, count) in [("S0", 73), ("S1a", 63), ("S1b", 79), ("S3", 46), ("S4d", 146)] {
+        replayed(system, file.path(), &others, count);
+    }
 }

@@ -68,7 +68,7 @@ pub enum HashError {
 /// # Errors
 /// The password cannot be verified later, or the system is out of means.
 pub fn hash(password: &str) -> Result<Secret<String>, HashError> {
-    if !usable(password) {
+    if !is_usable(password) {
         return Err(HashError::Unusable);
     }
     let mut salt = [0_u8; 16];
@@ -89,7 +89,7 @@ pub fn verify(hash: &str, password: &str) -> bool {
 
 /// The same; `None` where it was answered without work, since the hash is damaged, unknown or too costly.
 pub(super) fn verdict(hash: &str, password: &str) -> Option<bool> {
-    if hash.len() > HASH_BYTES_MAX || !usable(password) {
+    if hash.len() > HASH_BYTES_MAX || !is_usable(password) {
         return None;
     }
     matches(hash, password.as_bytes())
@@ -101,8 +101,13 @@ pub fn is_ours(hash: &str) -> bool {
 }
 
 /// C libraries end a password at a NUL, so one that holds any is several passwords at once.
-fn usable(password: &str) -> bool {
+pub(super) fn is_usable(password: &str) -> bool {
     password.len() <= PASSWORD_BYTES_MAX && !password.contains('\0')
+}
+
+/// Whether this stands for no password at all, as Django and `passwd` write it.
+pub(super) fn is_of_nobody(hash: &str) -> bool {
+    hash.is_empty() || hash.starts_with(['!', '*'])
 }
 
 /// By what the hash begins with; `None` where it is damaged, too costly or of no known form.
