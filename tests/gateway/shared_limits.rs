@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::gateway::project;
 use crate::support::redis::{Make, Redis, Reply};
-use crate::support::upstream::nobody;
+use crate::support::upstream::{nobody, refusing};
 use crate::support::{Certificate, Gateway, Request, Setup, USERS, Upstream, eventually, get, post};
 
 /// No request may wait longer for somebody who does not answer: the bound is a quarter of a second, the rest is the machine's.
@@ -491,7 +491,7 @@ fn the_documented_rights_are_enough() {
 #[test]
 fn a_redis_that_does_not_write_is_down_until_it_does() {
     let (upstream, redis) = (Upstream::hello(), Redis::start());
-    let nobody = nobody();
+    let (_kept, nobody) = refusing();
     let (host, port) = (nobody.ip().to_string(), nobody.port().to_string());
     let setup = Setup::new(&rules(&upstream, &redis.url(), OFF, "rate: 1/h, burst: 10, by: address"));
     let gateways = [setup.start()];
@@ -527,6 +527,7 @@ fn a_redis_that_does_not_write_is_down_until_it_does() {
 fn what_is_no_redis_or_not_ours_is_told_once_and_holds_nobody_up() {
     let upstream = Upstream::hello();
     let with_password = Redis::with(Some("another"), &[]);
+    let (_kept, refusing) = refusing();
     let silent = Upstream::sessions(|mut stream| {
         let mut sink = [0; 1024];
         while stream.read(&mut sink).is_ok_and(|count| count > 0) {}
@@ -551,7 +552,7 @@ fn what_is_no_redis_or_not_ours_is_told_once_and_holds_nobody_up() {
     let lying = answering(|_| "*2\r\n$3\r\nabc\r\n:7\r\n".into());
     for (name, address, why) in [
         ("a wrong password", with_password.address(), ""),
-        ("nobody there", nobody(), "not connected"),
+        ("nobody there", refusing, "not connected"),
         ("silence", silent.address(), "no answer in time"),
         ("an HTTP server", upstream.address(), ""),
         ("an echo", echoing.address(), ""),
