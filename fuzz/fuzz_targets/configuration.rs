@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| {
     }
     match load_text(text, Path::new("/nonexistent"), "gateway.yaml", &Environment::default()) {
         Ok(snapshot) => {
-            assert!(snapshot.routes.routes().iter().all(|route| route.upstream.0 < snapshot.upstreams.len()))
+            assert!(snapshot.routes.routes().iter().all(|route| route.upstream.index() < snapshot.upstreams.len()))
         }
         Err(problems) => assert!(!problems.to_string().is_empty()),
     }
