@@ -2,6 +2,9 @@
 //! thread (callgrind) and system calls of the process (strace). Each is counted twice, with few requests and with many; the
 //! difference is what requests alone cost.
 //!
+//! Of the lines of memory that a request among ten thousand routes touches, those are counted that one among ten has at hand
+//! (the misses of a simulated cache), since they cost more than the instructions do and no instruction tells of them.
+//!
 //!     cargo bench --bench gate                 # fails where a request costs 3 % more than benches/baseline.txt says
 //!     cargo bench --bench gate -- --accept     # writes what it costs now into that file
 //!
@@ -10,6 +13,7 @@
 //! and elsewhere is told of and not held to.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a bench waits in real time for tools")]
+#![allow(clippy::indexing_slicing, reason = "of arrays whose length is known, or that are never empty")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it tells a person")]
 
 mod support;
@@ -51,6 +55,14 @@ const MANY: u32 = 4000;
 const READS: f64 = 2.0;
 const WRITES: f64 = 2.0;
 
+/// How many routes, twice; of the many, so many are asked for in turn, which are more than a processor remembers.
+const ROUTES: [usize; 2] = [10, 10_000];
+const ROUTES_ASKED: usize = 1000;
+
+/// Instructions and lines of memory that a request among many routes may take more than one among few.
+const INSTRUCTIONS_MORE: f64 = 200.0;
+const LINES_MORE: f64 = 15.0;
+
 /// What other threads may do meanwhile, for a request; on a slow machine it is more.
 const BESIDE: f64 = 0.5;
 
@@ -81,27 +93,37 @@ fn cases() -> [Case; 3] {
     ]
 }
 
-/// A caller that sends one request again and again over one connection.
+/// A caller that sends requests in turn, again and again, over one connection.
 struct Caller {
     socket: TcpStream,
-    request: String,
+    requests: Vec<String>,
+    next: usize,
     answer: Vec<u8>,
 }
 
 impl Caller {
     fn new(address: SocketAddr, case: &Case) -> Self {
+        Self::of_paths(address, case, &[case.path])
+    }
+
+    /// With these paths instead of the case's own.
+    fn of_paths(address: SocketAddr, case: &Case, paths: &[impl AsRef<str>]) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
-        let Case { path, fields, .. } = case;
-        // not the address, whose port has as many digits as it happens to have
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: gate.example\r\nUser-Agent: bench\r\nAccept: */*\r\n{fields}\r\n");
-        Self { socket, request, answer: Vec::new() }
+        let fields = &case.fields;
+        let request = |path: &str| {
+            // not the address, whose port has as many digits as it happens to have
+            format!("GET {path} HTTP/1.1\r\nHost: gate.example\r\nUser-Agent: bench\r\nAccept: */*\r\n{fields}\r\n")
+        };
+        let requests = paths.iter().map(|path| request(path.as_ref())).collect();
+        Self { socket, requests, next: 0, answer: Vec::new() }
     }
 
     /// One request and its whole response; gives the status.
     fn ask(&mut self) -> u16 {
-        self.socket.write_all(self.request.as_bytes()).unwrap();
+        let request = &self.requests[self.next % self.requests.len()];
+        self.next += 1;
+        self.socket.write_all(request.as_bytes()).unwrap();
         self.answer.clear();
         loop {
             let mut part = [0; 1024];
@@ -140,8 +162,9 @@ fn main() -> ExitCode {
     }
     let baseline = Baseline::parse(&std::fs::read_to_string(&path).unwrap_or_default());
     let cheap = counted.iter().fold(true, |cheap, (name, count)| baseline.bounds(name, *count) && cheap);
+    let flat = flat(&cases[1]);
     let calls = few_calls(&cases[0]);
-    if cheap && calls { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if cheap && flat && calls { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// `cargo test --benches` only wants to know that it runs.
@@ -221,19 +244,56 @@ fn instructions(case: &Case) -> f64 {
         let mut under: Vec<String> = valgrind.map(str::to_owned).to_vec();
         under.push(format!("--callgrind-out-file={}/callgrind.out", folder.path().display()));
         run(&under, folder.path(), case, requests);
-        of_worker(folder.path())
+        of_worker(folder.path())[0]
     });
     (many - few) / f64::from(MANY - FEW)
+}
+
+/// Whether a request among many routes costs what one among few does.
+fn flat(case: &Case) -> bool {
+    let [few, many] = ROUTES.map(|routes| among_routes(case, routes));
+    let [instructions, lines] = [0, 1].map(|index| many[index] - few[index]);
+    println!(
+        "{:>12}: {instructions:+.0} instructions and {lines:+.1} lines of memory a request among {} against {}",
+        "routes", ROUTES[1], ROUTES[0]
+    );
+    if instructions > INSTRUCTIONS_MORE || lines > LINES_MORE {
+        eprintln!("gate: more than {INSTRUCTIONS_MORE} instructions or {LINES_MORE} lines of memory for many routes");
+        return false;
+    }
+    true
+}
+
+/// Instructions of the worker for one request among so many routes, and lines of memory that it had not at hand.
+fn among_routes(case: &Case, routes: usize) -> [f64; 2] {
+    let path = |number: usize| format!("/r{number:05}");
+    let rules = (0..routes).map(|number| format!("  - {{ path: {}/**, allow: anyone, to: api }}\n", path(number)));
+    let configuration = format!("{CONFIGURATION}{}", rules.collect::<String>());
+    let step = routes.div_ceil(ROUTES_ASKED);
+    // not in the order in which they stand
+    let asked: Vec<usize> = (0..routes).step_by(step).map(|number| number * 7919 % routes).collect();
+    let paths: Vec<String> = asked.into_iter().map(|number| format!("{}/x", path(number))).collect();
+    let [few, many] = [FEW, MANY].map(|requests| {
+        let folder = tempfile::TempDir::new().unwrap();
+        let valgrind = ["valgrind", "--quiet", "--tool=callgrind", "--separate-threads=yes", "--vgdb=no"];
+        // the same caches on every machine
+        let caches = ["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=1048576,8,64"];
+        let mut under: Vec<String> = valgrind.into_iter().chain(caches).map(str::to_owned).collect();
+        under.push(format!("--callgrind-out-file={}/callgrind.out", folder.path().display()));
+        let (gateway, address) = gateway_under(&under, folder.path(), &configuration, upstream());
+        ask_all(Caller::of_paths(address, case, &paths), case, requests);
+        end(gateway);
+        let counted = of_worker(folder.path());
+        // Ir Dr Dw I1mr D1mr D1mw ...
+        [counted[0], counted[4] + counted[5]]
+    });
+    [0, 1].map(|index| (many[index] - few[index]) / f64::from(MANY - FEW))
 }
 
 /// Sends so many requests to a gateway, from its start to its end.
 fn run(under: &[String], folder: &Path, case: &Case, requests: u32) {
     let (gateway, address) = gateway_under(under, folder, CONFIGURATION, upstream());
-    let mut caller = Caller::new(address, case);
-    for _ in 0..requests {
-        assert_eq!(caller.ask(), case.status, "{}", case.name);
-    }
-    drop(caller);
+    ask_all(Caller::new(address, case), case, requests);
     end(gateway);
 }
 
@@ -248,18 +308,25 @@ fn end(mut gateway: Ending) {
     }
 }
 
-/// The total of the worker's thread, which is the one that serves callers.
-fn of_worker(folder: &Path) -> f64 {
+fn ask_all(mut caller: Caller, case: &Case, requests: u32) {
+    for _ in 0..requests {
+        assert_eq!(caller.ask(), case.status, "{}", case.name);
+    }
+}
+
+/// The totals of the worker's thread, which is the one that serves callers.
+fn of_worker(folder: &Path) -> Vec<f64> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("callgrind.out"));
     let totals = files.filter_map(|path| {
         let text = std::fs::read_to_string(path).unwrap();
-        let total = text.lines().find_map(|line| line.strip_prefix("totals: ")?.parse::<f64>().ok())?;
-        text.contains("portcullis::listen::http1").then_some(total)
+        let totals = text.lines().find_map(|line| line.strip_prefix("totals: "))?;
+        let totals: Vec<f64> = totals.split_whitespace().filter_map(|total| total.parse().ok()).collect();
+        text.contains("portcullis::listen::http1").then_some(totals)
     });
-    let totals: Vec<f64> = totals.collect();
-    let [total] = totals[..] else { panic!("callgrind tells of {} workers, and there is one", totals.len()) };
-    total
+    let mut workers: Vec<Vec<f64>> = totals.collect();
+    assert_eq!(workers.len(), 1, "callgrind tells of other workers than the one that there is");
+    workers.remove(0)
 }
 
 /// Whether a request that is forwarded takes two reads and two writes.

@@ -17,7 +17,7 @@ pub use self::texts::Texts;
 use self::texts::{Cause, OWN_MEMBERS, Told};
 use crate::principal::{Scheme, SchemeSet};
 use crate::wire::accept;
-use crate::wire::challenge::{Challenge, challenge};
+use crate::wire::challenge::{Challenge, challenge, is_plain};
 
 /// Why a token was refused; for the log, and for `errors.messages` as `invalid_token.<name>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -513,7 +513,13 @@ fn json_of_text(row: &Row, told: &Told<'_>, audience: &Audience<'_>) -> Bytes {
 }
 
 fn push_json(to: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(to, text).expect("a text is written to memory");
+    if is_plain(text) {
+        to.push(b'"');
+        to.extend_from_slice(text.as_bytes());
+        to.push(b'"');
+    } else {
+        serde_json::to_writer(to, text).expect("a text is written to memory");
+    }
 }
 
 fn problem(row: &Row, told: &Told<'_>, audience: &Audience<'_>) -> Bytes {

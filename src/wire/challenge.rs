@@ -66,9 +66,11 @@ fn push_plain(text: &mut String, value: &str) {
     }
 }
 
-/// Whether it can stand in quotes as it is.
-fn is_plain(value: &str) -> bool {
-    value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+/// Whether it can stand in quotes as it is: visible ASCII and spaces, without what quotes and escapes. All bytes are looked
+/// at, many at once, since texts are short and mostly plain.
+#[expect(clippy::needless_bitwise_bool, reason = "what is lazy is looked at byte by byte")]
+pub fn is_plain(value: &str) -> bool {
+    value.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'))
 }
 
 #[cfg(test)]
