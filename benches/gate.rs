@@ -59,9 +59,10 @@ const WRITES: f64 = 2.0;
 const ROUTES: [usize; 2] = [10, 10_000];
 const ROUTES_ASKED: usize = 1000;
 
-/// Instructions and lines of memory that a request among many routes may take more than one among few.
+/// Instructions and lines of memory that a request among many routes may take more than one among few. The lines come out
+/// between 4 and 22, by where in the cache things happen to lie; before routes were laid out for it they were 74.
 const INSTRUCTIONS_MORE: f64 = 200.0;
-const LINES_MORE: f64 = 15.0;
+const LINES_MORE: f64 = 40.0;
 
 /// What other threads may do meanwhile, for a request; on a slow machine it is more.
 const BESIDE: f64 = 0.5;
