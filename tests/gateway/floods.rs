@@ -11,7 +11,7 @@ use crate::support::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, hello,
     request,
 };
-use crate::support::{DEADLINE, Gateway, Setup, Upstream, eventually, get, routes};
+use crate::support::{DEADLINE, Gate, Gateway, Reply, Setup, Upstream, eventually, get, routes};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -327,4 +327,46 @@ fn json_that_is_deep_or_wide_is_refused_at_once_wherever_a_stranger_may_send_it(
     gateway.send(&get("/open/last")).expect(200);
     assert!(resident(&gateway) - before < WORKER_MAX, "{} KiB more", (resident(&gateway) - before) / KIB);
     assert_eq!(upstream.received().len(), 2);
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_leaves_room_for_the_others() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let slow = Upstream::start(move |_| {
+        opened.wait();
+        Reply::text("slow")
+    });
+    let upstream = Upstream::hello();
+    let both =
+        format!("  slow: {{ servers: ['{}'] }}\nroutes:\n  - {{ path: /slow, allow: anyone, to: slow }}\n", slow.url());
+    let yaml = format!("workers: 1\n{}", routes(&upstream).replace("routes:\n", &both));
+    // of these the gateway keeps a quarter, and half of what is left is for connections to servers
+    let gateway = Setup::new(&yaml).descriptors(256).start();
+    let (room, asked) = (96, 90);
+    let mut callers: Vec<_> = (0..asked).map(|_| gateway.connect()).collect();
+    for caller in &mut callers {
+        caller.write(&get("/slow").to_bytes()).unwrap();
+    }
+    let taken = eventually("each waits for the server or was refused", || {
+        let (taken, refused) = (slow.received().len(), gateway.access_log("/slow").len());
+        if taken + refused == asked { Ok(taken) } else { Err((taken, refused)) }
+    });
+    // to the connection at which more than a fifth would be gone
+    assert_eq!(taken, room * 4 / 5 + 1, "a fifth is left");
+    for _ in 0..30 {
+        gateway.send(&get("/open/x")).expect(200);
+    }
+    gate.open();
+    let mut answered = 0;
+    for caller in &mut callers {
+        let response = caller.response("GET").unwrap();
+        if response.status == 200 {
+            answered += 1;
+        } else {
+            response.refused(502, "upstream_unavailable");
+        }
+    }
+    assert_eq!(answered, taken);
+    gateway.send(&get("/slow")).expect(200);
 }
