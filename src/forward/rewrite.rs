@@ -192,8 +192,12 @@ impl<'a> Departure<'a> {
             && !self.hop.names(&TRACEPARENT);
         self.say_the_callers(form, traced, to);
         self.say_whence(traced, to);
-        let set = route.request_fields.set.iter();
-        for (name, value) in set.filter(|(name, _)| *name != X_REQUEST_ID && !names.contains(name)) {
+        // the answer to TRACE is what was sent (RFC 9110 9.3.8): a key that is the upstream's and ours is not for the caller
+        let is_told_back = self.head.method == Method::TRACE;
+        let set = route.request_fields.set.iter().filter(|(name, value)| {
+            *name != X_REQUEST_ID && !names.contains(name) && !(is_told_back && value.is_sensitive())
+        });
+        for (name, value) in set {
             to.pass(name, value);
         }
         to.pass(&X_REQUEST_ID, origin.request_id);

@@ -255,6 +255,22 @@ fn a_route_edits_all_but_what_only_the_gateway_says() {
 }
 
 #[test]
+fn a_secret_that_a_route_sets_is_not_there_to_be_told_back() {
+    let mut case = Case::new();
+    let mut secret = HeaderValue::from_static("canary");
+    secret.set_sensitive(true);
+    let tenant = (HeaderName::from_static("x-tenant"), HeaderValue::from_static("blue"));
+    let set = vec![(HeaderName::from_static("x-key"), secret), tenant];
+    case.route.request_fields = Arc::new(FieldEdits { set, remove: Vec::new() });
+    for (method, is_sent) in [("GET", true), ("OPTIONS", true), ("TRACE", false)] {
+        let (text, http1, http2) = case.rewritten(&head(method, &[("x-key", "theirs")]), &Framing::Empty);
+        assert_eq!(text.contains("x-key: canary\r\n"), is_sent, "{method}");
+        assert!(text.contains("x-tenant: blue\r\n") && !text.contains("theirs"), "{method}");
+        assert_eq!((http1.headers.contains_key("x-key"), http2.headers.contains_key("x-key")), (is_sent, is_sent));
+    }
+}
+
+#[test]
 fn framing_is_by_the_body() {
     let announced = || vec![HeaderValue::from_static("x-sum"), HeaderValue::from_static("x-b")];
     for (method, framing, http1, http2) in [
