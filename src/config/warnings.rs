@@ -35,7 +35,11 @@ impl Places {
         let is_plain = |mode: &ListenerMode| matches!(mode, ListenerMode::Plain);
         Self {
             plain: model.listeners.iter().filter(|one| is_plain(&one.mode)).map(|one| one.address.clone()).collect(),
-            routes: model.routes.iter().map(|route| (route.path.place, route.shown_path.clone())).collect(),
+            routes: model
+                .routes
+                .iter()
+                .filter_map(|route| Some((route.path.as_ref()?.place, route.shown_path.clone())))
+                .collect(),
         }
     }
 }

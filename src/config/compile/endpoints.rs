@@ -1,6 +1,6 @@
 //! Endpoints: by path, with compiled replies and the texts of their refusals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -41,12 +41,14 @@ struct Found {
 type ByPath = BTreeMap<Box<str>, Found>;
 
 fn given(models: Vec<Model>, texts: &Texts, report: &mut Report) -> ByPath {
-    let mut found = ByPath::new();
+    let (mut found, mut taken) = (ByPath::new(), HashSet::new());
     for model in models {
-        let place = model.path.place;
-        let endpoint = compile_endpoint(model, texts, report);
-        if found.insert((*endpoint.path).into(), Found { endpoint, place: Some(place) }).is_some() {
+        let Placed { place, value: path } = model.path.clone();
+        if !taken.insert(path.clone()) {
             report.add(place, "another endpoint has this path already");
+        }
+        if let Some(endpoint) = compile_endpoint(model, texts, report) {
+            found.insert(path, Found { endpoint, place: Some(place) });
         }
     }
     found
@@ -106,14 +108,15 @@ fn documented(found: &mut ByPath, terms: &Terms<'_>, report: &mut Report) {
     }
 }
 
-fn compile_endpoint(model: Model, texts: &Texts, report: &mut Report) -> Endpoint {
+fn compile_endpoint(model: Model, texts: &Texts, report: &mut Report) -> Option<Endpoint> {
+    let action = model.action?;
     // its problems were reported when the endpoint was read
     let mut texts = settings::texts(model.errors.as_ref(), texts, &mut Report::default());
     // these three speak RFC 6749 5.2 wherever they stand
-    texts.oauth = matches!(model.action, Action::OauthToken | Action::Revoke | Action::Introspect);
-    Endpoint {
+    texts.oauth = matches!(action, Action::OauthToken | Action::Revoke | Action::Introspect);
+    Some(Endpoint {
         path: (*model.path.value).into(),
-        action: model.action,
+        action,
         fields: model.fields.into_iter().collect(),
         reply: model.reply.and_then(|members| reply(members, &model.reply_places, report)),
         status: model.status,
@@ -123,7 +126,7 @@ fn compile_endpoint(model: Model, texts: &Texts, report: &mut Report) -> Endpoin
         from: model.from,
         incomplete: model.incomplete,
         ends: model.ends,
-    }
+    })
 }
 
 fn reply(members: Map<String, Value>, places: &[Placed<Box<str>>], report: &mut Report) -> Option<Reply> {

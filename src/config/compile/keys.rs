@@ -18,7 +18,7 @@ pub(super) fn compile(keys: Placed<Vec<auth::Key>>, files: &mut Files, report: &
             report.add(key.id.place, "a key of this id is given above already");
             complete = false;
         }
-        if index == 0 && matches!(key.material, auth::KeyMaterial::PublicFile(_)) {
+        if index == 0 && matches!(key.material, Some(auth::KeyMaterial::PublicFile(_))) {
             report.add(key.place, "the first key signs; a `public_key` cannot");
             complete = false;
         }
@@ -34,8 +34,8 @@ pub(super) fn compile(keys: Placed<Vec<auth::Key>>, files: &mut Files, report: &
 }
 
 fn compile_key(key: auth::Key, files: &mut Files, report: &mut Report) -> Option<Key> {
-    let (id, algorithm) = (&*key.id.value, key.algorithm);
-    let (path, parsed) = match key.material {
+    let (id, algorithm) = (&*key.id.value, key.algorithm?);
+    let (path, parsed) = match key.material? {
         auth::KeyMaterial::Secret(place, source) => {
             let secret = files.secret(source, report)?;
             let parsed = Key::hmac(id, algorithm, Secret::new(secret.expose().as_bytes().to_vec()));

@@ -6,7 +6,7 @@ use super::super::model::routes::Route as Model;
 use super::super::report::{Place, Report};
 use super::upstreams::Names;
 use crate::principal::SchemeSet;
-use crate::route::{FieldEdits, Route, Table};
+use crate::route::{FieldEdits, Route, Table, UpstreamId};
 use crate::wire::fields::IdentityNames;
 
 /// `None` where routes tie. Those that are wrong by themselves are left out, and the others still compared.
@@ -22,8 +22,8 @@ pub(super) fn compile(
     let unedited = Arc::default();
     for model in models {
         refuse_identity_edits(&model, identity, report);
-        let (place, shown) = (model.path.place, model.shown_path.clone());
-        if let Some(route) = compile_route(model, upstreams, schemes, &unedited, report) {
+        let (place, shown) = (model.path.as_ref().map(|path| path.place), model.shown_path.clone());
+        if let (Some(place), Some(route)) = (place, compile_route(model, upstreams, schemes, &unedited, report)) {
             routes.push(route);
             places.push((place, shown));
         }
@@ -63,12 +63,13 @@ fn compile_route(
     unedited: &Arc<FieldEdits>,
     report: &mut Report,
 ) -> Option<Route> {
-    let upstream = upstreams.resolve(&model.to, model.to_expanded, report)?;
+    let upstream = model.to.and_then(|to| upstreams.resolve(&to, model.to_expanded, report));
     let shared = |edits| if edits == **unedited { Arc::clone(unedited) } else { Arc::new(edits) };
     Some(Route {
         allow: model.allow,
         methods: model.methods.into(),
-        upstream,
+        // one without an upstream is reported, and still compared with the others
+        upstream: upstream.unwrap_or(UpstreamId::new(usize::MAX)),
         schemes: model.schemes.unwrap_or(schemes),
         ends_streams: model.ends_streams.unwrap_or_default(),
         forward_credentials: model.forward_credentials,
@@ -80,9 +81,9 @@ fn compile_route(
         body_bytes_max: model.body_bytes,
         strip_prefix: model.strip_prefix,
         scopes: model.scopes,
-        name: (*model.path.value).into(),
+        name: (*model.path?.value).into(),
         line: model.place.line,
-        pattern: model.pattern,
+        pattern: model.pattern?,
         hosts: model.hosts,
     })
 }

@@ -95,9 +95,9 @@ pub struct Key {
     /// `id`.
     pub id: Placed<Box<str>>,
     /// `algorithm`.
-    pub algorithm: Algorithm,
+    pub algorithm: Option<Algorithm>,
     /// `secret`, `private_key` or `public_key`.
-    pub material: KeyMaterial,
+    pub material: Option<KeyMaterial>,
 }
 
 /// What a key is made of.
@@ -207,9 +207,9 @@ fn key(node: &Node, report: &mut Report) -> Option<Key> {
     let given = ["secret", "private_key", "public_key"].iter().filter(|key| section.node(key).is_some()).count();
     if given != 1 {
         report.add(node.place, "a key has one of `secret`, `private_key` and `public_key`");
-        return None;
     }
-    Some(Key { place: node.place, id: id?, algorithm: algorithm?, material: materials.pop()? })
+    // what is reported is left open, so that the name is still held against the others
+    Some(Key { place: node.place, id: id?, algorithm, material: materials.pop().filter(|_| given == 1) })
 }
 
 fn algorithm(node: &Node, report: &mut Report) -> Option<Algorithm> {

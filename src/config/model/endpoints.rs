@@ -16,7 +16,7 @@ pub struct Endpoint {
     /// `path`.
     pub path: Placed<Box<str>>,
     /// `action`.
-    pub action: Action,
+    pub action: Option<Action>,
     /// `fields`: standard name to the name in use.
     pub fields: Vec<(Box<str>, Box<str>)>,
     /// `reply`.
@@ -80,7 +80,7 @@ pub const INCOMPLETE: [(&str, Incomplete); 2] =
 pub const ENDS: [(&str, Ends); 2] = [("family", Ends::Family), ("refresh", Ends::Refresh)];
 
 impl Endpoint {
-    /// Reads one item.
+    /// Reads one item. An action that is none is reported and left open.
     pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
         let section = Section::open(node, "an endpoint", KEYS, &[], report)?;
         let path = section.required("path", "an exact path such as `/auth/login`", report, path);
@@ -111,7 +111,7 @@ impl Endpoint {
         }
         Some(Self {
             path: path?,
-            action: action?,
+            action,
             fields,
             reply,
             reply_places,

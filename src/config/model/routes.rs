@@ -22,11 +22,11 @@ pub struct Route {
     /// Where it stands.
     pub place: Place,
     /// `path` as written.
-    pub path: Placed<Box<str>>,
+    pub path: Option<Placed<Box<str>>>,
     /// `path` in a message.
     pub shown_path: String,
     /// `path`, compiled.
-    pub pattern: Pattern,
+    pub pattern: Option<Pattern>,
     /// `hosts`.
     pub hosts: Vec<Box<str>>,
     /// `methods`.
@@ -38,7 +38,7 @@ pub struct Route {
     /// `schemes`; `None`: those of `auth`.
     pub schemes: Option<SchemeSet>,
     /// `to`.
-    pub to: Placed<Box<str>>,
+    pub to: Option<Placed<Box<str>>>,
     /// Whether `to` came from the environment and is not shown.
     pub to_expanded: bool,
     /// `strip_prefix`.
@@ -83,7 +83,7 @@ const KEYS: &[&str] = &[
 ];
 
 impl Route {
-    /// Reads one item.
+    /// Reads one item. What is wrong by itself is reported and left open, so that the rest is still held against the file.
     pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
         let section = Section::open(node, "a route", KEYS, &[], report)?;
         let path =
@@ -117,15 +117,16 @@ impl Route {
         let to = section.required("to", "the name of one of `upstreams`", report, decode::placed_text);
         Some(Self {
             place: section.place(),
-            path: path?,
+            path,
             shown_path: section.node("path").map(decode::shown_node).unwrap_or_default(),
-            pattern: pattern?,
+            pattern,
             hosts,
             methods,
-            allow: allow?,
+            // with what was reported there will be no snapshot; until then it lets nobody through
+            allow: allow.unwrap_or(Allow::Roles(Vec::new())),
             scopes,
             schemes,
-            to: to?,
+            to,
             to_expanded: section.node("to").is_some_and(decode::is_expanded),
             strip_prefix,
             request_fields: request_fields.unwrap_or_default(),

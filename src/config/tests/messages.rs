@@ -22,7 +22,7 @@ fn all_problems_of_a_file_are_reported_in_one_run_in_its_order() {
     let printed = problems(text);
     let places: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("gateway.yaml:")).collect();
     let places: Vec<&str> = places.iter().map(|line| line.split(": ").next().unwrap()).collect();
-    assert_eq!(places, ["1:11", "2:15", "4:18", "6:13", "7:5", "8:1"], "{printed}");
+    assert_eq!(places, ["1:11", "2:15", "4:18", "6:13", "7:5", "7:21", "8:1"], "{printed}");
 }
 
 #[test]
@@ -38,6 +38,25 @@ fn a_route_that_is_wrong_does_not_hide_what_is_wrong_with_others() {
     {
         assert!(printed.contains(&format!("gateway.yaml:{place}")), "{place}\n{printed}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_part_does_not_hide_what_is_wrong_with_the_rest_of_it() {
+    let text = "upstreams: { a: { servers: ['http://127.0.0.1:9'] } }\n\
+                endpoints:\n  - { path: /x, action: logn }\n  - { path: /x, action: jwks }\n\
+                routes:\n  - { path: /a, to: zz }\n  - { path: '/{b}', allow: anyon, to: a }\n  \
+                - { path: '/{c}', allow: anyone, to: a }\n  - { path: d, allow: anyone, to: zz }\n  \
+                - { path: '/e/{b}', allow: anyone, to: zz }\n  - { path: '/e/{c}', allow: anyone, to: zz }\n\
+                auth:\n  jwt:\n    keys:\n      - { id: k, algorithm: HS1, secret: '${UNSET}' }\n      \
+                - { id: k, algorithm: HS256, secret: 1 }\n      - { id: k }\n";
+    let printed = problems(text);
+    let places = printed.lines().filter_map(|line| line.strip_prefix("gateway.yaml:"));
+    let places: Vec<&str> = places.map(|line| line.split(": ").next().unwrap()).collect();
+    let expected = [
+        "3:25", "4:13", "6:5", "6:21", "7:28", "8:13", "9:13", "9:35", "10:42", "11:13", "11:42", "15:29", "15:43",
+        "16:15", "16:44", "17:9", "17:9", "17:15",
+    ];
+    assert_eq!(places, expected, "{printed}");
 }
 
 #[test]
