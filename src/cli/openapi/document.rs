@@ -74,6 +74,18 @@ impl Document {
         CliError::Usage(format!("{}{place}: {what}", self.name))
     }
 
+    /// The path that stands before all others, as [`Self::server`] has it; `place` is where it is asked for.
+    ///
+    /// # Errors
+    /// The document does not say which it is, so that nothing could be closed either.
+    pub(super) fn base(&self, nearer: &[&Value], place: &str) -> Result<String, CliError> {
+        let (_, base) = self.server(nearer);
+        if base.contains(['{', '}']) {
+            return Err(self.wrong(place, "its server has a variable without a default"));
+        }
+        Ok(base)
+    }
+
     /// The origin of the first server, and the path that stands before all others: of the first of `nearer` that names
     /// servers, or else of the document.
     pub(super) fn server(&self, nearer: &[&Value]) -> (String, String) {

@@ -18,10 +18,11 @@ use self::access::Access;
 use self::document::Document;
 use super::operator::{CliError, Console};
 use super::output;
+use crate::config::report::is_unseen;
 use crate::config::{Environment, Snapshot, load_text, source};
 use crate::principal::Role;
 use crate::route::{Allow, Pattern};
-use crate::wire::target::canonical_path;
+use crate::wire::target::{PathPolicy, canonical_path};
 
 /// The fields of a path item that are operations.
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
@@ -46,26 +47,46 @@ pub(super) fn import(path: &Path, console: &mut Console) -> Result<(), CliError>
 struct Operation<'d> {
     path: &'d str,
     method: String,
-    /// The pattern of its paths; wider than they are where a part of a segment is a placeholder. Or why there can be none.
+    /// The pattern of its paths. Or why no request has one of them.
     pattern: Result<String, String>,
-    /// The first segment of which a part is a placeholder.
-    part: Option<String>,
+    /// Why the pattern takes more than its paths.
+    wider: Option<String>,
     /// Who may use it; or why no rule can say it.
     access: Result<Access, String>,
 }
 
+/// A path that a route would take too, and who may use it; `None` where that is nobody.
+type Taken<'o> = (&'o str, Option<&'o Access>);
+/// A path without operations, and its pattern.
+type Bare<'d> = (&'d str, String);
+
 fn routes(document: &Document) -> Result<String, CliError> {
-    let operations = operations(document)?;
+    let (operations, bare) = operations(document)?;
     let (origin, _) = document.server(&[]);
     let printed = format!("upstreams:\n  {UPSTREAM}: {{ servers: [{}] }}\nroutes:\n", quoted(&origin));
     let mut routes = Routes { printed, taken: BTreeMap::new(), parts: BTreeMap::new(), gets: BTreeMap::new() };
     for operation in &operations {
         let Ok(pattern) = &operation.pattern else { continue };
-        if operation.part.is_some() {
-            routes.parts.entry((shape(pattern), operation.method.clone())).or_insert(operation);
+        if operation.wider.is_some() {
+            let others = routes.parts.entry((shape(pattern), operation.method.clone())).or_default();
+            others.push((operation.path, operation.access.as_ref().ok()));
         }
         if operation.method == "GET" {
             routes.gets.entry(shape(pattern)).or_default().insert(operation.path);
+        }
+    }
+    // a path that is spelt out and that no rule can spell: what it has no operation of is nobody's
+    let one_each = operations.chunk_by(|one, other| one.path == other.path).filter_map(<[_]>::first);
+    let one_each = one_each.filter_map(|operation| Some((operation.path, operation.pattern.as_ref().ok()?)));
+    for (path, pattern) in one_each.chain(bare.iter().map(|(path, pattern)| (*path, pattern))) {
+        if path.contains(['{', '}']) || !pattern.contains('{') {
+            continue;
+        }
+        for method in METHODS_OF_RULES {
+            let others = routes.parts.entry((shape(pattern), method.to_owned())).or_default();
+            if !others.iter().any(|(other, _)| *other == path) {
+                others.push((path, None));
+            }
         }
     }
     for of_path in operations.chunk_by(|one, other| one.path == other.path) {
@@ -80,54 +101,69 @@ fn routes(document: &Document) -> Result<String, CliError> {
         load_text(printed, Path::new("."), "the routes", &Environment::default())
             .map_err(|problems| CliError::Usage(problems.to_string()))
     };
-    let closed = closed(&operations, &load(&routes.whole())?);
+    let closed = closed(&operations, &bare, &load(&routes.whole())?);
     routes.printed.push_str(&closed);
     let printed = routes.whole();
     load(&printed)?;
     Ok(printed)
 }
 
-/// All operations, those of one path side by side.
-fn operations(document: &Document) -> Result<Vec<Operation<'_>>, CliError> {
-    let mut operations = Vec::new();
+/// All operations, those of one path side by side; and the patterns of the paths that have none.
+fn operations(document: &Document) -> Result<(Vec<Operation<'_>>, Vec<Bare<'_>>), CliError> {
+    let (mut operations, mut bare) = (Vec::new(), Vec::new());
     for (path, item) in document.paths()? {
         if path.starts_with("x-") {
             continue;
         }
         let place = format!("#/paths/{}", document::escaped(path));
         let item = document.resolve(item, &place)?;
+        let before = operations.len();
         for method in METHODS {
             let Some(operation) = item.get(method) else { continue };
             let place = format!("{place}/{method}");
             // no reference is allowed there, but tools follow it; and what it leads to may ask for more
             let operation = document.resolve(operation, &place)?;
-            let (_, base) = document.server(&[operation, item]);
-            let (pattern, part) = pattern_of(&base, path);
+            let (pattern, wider) = pattern_of(&document.base(&[operation, item], &place)?, path);
             let access = if operation.is_object() {
                 access::of(document, operation, &place)?
             } else {
                 Err("it is not a mapping".to_owned())
             };
-            operations.push(Operation { path, method: method.to_ascii_uppercase(), pattern, part, access });
+            operations.push(Operation { path, method: method.to_ascii_uppercase(), pattern, wider, access });
+        }
+        let prefix = document.base(&[item], &place)?;
+        for method in methods_of_later_versions(item) {
+            let (pattern, wider) = pattern_of(&prefix, path);
+            let access = Err("what OpenAPI 3.2 adds is not read".to_owned());
+            operations.push(Operation { path, method, pattern, wider, access });
+        }
+        if operations.len() == before {
+            bare.extend(pattern_of(&prefix, path).0.map(|pattern| (path.as_str(), pattern)));
         }
     }
-    Ok(operations)
+    Ok((operations, bare))
 }
 
-/// The pattern of a path, or why there can be none; and the first segment of which a part is a placeholder.
+/// The methods of a path item that `OpenAPI` 3.0 and 3.1 do not know.
+fn methods_of_later_versions(item: &Value) -> Vec<String> {
+    let more = item.get("additionalOperations").and_then(Value::as_object);
+    let named = more.into_iter().flat_map(|more| more.keys().cloned());
+    item.get("query").map(|_| "QUERY".to_owned()).into_iter().chain(named).collect()
+}
+
+/// The pattern of a path, or why no request has it; and why the pattern takes more than the path.
 fn pattern_of(base: &str, path: &str) -> (Result<String, String>, Option<String>) {
-    let why = if !path.starts_with('/') {
-        "a path begins with `/`"
-    } else if format!("{base}{path}").split('/').any(|segment| segment.contains("**")) {
-        "in a rule `**` is everything below, and in the document it is itself"
-    } else if base.contains(['{', '}']) {
-        "its server has a variable without a default"
+    let spelt = path.split(['?', '#']).next().unwrap_or_default();
+    let (pattern, wider) = pattern(&format!("{base}{}{spelt}", if path.starts_with('/') { "" } else { "/" }));
+    let wider = if !path.starts_with('/') {
+        Some("a path begins with `/`".to_owned())
+    } else if spelt != path {
+        Some("a rule decides by the path, without what begins with `?` or `#`".to_owned())
     } else {
-        let (pattern, parts) = pattern(base, path);
-        let parsed = Pattern::parse(&pattern).map_err(|error| error.to_string().replace(char::is_control, "\u{fffd}"));
-        return (parsed.map(|_| pattern), parts.into_iter().next());
+        wider
     };
-    (Err(why.to_owned()), None)
+    let parsed = Pattern::parse(&pattern).map_err(|error| error.to_string().replace(is_unseen, "\u{fffd}"));
+    (parsed.map(|pattern| pattern.to_string()), wider)
 }
 
 /// What is printed, and which requests it is about so far.
@@ -135,8 +171,8 @@ struct Routes<'o> {
     printed: String,
     /// By shape and method: the path that took it.
     taken: BTreeMap<(String, String), String>,
-    /// By shape and method: what a placeholder for the whole segment would take too.
-    parts: BTreeMap<(String, String), &'o Operation<'o>>,
+    /// By shape and method: what a route of this shape would take too.
+    parts: BTreeMap<(String, String), Vec<Taken<'o>>>,
     /// By shape: the paths of which a GET is.
     gets: BTreeMap<String, BTreeSet<&'o str>>,
 }
@@ -193,15 +229,16 @@ impl Routes<'_> {
         all: &[Operation<'_>],
     ) -> Result<(&'o str, &'o Access), String> {
         let (pattern, access) = (operation.pattern.as_ref()?, operation.access.as_ref()?);
-        if let Some(part) = &operation.part {
-            let part = comment(part);
-            return Err(format!("a part of a segment cannot be a placeholder, and {part} would take any one"));
+        if let Some(wider) = &operation.wider {
+            return Err(wider.clone());
         }
         let shape = shape(pattern);
         for method in [operation.method.as_str(), "HEAD"].iter().take(if operation.method == "GET" { 2 } else { 1 }) {
-            let Some(part) = self.parts.get(&(shape.clone(), (*method).to_owned())) else { continue };
-            if !part.access.as_ref().is_ok_and(|of_part| access.is_as(of_part)) {
-                return Err(format!("it would take {} too, which asks for something else", comment(part.path)));
+            let parts = self.parts.get(&(shape.clone(), (*method).to_owned()));
+            for (path, of_part) in parts.into_iter().flatten() {
+                if !of_part.is_some_and(|of_part| access.is_as(of_part)) {
+                    return Err(format!("it would take {} too, which asks for something else", comment(path)));
+                }
             }
         }
         // HEAD is allowed where GET is, and to the same
@@ -243,12 +280,16 @@ impl Routes<'_> {
 
 /// Routes that nobody may use, for requests that a wider route would take though the document does not mean it to: for a
 /// path without placeholders, every method that it has no operation of (a path that is spelt out is matched first, `OpenAPI`
-/// "Paths Object"); for others, what was left out.
-fn closed(operations: &[Operation<'_>], snapshot: &Snapshot) -> String {
+/// "Paths Object"), and all where it has none, which are the `bare` ones; for others, what was left out.
+fn closed(operations: &[Operation<'_>], bare: &[Bare<'_>], snapshot: &Snapshot) -> String {
     // a segment that no rule spells out
-    let length = operations.iter().map(|operation| operation.path.len()).max().unwrap_or_default();
-    let filler = "z".repeat(length + 1);
+    let patterns = operations.iter().filter_map(|operation| operation.pattern.as_ref().ok());
+    let patterns = patterns.chain(bare.iter().map(|(_, pattern)| pattern));
+    let filler = "z".repeat(patterns.map(String::len).max().unwrap_or_default() + 1);
     let mut all: BTreeMap<String, (&str, BTreeSet<&str>)> = BTreeMap::new();
+    for (_, pattern) in bare.iter().filter(|(_, pattern)| !pattern.contains('{')) {
+        all.insert(shape(pattern), (pattern, METHODS_OF_RULES.into()));
+    }
     for operation in operations {
         let Ok(pattern) = &operation.pattern else { continue };
         let (_, methods) = all.entry(shape(pattern)).or_insert_with(|| (pattern, BTreeSet::new()));
@@ -272,7 +313,8 @@ fn closed(operations: &[Operation<'_>], snapshot: &Snapshot) -> String {
         let path: Vec<&str> =
             pattern.split('/').map(|segment| if segment.starts_with('{') { &*filler } else { segment }).collect();
         let path = path.join("/");
-        let Ok(path) = canonical_path(&path, &snapshot.paths) else { continue };
+        // whatever `paths` is made to keep later on
+        let Ok(path) = canonical_path(&path, &PathPolicy::KEEP_ALL) else { continue };
         let taken = |method: &&&str| {
             let method = Method::from_bytes(method.as_bytes());
             let found = method.ok().and_then(|method| snapshot.routes.find("localhost", &method, &path).ok());
@@ -293,14 +335,14 @@ fn closed(operations: &[Operation<'_>], snapshot: &Snapshot) -> String {
     printed
 }
 
-/// The pattern of a templated path, and the segments of which a part is a placeholder.
-fn pattern(base: &str, path: &str) -> (String, Vec<String>) {
-    let (mut pattern, mut parts, mut names) = (String::new(), Vec::new(), BTreeSet::new());
-    let whole = format!("{base}{path}");
-    for segment in whole.strip_prefix('/').unwrap_or(&whole).split('/') {
+/// The pattern of a templated path; and why it takes more than that.
+fn pattern(path: &str) -> (String, Option<String>) {
+    let (mut pattern, mut wider, mut names) = (String::new(), None, BTreeSet::new());
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
         pattern.push('/');
-        if !segment.contains(['{', '}']) {
-            pattern.push_str(segment);
+        // in a rule `**` is everything below, and here it is itself
+        if !segment.contains(['{', '}']) && !segment.contains("**") {
+            push_encoded(&mut pattern, segment);
             continue;
         }
         let inner: String = segment.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
@@ -312,12 +354,31 @@ fn pattern(base: &str, path: &str) -> (String, Vec<String>) {
         let numbered = (2_usize..).map(|number| format!("{stem}{number}"));
         let name = std::iter::once(stem.clone()).chain(numbered).find(|name| !names.contains(name)).unwrap_or(stem);
         if !(segment.starts_with('{') && segment.find('}') == Some(segment.len() - 1)) {
-            parts.push(segment.to_owned());
+            let shown = comment(segment);
+            let why = if segment.contains(['{', '}']) {
+                format!("a part of a segment cannot be a placeholder, and {shown} would take any one")
+            } else {
+                format!("in a rule `**` is everything below, and in the document {shown} is itself")
+            };
+            wider.get_or_insert(why);
         }
         write!(pattern, "{{{name}}}").ok();
         names.insert(name);
     }
-    (pattern, parts)
+    (pattern, wider)
+}
+
+/// A segment as a request has it: what a path cannot have as it is, percent-encoded (RFC 3986 3.3).
+fn push_encoded(pattern: &mut String, segment: &str) {
+    let bytes = segment.as_bytes();
+    for (index, &byte) in bytes.iter().enumerate() {
+        let is_escape = || matches!(bytes.get(index + 1..index + 3), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) || byte == b'%' && is_escape() {
+            pattern.push(char::from(byte));
+        } else {
+            write!(pattern, "%{byte:02X}").ok();
+        }
+    }
 }
 
 /// A pattern whatever its placeholders are called.
