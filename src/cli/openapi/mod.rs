@@ -287,13 +287,13 @@ fn closed(operations: &[Operation<'_>], bare: &[Bare<'_>], snapshot: &Snapshot) 
     let patterns = patterns.chain(bare.iter().map(|(_, pattern)| pattern));
     let filler = "z".repeat(patterns.map(String::len).max().unwrap_or_default() + 1);
     let mut all: BTreeMap<String, (&str, BTreeSet<&str>)> = BTreeMap::new();
-    for (_, pattern) in bare.iter().filter(|(_, pattern)| !pattern.contains('{')) {
+    for (_, pattern) in bare.iter().filter(|(path, _)| !path.contains(['{', '}'])) {
         all.insert(shape(pattern), (pattern, METHODS_OF_RULES.into()));
     }
     for operation in operations {
         let Ok(pattern) = &operation.pattern else { continue };
         let (_, methods) = all.entry(shape(pattern)).or_insert_with(|| (pattern, BTreeSet::new()));
-        if pattern.contains('{') {
+        if operation.path.contains(['{', '}']) {
             methods.insert(&operation.method);
         } else {
             methods.extend(METHODS_OF_RULES);
