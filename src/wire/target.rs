@@ -155,7 +155,7 @@ pub fn read(line: &Bytes, place: Range<usize>) -> Result<(Uri, Option<RawQuery>)
     }
 }
 
-/// A target that no [`Uri`] can hold as a whole.
+/// A target that no [`Uri`] can hold as a whole, and might but for bytes of its query.
 #[cold]
 fn read_apart(target: &Bytes) -> Result<(Uri, Option<RawQuery>), TargetError> {
     let end = memchr::memchr(b'?', target).unwrap_or(target.len());
@@ -166,6 +166,9 @@ fn read_apart(target: &Bytes) -> Result<(Uri, Option<RawQuery>), TargetError> {
     if query.iter().any(|&byte| byte <= b' ' || byte == DEL) {
         return Err(TargetError::InvalidQuery);
     }
+    // what stands before a query may be nothing that has one, such as a host alone
+    let plain: Vec<u8> = target.iter().enumerate().map(|(at, &byte)| if at > end { b'q' } else { byte }).collect();
+    Uri::try_from(plain).map_err(|_| TargetError::Malformed)?;
     Ok((uri, Some(RawQuery(query))))
 }
 
@@ -598,8 +601,9 @@ mod tests {
             (b"/<?\"", Err(E::InvalidByte)),
             (b"/\xe9?\"", Err(E::InvalidByte)),
             (b"/<", Err(E::InvalidByte)),
-            (b"*?\"", Err(E::AsteriskForm)),
-            (b"h?\"", Err(E::AuthorityForm)),
+            (b"*?\"", Err(E::Malformed)),
+            (b"h?\"", Err(E::Malformed)),
+            (b"h?tp://a/b", Err(E::Malformed)),
             (b"?\"", Err(E::Malformed)),
             (b"<?\"", Err(E::Malformed)),
             (b"ftp://h/a?\"", Err(E::ForeignScheme)),
