@@ -52,9 +52,9 @@ fn decision(c: &mut Criterion) {
         let snapshot = snapshot(routes);
         let uri: Uri = format!("/r{:05}/orders/4711/items?page=2", routes - 1).parse().unwrap();
         let head = Head { method: &Method::GET, uri: &uri, version: Version::HTTP_11, headers: &headers };
-        assert!(decide(&snapshot, head, |_| Ok(caller.clone())).outcome.is_ok());
+        assert!(decide(&snapshot, head, |_, _| Ok(caller.clone())).outcome.is_ok());
         c.bench_function(&format!("decision/{routes}"), |b| {
-            b.iter(|| black_box(decide(&snapshot, black_box(head), |_| Ok(caller.clone()))));
+            b.iter(|| black_box(decide(&snapshot, black_box(head), |_, _| Ok(caller.clone()))));
         });
     }
 }

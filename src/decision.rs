@@ -16,7 +16,7 @@ use crate::authenticate::{Caller, Identity};
 use crate::authorize::{self, Permit};
 use crate::config::snapshot::Snapshot;
 use crate::endpoint::Endpoint;
-use crate::principal::{Principal, Scheme};
+use crate::principal::{Principal, Scheme, SchemeSet, SubjectKind};
 use crate::rejection::Rejection;
 use crate::route::cors::{self, Grant};
 use crate::route::{Allow, Route};
@@ -71,6 +71,9 @@ pub fn place<'s>(snapshot: &'s Snapshot, head: Head<'_>, target: &Target) -> Res
     if head.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
         return Err(Rejection::BadRequest("Method must be in upper case"));
     }
+    if is_tunnel(head.method) {
+        return Err(Rejection::BadRequest("CONNECT is for WebSockets only"));
+    }
     if let Some(endpoint) = snapshot.endpoints.get(target.path()) {
         return Ok(Place::Endpoint(endpoint));
     }
@@ -84,11 +87,18 @@ pub fn place<'s>(snapshot: &'s Snapshot, head: Head<'_>, target: &Target) -> Res
     Ok(Place::Route(snapshot.routes.find(&host, head.method, target.path())?))
 }
 
-/// The decision for a request; `caller` says who sent it, and is asked only where the answer depends on that.
+/// Whether a method asks for a tunnel, which nobody gets, whatever a route lists. A WebSocket over HTTP/2 is asked for by
+/// another `CONNECT` (RFC 8441 4), which is `GET` to the rules.
+pub fn is_tunnel(method: &Method) -> bool {
+    *method == Method::CONNECT
+}
+
+/// The decision for a request; `caller` says who sent it by one of some schemes, of which Basic names a user or a
+/// client, and is asked only where the answer depends on that. What an endpoint would say of a body is left open.
 pub fn decide<'s>(
     snapshot: &'s Snapshot,
     head: Head<'_>,
-    caller: impl FnOnce(&'s Route) -> Result<Caller, Rejection>,
+    caller: impl FnOnce(SchemeSet, SubjectKind) -> Result<Caller, Rejection>,
 ) -> Decision<'s> {
     let target = match Target::parse(head.uri, &snapshot.paths) {
         Ok(target) => target,
@@ -97,12 +107,16 @@ pub fn decide<'s>(
     let (place, outcome) = match place(snapshot, head, &target) {
         Err(rejection) => (None, Err(rejection)),
         Ok(Place::Endpoint(endpoint)) => {
-            let outcome = endpoint.takes(head.method).map(|()| None);
+            let outcome = endpoint.admits(head.method, head.headers, caller).map(|()| None);
             (Some(Place::Endpoint(endpoint)), outcome)
         }
         Ok(preflight @ Place::Preflight(..)) => (Some(preflight), Ok(None)),
         Ok(Place::Route(route)) => {
-            let caller = if route.allow == Allow::Anyone { Ok(Caller::Anyone) } else { caller(route) };
+            let caller = if route.allow == Allow::Anyone {
+                Ok(Caller::Anyone)
+            } else {
+                caller(route.schemes, SubjectKind::User)
+            };
             let outcome = caller.and_then(|caller| authorize::permit(route, caller)).map(Some);
             (Some(Place::Route(route)), outcome)
         }
@@ -110,12 +124,12 @@ pub fn decide<'s>(
     Decision { target: Some(target), place, outcome }
 }
 
-/// A caller who is taken to be `principal`, by `scheme` or, where that is left open, by one that the route offers.
+/// A caller who is taken to be `principal`, by `scheme` or, where that is left open, by one of those offered.
 ///
 /// # Errors
-/// [`Rejection::UnsupportedScheme`] where the route does not offer the scheme.
-pub fn claimed(route: &Route, principal: &Principal, scheme: Option<Scheme>) -> Result<Caller, Rejection> {
-    let offered = scheme.or_else(|| route.schemes.iter().next()).filter(|&scheme| route.schemes.contains(scheme));
+/// [`Rejection::UnsupportedScheme`] where the scheme is not offered.
+pub fn claimed(schemes: SchemeSet, principal: &Principal, scheme: Option<Scheme>) -> Result<Caller, Rejection> {
+    let offered = scheme.or_else(|| schemes.iter().next()).filter(|&scheme| schemes.contains(scheme));
     let scheme = offered.ok_or(Rejection::UnsupportedScheme)?;
     Ok(Caller::Known(Arc::new(Identity::new(principal.clone(), scheme, None))))
 }

@@ -22,7 +22,7 @@ use super::{BROKEN, load};
 use crate::authenticate::issuers::Issuers;
 use crate::authenticate::keys::Keys;
 use crate::authenticate::password::PasswordPool;
-use crate::authenticate::{Authenticator, Caller, LookUp, Visit};
+use crate::authenticate::{Authenticator, Caller, Identity, LookUp, Visit};
 use crate::clock::Clock;
 use crate::config;
 use crate::config::model::endpoints::action_name;
@@ -31,13 +31,14 @@ use crate::decision::Request;
 use crate::decision::explain::{Asker, Question, allow_json, explain as explained, reach, upstream, who_may};
 use crate::endpoint::Endpoint;
 use crate::limit::Limits;
-use crate::principal::{Principal, Role, Scheme, Scope, Subject};
+use crate::principal::{Principal, Role, Scheme, SchemeSet, Scope, Subject, SubjectKind};
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Rejection};
 use crate::route::{Allow, Route};
 use crate::store::changes::Changes;
 use crate::store::sql::SqlStore;
 use crate::store::{Account, Store};
+use crate::wire::authorization::{self, Credential};
 
 /// The longest `Authorization` that is read from standard input, in bytes.
 const AUTHORIZATION_BYTES_MAX: u64 = 64 << 10;
@@ -134,14 +135,18 @@ fn one(snapshot: &Snapshot, arguments: &ExplainArguments, method: &str, url: &st
     let question = Question::of(&method, url, request).from(arguments.address);
     let explanation = if let Some(value) = authorization {
         let prover = Prover::open(snapshot)?;
-        explained(snapshot, question, Asker::Proving(Box::new(|route| prover.prove(snapshot, route, value, arguments))))
+        explained(
+            snapshot,
+            question,
+            Asker::Proving(Box::new(|schemes, kind| prover.prove(snapshot, (schemes, kind), value, arguments))),
+        )
     } else if arguments.anyone {
         explained(snapshot, question, Asker::Anyone)
     } else {
         match claim(snapshot, arguments)? {
             None => explained(snapshot, question, Asker::Open),
             Some(Claim { disabled: true, .. }) => {
-                let refuse = |_: &Route| Err(Rejection::InvalidCredentials(CredentialsFault::Disabled));
+                let refuse = |_, _| Err(Rejection::InvalidCredentials(CredentialsFault::Disabled));
                 explained(snapshot, question, Asker::Proving(Box::new(refuse)))
             }
             Some(Claim { principal, .. }) => explained(snapshot, question, Asker::Claimed(principal, arguments.scheme)),
@@ -363,14 +368,33 @@ impl Prover {
     fn prove(
         &self,
         snapshot: &Snapshot,
-        route: &Route,
+        (schemes, kind): (SchemeSet, SubjectKind),
         value: HeaderValue,
         arguments: &ExplainArguments,
     ) -> Result<Caller, Rejection> {
         let headers: HeaderMap = std::iter::once((AUTHORIZATION, value)).collect();
+        if kind == SubjectKind::Client && schemes.contains(Scheme::Basic) {
+            return self.prove_client(&headers);
+        }
         let now = self.clock.now();
         let visit = Visit { address: arguments.address, now, metrics: &self.metrics, recent: None };
-        self.runtime.block_on(self.authenticator.caller(&snapshot.auth, route.schemes, &headers, visit))
+        self.runtime.block_on(self.authenticator.caller(&snapshot.auth, schemes, &headers, visit))
+    }
+}
+
+impl Prover {
+    /// A client, by the Basic that only endpoints take.
+    fn prove_client(&self, headers: &HeaderMap) -> Result<Caller, Rejection> {
+        let (user, password) = match authorization::credential(headers) {
+            Ok(Some(Credential::Basic { user, password })) => (user, password),
+            Ok(None) => return Err(Rejection::MissingCredentials),
+            Ok(Some(Credential::Token(_) | Credential::Bearer(_))) => return Err(Rejection::UnsupportedScheme),
+            Err(error) => return Err(error.into()),
+        };
+        let account = self.runtime.block_on(self.authenticator.verify_password(Subject::client(user), password))?;
+        let Account { subject, id, roles, scopes, .. } = account;
+        let principal = Principal { subject, user_id: Some(id), roles, scopes };
+        Ok(Caller::Known(Arc::new(Identity::new(principal, Scheme::Basic, None))))
     }
 }
 

@@ -97,6 +97,8 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             "a route that never matches",
             route("    allow: anyone\n  - { path: /oauth/token, allow: anyone, to: orders }"),
         ),
+        ("a tunnel", route("    methods: [GET, CONNECT]\n    allow: anyone")),
+        ("nothing but a tunnel", route("    methods: [CONNECT]\n    allow: anyone")),
         (
             "methods that fall",
             route("    methods: [POST]\n    allow: [admin]\n  - { path: /orders/**, allow: [user], to: orders }"),

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use http::Method;
+
 use super::snapshot::Snapshot;
+use crate::decision::is_tunnel;
 use crate::route::regions::{Paths, Region, Regions, Rule, TooMany};
 use crate::route::{Allow, Route};
 use crate::wire::target::canonical_path;
@@ -42,7 +45,7 @@ impl Reach {
         if snapshot.endpoints.contains_key(region.path) || canonical_path(region.path, &snapshot.paths).is_err() {
             return;
         }
-        let methods = region.methods();
+        let methods: Vec<&Method> = region.methods().into_iter().filter(|method| !is_tunnel(method)).collect();
         for host in region.hosts() {
             let candidates = snapshot.routes.candidates(host, region.path);
             let Some(&first) = candidates.first() else { continue };

@@ -12,6 +12,7 @@ use super::report::{self, Place, Report};
 use super::snapshot::{ExpectedCaller, Snapshot};
 use super::tree::{Node, Plain, Value};
 use crate::authenticate::RoleSource;
+use crate::decision::is_tunnel;
 use crate::endpoint::Action;
 use crate::principal::Role;
 use crate::route::{Allow, Pattern, Route};
@@ -231,6 +232,12 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
     open_below_restricted(snapshot, places, report);
     let routes = snapshot.routes.routes();
     let Ok(found) = Reach::of(snapshot) else { return };
+    for (route, (place, shown)) in routes.iter().zip(&places.routes) {
+        if route.methods.iter().any(is_tunnel) {
+            let hint = "no tunnel is given; a WebSocket counts as GET, over HTTP/2 as well";
+            report.warn(*place, format!("CONNECT for {shown} is always refused"), hint);
+        }
+    }
     for ((route, won), (place, shown)) in routes.iter().zip(&found.decides).zip(&places.routes) {
         if !won {
             report.warn(*place, format!("{shown} can never match"), never(snapshot, route));
@@ -253,6 +260,9 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
 fn never(snapshot: &Snapshot, route: &Route) -> String {
     let path = route.pattern.to_string();
     let literal = route.pattern == Pattern::exact(&path);
+    if !route.methods.is_empty() && route.methods.iter().all(is_tunnel) {
+        return "every such request is refused: no tunnel is given".to_owned();
+    }
     if let Err(error) = canonical_path(&path.replace(['{', '}'], ""), &snapshot.paths) {
         return format!("every such request is refused by `paths`: {error}");
     }

@@ -56,7 +56,7 @@ pub fn untouched(snapshot: &Snapshot) -> Vec<&Route> {
 
 fn touched<'s>(snapshot: &'s Snapshot, expectation: &Expectation) -> Vec<&'s Route> {
     let Ok(request) = Request::parse(&expectation.method, &expectation.url) else { return Vec::new() };
-    let decision = decide(snapshot, request.head(), |_| Ok(crate::authenticate::Caller::Anyone));
+    let decision = decide(snapshot, request.head(), |_, _| Ok(crate::authenticate::Caller::Anyone));
     match (decision.place, decision.outcome, decision.target) {
         (Some(Place::Route(route) | Place::Preflight(route, _)), ..) => vec![route],
         (None, Err(Rejection::MethodNotAllowed(_)), Some(target)) => {

@@ -57,7 +57,7 @@ impl Grant {
 
 /// Whether a GET brings something to log in with. Credentials have no other place in a GET than `Authorization`: a browser
 /// is told to ask for them, and a program that it used the wrong method.
-fn prompted(headers: &HeaderMap) -> Result<(), Rejection> {
+pub(super) fn prompted(headers: &HeaderMap) -> Result<(), Rejection> {
     if headers.contains_key(AUTHORIZATION) {
         return Ok(());
     }

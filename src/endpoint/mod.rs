@@ -5,6 +5,7 @@
 //! revoked is in the store, and noted for this process, before the answer is sent.
 
 pub mod members;
+mod admission;
 pub mod template;
 pub mod credentials;
 pub mod found;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
+use http::{HeaderMap, Response};
 
 use super::credentials::{principal, unavailable};
 use super::found::is_jwt;
@@ -336,11 +336,18 @@ fn presented(endpoint: &Endpoint, incoming: &Incoming<'_>) -> Result<Secret<Stri
         None if endpoint.from == Source::Members => return Err(incoming.members.missing(NAME)),
         None => {}
     }
-    match authorization::credential(&incoming.headers) {
+    by_bearer(&incoming.headers).map_err(|why| {
+        let is_absent = matches!(why, Rejection::MissingCredentials | Rejection::UnsupportedScheme);
+        if is_absent && incoming.members.came() { incoming.members.missing(NAME) } else { why }
+    })
+}
+
+/// The refresh token in `Authorization: Bearer`.
+pub(super) fn by_bearer(headers: &HeaderMap) -> Result<Secret<String>, Rejection> {
+    match authorization::credential(headers) {
         Ok(Some(Credential::Bearer(token))) => Ok(token),
         Err(repeated @ CredentialError::Repeated) => Err(repeated.into()),
         Err(CredentialError::Malformed(Scheme::Bearer)) => Err(Rejection::RefreshFailed(TokenFault::MalformedHeader)),
-        _ if incoming.members.came() => Err(incoming.members.missing(NAME)),
         Ok(None) => Err(Rejection::MissingCredentials),
         Ok(Some(Credential::Basic { .. } | Credential::Token(_)))
         | Err(CredentialError::UnsupportedScheme | CredentialError::Malformed(_)) => Err(Rejection::UnsupportedScheme),

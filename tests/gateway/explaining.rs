@@ -191,6 +191,172 @@ fn outcomes_are_a_closed_set() {
 }
 
 #[test]
+fn what_an_endpoint_says_to_a_head_is_explained() {
+    let accounts = "bootstrap:
+  users: [{ name: user, password: userpassword, roles: [user] }]
+  clients:
+    - { id: asker, secret: asker-secret-of-a-client, roles: [introspect] }
+    - { id: other, secret: other-secret-of-a-client, roles: [user] }
+upstreams: { api: { builtin: echo } }
+routes: [{ path: /a, allow: anyone, to: api }]
+";
+    let by_header = "endpoints:
+  - { path: /auth/login, action: login, from: authorization }
+  - { path: /auth/client, action: client_login, from: authorization }
+  - { path: /auth/refresh, action: refresh, from: authorization }
+  - { path: /auth/logout, action: revoke, from: authorization }
+";
+    let [user, asker, other] =
+        [("user", "userpassword"), ("asker", "asker-secret-of-a-client"), ("other", "other-secret-of-a-client")]
+            .map(|(name, secret)| basic(name, secret));
+    let wrong = basic("user", "wrong");
+    let credentials = [
+        None,
+        Some(&*user),
+        Some(&*asker),
+        Some(&*other),
+        Some(&*wrong),
+        Some("Basic !"),
+        Some("Bearer x"),
+        Some("Token x"),
+        Some("Digest x"),
+    ];
+    let mut met = std::collections::BTreeMap::<(u16, &str), usize>::new();
+    for (endpoints, paths) in [
+        (
+            "",
+            &[
+                "/auth/login",
+                "/auth/refresh",
+                "/auth/logout",
+                "/auth/change-password",
+                "/oauth/token",
+                "/oauth/revoke",
+                "/oauth/introspect",
+                "/.well-known/jwks.json",
+                "/auth/docs",
+            ][..],
+        ),
+        (by_header, &["/auth/login", "/auth/client", "/auth/refresh", "/auth/logout"]),
+    ] {
+        // guesses are counted, and here are many
+        let limits = "limits: { token_endpoints: { per_address: off, per_account: off }, unauthenticated: off }\n";
+        let setup = Setup::new(&format!("{limits}{endpoints}{accounts}"));
+        let gateway = setup.start();
+        for (path, method) in
+            paths.iter().flat_map(|path| ["GET", "HEAD", "POST", "PUT", "CONNECT"].map(|m| (*path, m)))
+        {
+            for accept in [None, Some("text/html")] {
+                for credential in credentials {
+                    let is_usual = ["GET", "POST"].contains(&method);
+                    if credential.is_some() && !is_usual
+                        || accept.is_some() && (credential.is_some() || method != "GET")
+                    {
+                        continue;
+                    }
+                    let url = format!("http://localhost{path}");
+                    let mut arguments = vec![method, &url, "--json"];
+                    let mut request = Request::new(method, path);
+                    let accepted = accept.map(|accept| format!("Accept: {accept}"));
+                    if let Some(field) = &accepted {
+                        arguments.extend(["--header", field]);
+                        request = request.header("Accept", "text/html");
+                    }
+                    match credential {
+                        Some(value) => {
+                            arguments.extend(["--authorization", value]);
+                            request = request.authorization(value);
+                        }
+                        None => arguments.push("--anyone"),
+                    }
+                    let said = explain(&setup, &arguments).json();
+                    let response = gateway.send(&request);
+                    let what = format!("{method} {path}, {credential:?}, {accept:?}: {said}\n{response:?}");
+                    let outcome = said["outcome"].as_str().unwrap();
+                    if outcome == "refused" {
+                        assert_eq!(said["status"], response.status, "{what}");
+                        assert_eq!(said_fields(&said), fields_of(&response), "{what}");
+                    } else {
+                        assert_eq!(outcome, "answered", "{what}");
+                        // what it says then it says of members, or of a token that only the store knows
+                        assert!(![403, 405].contains(&response.status), "{what}");
+                        let by_body = method == "POST" && [400, 401].contains(&response.status);
+                        let by_head = path.ends_with("introspect") || path.ends_with("change-password");
+                        let is_unproven = by_head && response.status == 401;
+                        assert!(response.status == 200 || by_body && !is_unproven, "{what}");
+                    }
+                    *met.entry((response.status, if outcome == "refused" { "refused" } else { "answered" }))
+                        .or_default() += 1;
+                }
+            }
+        }
+    }
+    for (status, outcome) in [(405, "refused"), (401, "refused"), (403, "refused"), (400, "refused"), (200, "answered")]
+    {
+        assert!(met.contains_key(&(status, outcome)), "{outcome} with {status} was not met: {met:?}");
+    }
+    let setup = Setup::new(accounts);
+    for (arguments, code, outcome, status) in [
+        (&["GET", "/auth/login", "--anyone"][..], 1, "refused", json!(405)),
+        (&["GET", "/auth/login", "--role", "user"], 0, "answered", Value::Null),
+        (&["GET", "/auth/login"], 0, "depends", Value::Null),
+        (&["POST", "/auth/login", "--anyone"], 0, "answered", Value::Null),
+        (&["POST", "/oauth/introspect", "--anyone"], 1, "refused", json!(401)),
+        (&["POST", "/oauth/introspect", "--role", "x"], 1, "refused", json!(403)),
+        (&["POST", "/oauth/introspect", "--role", "introspect"], 0, "answered", Value::Null),
+        (&["POST", "/oauth/introspect", "--user", "user"], 1, "refused", json!(401)),
+        (&["POST", "/oauth/introspect"], 0, "depends", Value::Null),
+        (&["POST", "/auth/change-password", "--anyone"], 1, "refused", json!(401)),
+        (&["POST", "/auth/change-password", "--role", "x", "--scheme", "token"], 1, "refused", json!(401)),
+        (&["POST", "/auth/change-password", "--user", "user"], 0, "answered", Value::Null),
+    ] {
+        let mut all = arguments.to_vec();
+        if arguments.contains(&"--user") {
+            drop(setup.start());
+        }
+        all.push("--json");
+        let said = explain(&setup, &all).expect(code).json();
+        assert_eq!((&said["outcome"], &said["status"]), (&json!(outcome), &status), "{arguments:?}: {said}");
+        assert_eq!(said["endpoint"]["path"], arguments[1]);
+    }
+    let expect = "expect:
+  - { request: GET /auth/login, as: anyone, is: 405 }
+  - { request: POST /oauth/introspect, as: anyone, is: 401 }
+  - { request: POST /oauth/introspect, as: { roles: [user] }, is: 403 }
+  - { request: POST /oauth/introspect, as: { roles: [introspect] }, is: 200 }
+  - { request: POST /auth/change-password, as: anyone, is: 401 }
+  - { request: POST /auth/change-password, as: { roles: [] }, is: 200 }
+  - { request: POST /auth/login, as: anyone, is: 200 }
+";
+    Setup::new(&format!("{accounts}{expect}")).cli(&["check", "gateway.yaml"], "").expect(0);
+    let false_one = "expect: [{ request: GET /auth/login, as: anyone, is: 200 }]\n";
+    Setup::new(&format!("{accounts}{false_one}")).cli(&["check", "gateway.yaml"], "").expect(1);
+}
+
+#[test]
+fn no_rule_gives_a_tunnel() {
+    let rules = |methods: &str| {
+        format!(
+            "upstreams: {{ api: {{ builtin: echo }} }}\nroutes:\n  - {{ path: /c/x, methods: [{methods}], allow: anyone, to: api }}\n"
+        )
+    };
+    let setup = Setup::new(&rules("CONNECT, TRACE"));
+    let gateway = setup.start();
+    for target in ["/c/x", "http://h.example/c/x"] {
+        let request = Request::new("CONNECT", target).header("Host", "h.example");
+        let response = gateway.send(&request).refused(400, "bad_request");
+        let said = explain(&setup, &["CONNECT", "http://h.example/c/x", "--anyone", "--json"]).expect(1).json();
+        assert_eq!((&said["outcome"], &said["status"]), (&json!("refused"), &json!(400)), "{said}");
+        assert_eq!(said_fields(&said), fields_of(&response), "{target}");
+    }
+    explain(&setup, &["TRACE", "/c/x", "--anyone"]).expect(0);
+    setup.write("without.yaml", rules("GET"));
+    setup.write("with.yaml", rules("GET, CONNECT"));
+    let told = setup.cli_plain(&["diff", "without.yaml", "with.yaml", "--fail-on-widening"], "").expect(0);
+    assert_eq!(told.stdout, "");
+}
+
+#[test]
 fn a_role_does_not_reach_what_decides_nothing() {
     let routes = "
   - { path: /oauth/token, allow: [user], to: api }

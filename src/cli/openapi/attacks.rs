@@ -32,13 +32,13 @@ type Who = Option<(Scheme, Vec<&'static str>, Vec<&'static str>)>;
 
 fn passes(snapshot: &Snapshot, method: &str, path: &str, who: &Who) -> bool {
     let request = Request::parse(&Method::from_bytes(method.as_bytes()).unwrap(), path).unwrap();
-    let decision = decide(snapshot, request.head(), |route| match who {
+    let decision = decide(snapshot, request.head(), |schemes, _| match who {
         None => Ok(crate::authenticate::Caller::Anyone),
         Some((scheme, roles, scopes)) => {
             let roles = roles.iter().map(|&role| role.into()).collect();
             let scopes = scopes.iter().map(|&scope| scope.into()).collect();
             let principal = Principal { subject: Subject::user("u"), user_id: None, roles, scopes };
-            claimed(route, &principal, Some(*scheme))
+            claimed(schemes, &principal, Some(*scheme))
         }
     });
     decision.outcome.is_ok_and(|permit| permit.is_some())

@@ -23,12 +23,12 @@ struct Got {
 }
 
 fn answer(snapshot: &Snapshot, request: &Request, who: Option<(&str, bool)>) -> Got {
-    let decision = decide(snapshot, request.head(), |route| match who {
+    let decision = decide(snapshot, request.head(), |schemes, _| match who {
         None => Ok(crate::authenticate::Caller::Anyone),
         Some((role, is_scoped)) => {
             let roles = std::iter::once(Role::from(role)).collect();
             let scopes = is_scoped.then(|| Scope::from("w")).into_iter().collect();
-            claimed(route, &Principal { subject: Subject::user("u"), user_id: None, roles, scopes }, None)
+            claimed(schemes, &Principal { subject: Subject::user("u"), user_id: None, roles, scopes }, None)
         }
     });
     match decision.outcome {

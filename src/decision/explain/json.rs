@@ -14,12 +14,9 @@ impl Explanation<'_> {
     /// lacks, and what the caller would get.
     pub fn json(&self) -> Value {
         let (mut status, mut error, mut methods) = (None, None, Value::Null);
-        let (mut upstream, mut head, mut endpoint) = (None, None, Value::Null);
+        let (mut upstream, mut head) = (None, None);
         match &self.outcome {
             Outcome::Forwarded(name, sent) => (upstream, head) = (Some(*name), Some(sent)),
-            Outcome::Answered(found) => {
-                endpoint = json!({ "path": &*found.path, "action": action_name(found.action) });
-            }
             Outcome::Preflight => status = Some(204),
             Outcome::Refused(rejection) => {
                 (status, error) = (Some(rejection.status().as_u16()), Some(rejection.code()));
@@ -28,7 +25,7 @@ impl Explanation<'_> {
                     methods = list.filter(|method| !method.is_empty()).collect();
                 }
             }
-            Outcome::Depends => {}
+            Outcome::Answered(_) | Outcome::Depends => {}
         }
         let (lacks_roles, lacks_scopes) = self.lacks();
         json!({
@@ -40,7 +37,9 @@ impl Explanation<'_> {
             "others": self.others.iter().map(|(route, reason)| {
                 json!({ "path": &*route.name, "line": route.line, "reason": reason })
             }).collect::<Value>(),
-            "endpoint": endpoint,
+            "endpoint": self.endpoint.map(|endpoint| {
+                json!({ "path": &*endpoint.path, "action": action_name(endpoint.action) })
+            }),
             "allow": self.route.map(|route| allow_json(&route.allow)),
             "scopes": self.route.map(|route| route.scopes.iter().map(Scope::as_str).collect::<Vec<_>>()),
             "schemes": self.route.map(|route| route.schemes.iter().map(Scheme::name).collect::<Vec<_>>()),

@@ -17,7 +17,7 @@ use crate::config::reach::Reach;
 use crate::config::report::is_unseen;
 use crate::config::snapshot::Snapshot;
 use crate::endpoint::Endpoint;
-use crate::principal::{Principal, Scheme, Scope};
+use crate::principal::{Principal, Scheme, SchemeSet, Scope, SubjectKind};
 use crate::rejection::Rejection;
 use crate::route::explain::why;
 use crate::route::regions::TooMany;
@@ -67,8 +67,8 @@ pub enum Asker<'a> {
     Proving(Proof<'a>),
 }
 
-/// Finds out who asks a route.
-pub type Proof<'a> = Box<dyn FnOnce(&Route) -> Result<Caller, Rejection> + 'a>;
+/// Finds out who asks, by one of these schemes, of which Basic names a user or a client.
+pub type Proof<'a> = Box<dyn FnOnce(SchemeSet, SubjectKind) -> Result<Caller, Rejection> + 'a>;
 
 /// What becomes of the request.
 #[derive(Debug)]
@@ -106,6 +106,7 @@ pub struct Explanation<'s> {
     host: String,
     path: Option<String>,
     route: Option<&'s Route>,
+    endpoint: Option<&'s Arc<Endpoint>>,
     /// The others that fit path and host, and why they do not decide.
     others: Vec<(&'s Route, String)>,
     /// Routes for the path, but for other hosts.
@@ -125,6 +126,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
         host: String::new(),
         path: None,
         route: None,
+        endpoint: None,
         others: Vec::new(),
         elsewhere: Vec::new(),
         caller: None,
@@ -141,11 +143,11 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
     request.host().to_str().unwrap_or_default().clone_into(&mut explanation.host);
     let open = matches!(asker, Asker::Open);
     let mut seen = None;
-    let decision = decide(snapshot, request.head(), |route| {
+    let decision = decide(snapshot, request.head(), |schemes, kind| {
         let caller = match asker {
             Asker::Open | Asker::Anyone => Ok(Caller::Anyone),
-            Asker::Claimed(principal, scheme) => claimed(route, &principal, scheme),
-            Asker::Proving(prove) => prove(route),
+            Asker::Claimed(principal, scheme) => claimed(schemes, &principal, scheme),
+            Asker::Proving(prove) => prove(schemes, kind),
         }?;
         if let Caller::Known(identity) = &caller {
             seen = Some(Arc::clone(identity));
@@ -154,9 +156,9 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
     });
     explanation.caller = seen;
     explanation.path = decision.target.as_ref().map(|target| target.path().to_owned());
-    let (mut endpoint, mut grant) = (None, None);
+    let mut grant = None;
     match decision.place {
-        Some(Place::Endpoint(found)) => endpoint = Some(found),
+        Some(Place::Endpoint(found)) => explanation.endpoint = Some(found),
         Some(Place::Preflight(route, granted)) => {
             (explanation.route, grant) = (Some(route), Some(granted));
         }
@@ -166,6 +168,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
         }
         None => {}
     }
+    let endpoint = explanation.endpoint;
     if let (Some(target), None) = (&decision.target, endpoint) {
         explanation.compare(&request, target);
     }
@@ -180,6 +183,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
     };
     explanation.outcome = match (decision.outcome, endpoint, &decision.target) {
         (Err(_), None, _) if open && explanation.route.is_some() => Outcome::Depends,
+        (Err(_), Some(endpoint), _) if open && endpoint.takes(&method).is_ok() => Outcome::Depends,
         (Err(rejection), ..) => {
             explanation.told = Some(Told::refused(snapshot, &rejection, &request_of));
             Outcome::Refused(rejection)
@@ -219,7 +223,8 @@ pub fn reach<'s>(
         let missing: Vec<Scope> = route.scopes.iter().filter(|scope| !principal.has_scope(scope)).cloned().collect();
         let scopes = principal.scopes.iter().chain(&missing).cloned().collect();
         let able = Principal { scopes, ..principal.clone() };
-        let caller = if route.allow == Allow::Anyone { Ok(Caller::Anyone) } else { claimed(route, &able, scheme) };
+        let caller =
+            if route.allow == Allow::Anyone { Ok(Caller::Anyone) } else { claimed(route.schemes, &able, scheme) };
         caller.and_then(|caller| crate::authorize::permit(route, caller)).ok().map(|_| (route, missing))
     });
     Ok(reached.collect())

@@ -8,6 +8,7 @@ use super::told::Told;
 use super::{Explanation, Outcome};
 use crate::config::model::endpoints::action_name;
 use crate::config::snapshot::Snapshot;
+use crate::endpoint::Endpoint;
 use crate::forward::{Protocol, UpstreamKind};
 use crate::principal::{Role, Scheme, SchemeSet, Scope};
 use crate::route::{Allow, Route};
@@ -21,10 +22,13 @@ impl fmt::Display for Explanation<'_> {
         }
         match self.route {
             Some(route) => writeln!(f, "route     {}", title(route))?,
-            None if self.path.is_some() && !matches!(self.outcome, Outcome::Answered(_)) => {
-                writeln!(f, "route     none")?;
-            }
+            None if self.path.is_some() && self.endpoint.is_none() => writeln!(f, "route     none")?,
             None => {}
+        }
+        if let Some(endpoint) = self.endpoint.filter(|_| !matches!(self.outcome, Outcome::Answered(_))) {
+            writeln!(f, "endpoint  {}, action {}", endpoint.path, action_name(endpoint.action))?;
+            writeln!(f, "may       {}", who_may_ask(endpoint))?;
+            self.write_caller(f)?;
         }
         for (other, reason) in &self.others {
             writeln!(f, "not       {}: {reason}", title(other))?;
@@ -131,6 +135,17 @@ pub fn who_may(route: &Route) -> String {
     text.push_str(", by ");
     text.push_str(&schemes(route.schemes));
     text
+}
+
+/// Whom an endpoint answers, in words.
+fn who_may_ask(endpoint: &Endpoint) -> String {
+    match endpoint.action.for_whom() {
+        Allow::Anyone => "anyone".to_owned(),
+        Allow::Authenticated => {
+            format!("whoever proves to be somebody, in Authorization by {}", schemes(endpoint.schemes()))
+        }
+        Allow::Roles(roles) => format!("clients with {}", named("role", roles.iter().map(Role::as_str))),
+    }
 }
 
 fn schemes(set: SchemeSet) -> String {
