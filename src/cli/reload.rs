@@ -9,12 +9,15 @@ use crate::config::Problems;
 use crate::config::snapshot::{Snapshot, StoreLocation};
 use crate::decision::diff::{Change, Row, beside, for_requests, joined};
 use crate::record::audit::Event;
-use crate::record::metrics::Metrics;
+use crate::record::metrics::{Metrics, RESTART_KEYS};
 use crate::route::regions::TooMany;
 use crate::store::tables::Tables;
 
 /// Differences that are told one by one after a reload; the others are counted.
 const ROWS_TOLD_MAX: usize = 200;
+
+/// Why a reload was refused, in the audit log.
+const REASON_CHARS_MAX: usize = 500;
 
 /// What holds until the process ends, whatever the file says later.
 #[derive(Debug)]
@@ -32,17 +35,15 @@ impl AtStart {
     /// The keys for whose values in `snapshot` a restart is needed. Threads have their sockets, in whose queues connections
     /// wait that no other thread can take over; tokens and keys are of the store that they were made in.
     fn overtaken(&self, snapshot: &Snapshot, metrics: &Metrics) -> Vec<&'static str> {
-        let keys = [
-            ("workers", self.workers != snapshot.workers),
-            ("store", self.store != snapshot.store || self.tables != snapshot.tables),
-        ];
-        for (key, differs) in keys {
+        let differ = [self.workers != snapshot.workers, self.store != snapshot.store || self.tables != snapshot.tables];
+        let keys = RESTART_KEYS.into_iter().zip(differ);
+        for (key, differs) in keys.clone() {
             metrics.config_restart_needed.with_label_values(&[key]).set(differs.into());
             if differs {
                 tracing::warn!(key, "changed in the file, and not in force before a restart of the gateway");
             }
         }
-        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+        keys.filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 }
 
@@ -108,7 +109,10 @@ impl Running {
                 tracing::info!("configuration reloaded");
             }
             Err(problems) => {
-                self.audited("reload_refused", &[]);
+                // the first problem, as it is printed; the log has them all
+                let reason: String =
+                    problems.lines().next().unwrap_or_default().chars().take(REASON_CHARS_MAX).collect();
+                self.audited("reload_refused", &[("reason", &reason)]);
                 tracing::error!("configuration not reloaded, the old one stays in force\n{problems}");
                 metrics.config_reloads.with_label_values(&["failed"]).inc();
             }

@@ -45,7 +45,7 @@ pub fn check(path: &Path, environment: &Environment) -> Result<(Snapshot, Proble
 fn read(path: &Path) -> Result<(String, String), Problems> {
     let name = path.display().to_string();
     let bytes = source::read(path, source::FILE_BYTES_MAX)
-        .map_err(|error| Problems::unreadable(&name, format!("cannot be read: {error}")))?;
+        .map_err(|error| Problems::unreadable(&name, &format!("cannot be read: {error}")))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok((name, text)),
         Err(error) => {

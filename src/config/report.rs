@@ -136,8 +136,7 @@ impl Report {
         self.found.sort();
         self.found.dedup(); // what stands behind an alias is read once for each use
         let placed = self.found.into_iter().map(|finding| Problem::of(finding, Severity::Error, file, listing));
-        let elsewhere =
-            self.elsewhere.into_iter().map(|message| Problem { message, ..Problem::whole(file, String::new()) });
+        let elsewhere = self.elsewhere.into_iter().map(|message| Problem::whole(file, &message));
         Problems { all: elsewhere.chain(placed).collect(), more: self.more, unreadable: false, files: Vec::new() }
     }
 
@@ -191,14 +190,19 @@ pub fn quoted(text: &str) -> String {
     format!("`{shown}`")
 }
 
-/// The name that `name` was most likely meant to be: a third of its letters may differ, or two where it is short.
+/// A message as it is printed: whatever texts of the file are in it, it is one line and nothing is hidden in it.
+fn seen(message: &str) -> String {
+    message.chars().map(|letter| if is_unseen(letter) { '\u{fffd}' } else { letter }).collect()
+}
+
+/// The name that `name` was most likely meant to be: a third of its letters may differ, or one where it is short.
 pub fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
     let name = name.to_lowercase();
     let length = name.chars().count();
     if length > NAME_CHARS_MAX {
         return None;
     }
-    let allowed = if length <= 3 { 1 } else { (length / 3).max(2) };
+    let allowed = (length / 3).max(1);
     known
         .iter()
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
@@ -252,8 +256,9 @@ pub struct Problem {
 
 impl Problem {
     /// An error that was found by trying the file; `detail` may have several lines.
-    pub fn found(file: &str, place: Place, message: String, detail: String) -> Self {
-        Self { place: Some(place), hint: Some(detail), ..Self::whole(file, message) }
+    pub fn found(file: &str, place: Place, message: &str, detail: &str) -> Self {
+        let lines: Vec<String> = detail.lines().map(seen).collect();
+        Self { place: Some(place), hint: Some(lines.join("\n")), ..Self::whole(file, message) }
     }
 
     fn of(finding: Finding, severity: Severity, file: &str, listing: &Listing<'_>) -> Self {
@@ -261,13 +266,14 @@ impl Problem {
             file: file.into(),
             place: Some(finding.place),
             severity,
-            message: finding.message,
-            hint: finding.hint.filter(|hint| !hint.is_empty()),
+            message: seen(&finding.message),
+            hint: finding.hint.filter(|hint| !hint.is_empty()).map(|hint| seen(&hint)),
             line: listing.show(finding.place),
         }
     }
 
-    fn whole(file: &str, message: String) -> Self {
+    fn whole(file: &str, message: &str) -> Self {
+        let message = seen(message);
         Self { file: file.into(), place: None, severity: Severity::Error, message, hint: None, line: None }
     }
 }
@@ -300,7 +306,7 @@ pub struct Problems {
 
 impl Problems {
     /// The file could not be read at all.
-    pub fn unreadable(file: &str, message: String) -> Self {
+    pub fn unreadable(file: &str, message: &str) -> Self {
         Self { all: vec![Problem::whole(file, message)], more: 0, unreadable: true, files: Vec::new() }
     }
 
@@ -370,11 +376,12 @@ mod tests {
 
     #[test]
     fn only_a_close_name_is_suggested() {
-        let known = ["orders", "users", "to"];
+        let known = ["orders", "users", "to", "nope"];
         for (name, expected) in [
             ("ordesr", Some("orders")),
             ("Orders", Some("orders")),
             ("usr", None),
+            ("home", None),
             ("uesrs", Some("users")),
             ("something", None),
             ("ot", Some("to")),

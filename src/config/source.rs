@@ -4,7 +4,12 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::report::{Place, Report, nearest, quoted};
 use super::tree::{Node, Value};
@@ -62,6 +67,9 @@ impl std::fmt::Debug for Environment {
     }
 }
 
+/// How long a pipe may be silent.
+const WAIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
 /// Reads a file of at most `bytes_max` bytes; the error is for a message, without the path.
 ///
 /// # Errors
@@ -74,9 +82,24 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
         std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
     };
-    let file = std::fs::File::open(path).map_err(describe)?;
+    // a pipe to which nobody writes would be waited for
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    let mut file = std::fs::File::from(opened.map_err(|error| describe(error.into()))?).take(bytes_max + 1);
     let mut bytes = Vec::new();
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(describe)?;
+    while let Err(error) = file.read_to_end(&mut bytes) {
+        if error.kind() != std::io::ErrorKind::WouldBlock {
+            return Err(describe(error));
+        }
+        match rustix::event::poll(&mut [PollFd::new(file.get_ref(), PollFlags::IN)], Some(&WAIT_MAX)) {
+            Ok(0) => return Err(format!("nothing came out of it for {} seconds", WAIT_MAX.tv_sec)),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(describe(error.into())),
+        }
+    }
+    let is_pipe = || file.get_ref().metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if bytes.is_empty() && is_pipe() {
+        return Err("it is a pipe, and nobody writes to it".to_owned());
+    }
     if bytes.len() as u64 > bytes_max {
         return Err(format!("it is larger than {bytes_max} bytes"));
     }

@@ -209,7 +209,13 @@ impl Stop {
 impl From<ScanError> for Stop {
     fn from(error: ScanError) -> Self {
         let place = Place { line: error.marker().line().max(1), column: error.marker().col() + 1 };
-        Self { place, message: format!("{NOT_YAML}{}", error.info()), hint: hint(error.kind()) }
+        // the parser opens with one mark and closes with another
+        let said = error.info().clone();
+        let said = match said.strip_suffix('\'') {
+            Some(rest) if rest.matches('`').count() == 1 => format!("{rest}`"),
+            Some(_) | None => said,
+        };
+        Self { place, message: format!("{NOT_YAML}{said}"), hint: hint(error.kind()) }
     }
 }
 
@@ -229,6 +235,9 @@ const fn hint(kind: &ErrorKind) -> Option<&'static str> {
         | ErrorKind::UnexpectedEofImplicitFlowMapping
         | ErrorKind::InvalidFlowScalarIndent
         | ErrorKind::InvalidQuotedScalarIndent => Some("is a bracket, a brace or a quote before this not closed?"),
+        ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator => {
+            Some("has a text before this a brace, a bracket or a comma? put it in quotes: `path: \"/orders/{id}\"`")
+        }
         ErrorKind::MappingValueNotAllowed => {
             Some("is it indented like the keys beside it? a text with `: ` in it stands in quotes")
         }

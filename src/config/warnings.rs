@@ -15,6 +15,7 @@ use crate::authenticate::RoleSource;
 use crate::decision::is_tunnel;
 use crate::endpoint::Action;
 use crate::principal::Role;
+use crate::route::pattern::Segment;
 use crate::route::{Allow, Pattern, Route};
 use crate::wire::fields::may_bear_secret;
 use crate::wire::target::canonical_path;
@@ -231,6 +232,12 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
     }
     open_below_restricted(snapshot, places, report);
     let routes = snapshot.routes.routes();
+    for (route, (place, shown)) in routes.iter().zip(&places.routes) {
+        if let Some((sign, hint)) = route.pattern.segments().iter().find_map(of_another_language) {
+            let message = format!("{shown} has a segment with `{sign}`, which stands for itself");
+            report.warn(*place, message, hint);
+        }
+    }
     let Ok(found) = Reach::of(snapshot) else { return };
     for (route, (place, shown)) in routes.iter().zip(&places.routes) {
         if route.methods.iter().any(is_tunnel) {
@@ -255,6 +262,16 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
         );
         report.warn(*place, message, "leave `methods` out, or give the others a route of their own");
     }
+}
+
+/// What means something in the patterns of other programs, and here only itself; and what is written instead.
+fn of_another_language(segment: &Segment) -> Option<(char, &'static str)> {
+    let Segment::Literal(text) = segment else { return None };
+    if text.contains('*') {
+        return Some(('*', "any one segment is `{name}`, and everything below is a last `/**`"));
+    }
+    let name = text.strip_prefix(':')?;
+    name.starts_with(|first: char| first.is_ascii_alphabetic()).then_some((':', "any one segment is `{name}`"))
 }
 
 fn never(snapshot: &Snapshot, route: &Route) -> String {
@@ -300,7 +317,6 @@ fn open_below_restricted(snapshot: &Snapshot, places: &Places, report: &mut Repo
 
 /// The first segments of a pattern, whatever its placeholders are called.
 fn shape(pattern: &Pattern, length: usize) -> String {
-    use crate::route::pattern::Segment;
     let mut shape = String::new();
     for segment in pattern.segments().iter().take(length) {
         shape.push('/');

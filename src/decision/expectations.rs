@@ -36,7 +36,7 @@ pub fn failures(snapshot: &Snapshot) -> Vec<Failure<'_>> {
 pub fn problems(snapshot: &Snapshot, file: &str) -> Problems {
     let problem = |failure: &Failure<'_>| {
         let Failure { expectation, explanation } = failure;
-        Problem::found(file, expectation.place, failure.summary(), explanation.to_string())
+        Problem::found(file, expectation.place, &failure.summary(), &explanation.to_string())
     };
     failures(snapshot).iter().map(problem).collect::<Vec<_>>().into()
 }

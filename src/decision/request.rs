@@ -45,6 +45,8 @@ impl Request {
         let (host, target) = match slash.and_then(|at| rest.split_at_checked(at)) {
             Some(("", target)) => (DEFAULT_HOST, target),
             Some((host, target)) => (host, target),
+            // RFC 9110 4.2.1
+            None if https.is_some() && rest.starts_with(['/', '?']) => return Err(HostError::Invalid.into()),
             None if https.is_some() => (rest, "/"),
             // `*` and `host:port` are targets of their own
             None => (DEFAULT_HOST, rest),
@@ -86,6 +88,8 @@ mod tests {
             ("/a?b c", Err("query has a blank or a control character")),
             ("*", Ok(("localhost", "*", None))),
             ("/a#b", Err("target has a fragment")),
+            ("http:///pub/x", Err("Host is not valid")),
+            ("https://?x", Err("Host is not valid")),
             ("ftp://a/", Err("target has another scheme than http or https")),
             ("/a b", Err("path has a byte that must be percent-encoded")),
         ] {

@@ -146,6 +146,9 @@ metrics! {
     log_lines_dropped: IntCounter = "portcullis_log_lines_dropped_total" [] "Log lines dropped since their reader is too slow";
 }
 
+/// Keys whose new values are in force only after a restart.
+pub const RESTART_KEYS: [&str; 2] = ["workers", "store"];
+
 impl Metrics {
     /// All metrics, at zero.
     ///
@@ -154,6 +157,13 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self::register().expect("metric names are valid and differ");
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // what may never happen is there from the start, so that its first time is an increase
+        for result in ["ok", "failed"] {
+            metrics.config_reloads.with_label_values(&[result]);
+        }
+        for key in RESTART_KEYS {
+            metrics.config_restart_needed.with_label_values(&[key]).set(0);
+        }
         #[cfg(target_os = "linux")]
         metrics
             .registry
@@ -571,6 +581,19 @@ mod tests {
             assert!(has(&text, line), "{line}");
         }
         assert!(!text.contains(r#"route="-""#), "no request was without a route");
+    }
+
+    #[test]
+    fn reloads_are_counted_from_nothing_on() {
+        let text = Metrics::new().text().unwrap();
+        for series in [
+            "config_reloads_total{result=\"ok\"}",
+            "config_reloads_total{result=\"failed\"}",
+            "config_restart_needed{key=\"store\"}",
+            "config_restart_needed{key=\"workers\"}",
+        ] {
+            assert!(text.contains(&format!("\nportcullis_{series} 0\n")), "{series}\n{text}");
+        }
     }
 
     #[test]

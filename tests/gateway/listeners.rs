@@ -145,9 +145,10 @@ fn a_listener_that_cannot_be_bound_refuses_the_whole_reload() {
         gateway.reload(&format!("{yaml}{more}{}", rules(&upstream).replace("/**", "/new")));
         assert!(gateway.stderr().contains(&told), "{told}: {}", gateway.stderr());
         let refused = eventually("the refusal is audited", || {
-            gateway.stdout().lines().find(|line| line.contains("reload_refused")).map(str::to_owned).ok_or("not yet")
+            let of_this = |line: &&str| line.contains("\"audit\":\"reload_refused\"") && line.contains(&told);
+            gateway.stdout().lines().find(of_this).map(str::to_owned).ok_or("not yet")
         });
-        assert!(refused.contains("\"audit\""), "{refused}");
+        assert!(refused.contains(&format!("\"reason\":\"{told}")), "{refused}");
         gateway.send(&get("/old").header("A", &"x".repeat(6000))).expect(200);
         nobody_listens(free);
     }

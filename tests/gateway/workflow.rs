@@ -153,6 +153,16 @@ impl Repository {
 }
 
 #[test]
+fn every_pull_request_is_looked_at_whatever_files_it_touches() {
+    let file = std::fs::read_to_string(project().join("docs/rules.yml")).unwrap();
+    let root = tree::parse(&file, &mut Report::default()).unwrap();
+    let Value::Map(entries) = &child(child(&root, "on").unwrap(), "pull_request").unwrap().value else { panic!() };
+    let keys: Vec<&str> = entries.iter().map(|entry| &*entry.key).collect();
+    // `paths`, `paths-ignore` and `branches` would leave some out
+    assert_eq!(keys, ["types"]);
+}
+
+#[test]
 fn the_ready_workflow_lets_nothing_wider_pass_unseen() {
     let wider = RULES.replace("['${ROLE:-user}']", "[user, guest]");
     let believes = format!("trusted_proxies: [10.0.0.0/8]\n{RULES}");

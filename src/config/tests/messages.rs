@@ -251,6 +251,38 @@ fn a_value_of_the_wrong_kind_says_what_was_expected() {
 }
 
 #[test]
+fn no_text_of_the_file_makes_a_line_of_its_own() {
+    for (what, text) in [
+        ("a path", "routes: [{ path: \"/{a}\\nX: ok (9 routes)\", allow: anyone, to: a }]"),
+        ("a segment", "routes: [{ path: \"/a\\u2028X\", allow: anyone, to: a }]"),
+        (
+            "an upstream in a hint",
+            "upstreams: { \"a\\nX\": { builtin: echo } }\nroutes: [{ path: /a, allow: anyone, to: aX }]",
+        ),
+        ("a role", "routes: [{ path: /a, allow: [\"a\\nX\"], to: a }]"),
+        ("a key", "\"a\\nX\": 1"),
+        ("a variable", "log: \"${A\\nX}\""),
+        ("a direction", "routes: [{ path: \"/{a}\\u202eX\", allow: anyone, to: a }]"),
+    ] {
+        let printed = problems(text);
+        assert!(printed.contains('X'), "{what}: {printed}");
+        assert!(!printed.lines().any(|line| line.starts_with('X')), "{what}: {printed}");
+        let unseen = |letter: &char| *letter != '\n' && crate::config::report::is_unseen(*letter);
+        assert_eq!(printed.chars().find(unseen), None, "{what}: {printed:?}");
+    }
+}
+
+#[test]
+fn braces_in_a_mapping_on_one_line_are_told_of() {
+    for text in ["routes:\n  - { path: /orders/{id}, allow: anyone, to: a }\n", "routes: [{ path: [/a/{id}] }]"] {
+        let printed = problems(text);
+        assert!(printed.contains("put it in quotes: `path: \"/orders/{id}\"`"), "{printed}");
+    }
+    let printed = problems("routes: \0\n");
+    assert!(printed.contains("not YAML: unexpected character: `\\u{0}`\n"), "{printed}");
+}
+
+#[test]
 fn a_route_says_plainly_whom_it_lets_through() {
     let mut wrong = Vec::new();
     for (route, message) in [
@@ -393,5 +425,25 @@ fn aliases_stand_for_values_but_cannot_multiply_them_without_end() {
         let printed = problems(&bomb);
         let told = printed.contains("aliases stand for more than 67108864 bytes");
         assert!(told, "{}", printed.chars().take(300).collect::<String>());
+    }
+}
+
+#[test]
+fn a_pattern_of_another_program_is_warned_of() {
+    let warned = |path: &str| {
+        let text = format!(
+            "upstreams: {{ a: {{ builtin: echo }} }}\nroutes:\n  - {{ path: '{path}', allow: authenticated, to: a }}\n"
+        );
+        check_text(&text, Path::new("."), "a.yaml", &Environment::default()).unwrap().1.to_string()
+    };
+    for (path, sign) in
+        [("/o/*", '*'), ("/orders/:id", ':'), ("/p/.*", '*'), ("/static/*.css", '*'), ("/:v/{id}/x", ':')]
+    {
+        let printed = warned(path);
+        let expected = format!("a.yaml:3:13: warning: `{path}` has a segment with `{sign}`, which stands for itself\n");
+        assert!(printed.starts_with(&expected) && printed.contains("`{name}`"), "{printed}");
+    }
+    for path in ["/o/**", "/{id}", "/v1/orders:cancel", "/a/:", "/a.b/:7"] {
+        assert_eq!(warned(path), "", "{path}");
     }
 }

@@ -1,6 +1,7 @@
 //! Where text and values come from: the file, the environment, other files; and that no problem shows a secret.
 
 use super::*;
+use crate::config::source;
 use crate::forward::UpstreamKind;
 use crate::route::Allow;
 use crate::secret::Secret;
@@ -154,4 +155,20 @@ fn files_that_are_named_must_be_there_and_be_what_they_should() {
     }
     let printed = problems("upstreams: { a: { servers: ['https://a'], tls: { ca: none } } }\nroutes: []\n");
     assert!(printed.contains("1:54: the file `none` cannot be read"), "{printed}");
+}
+
+#[test]
+fn a_pipe_is_read_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert_eq!(source::read(&pipe, 9).unwrap_err(), "it is a pipe, and nobody writes to it");
+    // opened for both, it has a writer that writes nothing more
+    let mut both = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || source::read(&pipe, 9)
+    });
+    std::io::Write::write_all(&mut both, b"0123456789").unwrap();
+    assert_eq!(reader.join().unwrap().unwrap_err(), "it is larger than 9 bytes");
 }
