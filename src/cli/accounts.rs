@@ -267,8 +267,9 @@ fn remove(operator: &Operator, subject: &Subject) -> Result<(), CliError> {
 fn checked_roles(roles: Vec<String>) -> Result<Vec<Role>, CliError> {
     let mut seen = HashSet::new();
     for role in &roles {
-        if role.is_empty() || role.len() > 255 || role.chars().any(char::is_control) {
-            return Err(CliError::Usage("a role is empty, has a control character or over 255 bytes".to_owned()));
+        if role.is_empty() || role.len() > 255 || role.starts_with('@') || role.chars().any(char::is_control) {
+            let usage = "a role is empty, begins with `@`, has a control character or over 255 bytes";
+            return Err(CliError::Usage(usage.to_owned()));
         }
         if !seen.insert(role) {
             return Err(CliError::Usage(format!("the role {role:?} is given twice")));

@@ -97,6 +97,25 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             "a route that never matches",
             route("    allow: anyone\n  - { path: /oauth/token, allow: anyone, to: orders }"),
         ),
+        (
+            "methods that fall to a route of the same path",
+            route("    methods: [GET]\n    allow: [admin]\n  - { path: '/orders/{key}', allow: anyone, to: orders }"),
+        ),
+        (
+            "methods that are split",
+            route(
+                "    methods: [GET]\n    allow: [admin]\n  - { path: '/orders/{id}', methods: [POST], allow: anyone, to: orders }",
+            ),
+        ),
+        ("everybody as a role", route("    allow: ['@anyone', '@authenticated', a@b]")),
+        ("several roles as one", route("    allow: ['admin, user']")),
+        (
+            "access by variables",
+            format!(
+                "tokens: {{ default_role: '${{R:-user}}' }}\nbootstrap: {{ users: [{{ name: a, roles: [user, '${{R:-user}}'] }}] }}\n{}",
+                route("    methods: ['${M:-GET}']\n    hosts: ['${H:-a.example}']\n    allow: '${A:-anyone}'")
+            ),
+        ),
         ("a tunnel", route("    methods: [GET, CONNECT]\n    allow: anyone")),
         ("nothing but a tunnel", route("    methods: [CONNECT]\n    allow: anyone")),
         (

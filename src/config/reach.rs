@@ -55,7 +55,9 @@ impl Reach {
                 if let Some(won) = self.decides.get_mut(index) {
                     *won = true;
                 }
-                if first.pattern != winner.pattern
+                // who lists methods of one path in several routes has said what each gets
+                let is_split = first.pattern.compare(&winner.pattern).is_eq() && !winner.methods.is_empty();
+                if !is_split
                     && !first.allows_method(method)
                     && is_wider(first, winner)
                     && let Some(from) = snapshot.routes.index(first)

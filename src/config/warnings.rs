@@ -63,6 +63,8 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
             report.warn(secret.place, message, "write `${NAME}` and set it in the environment, or `{ file: path }`");
         }
     }
+    access_by_variables(root, report);
+    roles_that_look_like_several(root, report);
     short_secrets(root, snapshot, report);
     same_names(root, snapshot, report);
     // whose roles are in their tokens may have any
@@ -121,6 +123,33 @@ fn fields(root: &Node, report: &mut Report) {
                 let message = format!("the value of {} stands in the file in clear text", report::quoted(&entry.key));
                 report.warn(entry.value.place, message, "write `${NAME}` and set it in the environment");
             }
+        }
+    }
+}
+
+/// Who may do what, where the file does not say it: a review, a diff and the tests of a pipeline see another value than the
+/// one that is served.
+fn access_by_variables(root: &Node, report: &mut Report) {
+    let routes = items(child(Some(root), "routes"));
+    let of_routes = routes.flat_map(|route| ["path", "hosts", "methods", "allow"].map(|key| child(Some(route), key)));
+    let accounts = ["users", "clients"].into_iter();
+    let accounts = accounts.flat_map(|kind| items(child(child(Some(root), "bootstrap"), kind)));
+    let of_accounts = accounts.map(|account| child(Some(account), "roles"));
+    let default = child(child(Some(root), "tokens"), "default_role");
+    for node in of_routes.chain(of_accounts).chain([default]).flatten() {
+        if let Some(one) = std::iter::once(node).chain(items(Some(node))).find(|one| decode::is_expanded(one)) {
+            let message = "who may do what depends on this variable: elsewhere it can be another than was checked here";
+            report.warn(one.place, message, "write it out, so that whoever reads or compares the file sees it");
+        }
+    }
+}
+
+/// `"admin, user"` is one role, which nobody can tell from two.
+fn roles_that_look_like_several(root: &Node, report: &mut Report) {
+    for node in items(child(Some(root), "routes")).flat_map(|route| items(child(Some(route), "allow"))) {
+        if word(node).is_some_and(|role| role.contains(|c: char| c == ',' || c.is_whitespace())) {
+            let message = format!("{} is one role", decode::shown_node(node));
+            report.warn(node.place, message, "several are written `[one, two]`, without quotes around them all");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The budgets of a snapshot's routes. They belong to the snapshot: a request draws on those of the rules it began under.
 //!
-//! A route of the next snapshot takes over the budget of the route that it was: of the same path and rate, and as alike in
+//! A route of the next snapshot takes over the budget of the route that it was: of the same path, whatever its placeholders
+//! are called, and rate, and as alike in
 //! hosts and methods as there is one. So a reload that changes who may ask, or how, gives nobody a fresh budget.
 
 use std::collections::{BTreeSet, HashMap};
@@ -45,9 +46,9 @@ pub struct RouteBudgets(Vec<Option<RouteBudget>>);
 impl RouteBudgets {
     /// The budgets of a snapshot's routes, taken over from those of the snapshot before it where there is one.
     pub fn of(routes: &[Route], before: Option<(&[Route], &Self)>, limits: &Limits) -> Self {
-        let mut limited: HashMap<&str, Vec<&Route>> = HashMap::new();
+        let mut limited: HashMap<String, Vec<&Route>> = HashMap::new();
         for route in routes.iter().filter(|route| route.rate.is_some()) {
-            limited.entry(&route.name).or_default().push(route);
+            limited.entry(route.pattern.shape()).or_default().push(route);
         }
         let number = limited.values().map(Vec::len).sum::<usize>();
         let keys_max = (KEYS_ALL_MAX / number.max(1)).clamp(KEYS_MIN, super::KEYS_MAX);
@@ -57,7 +58,7 @@ impl RouteBudgets {
             let carried = carried.get_mut(index).and_then(Option::take);
             let bucket = carried.unwrap_or_else(|| Arc::new(Bucket::new(&rate.quota, keys_max, limits.clock.clone())));
             bucket.set_keys_max(keys_max);
-            Some(RouteBudget { by: rate.by, bucket, identity: identity(limited.get(&*route.name)?, route) })
+            Some(RouteBudget { by: rate.by, bucket, identity: identity(limited.get(&route.pattern.shape())?, route) })
         });
         Self(budgets.collect())
     }
@@ -107,7 +108,7 @@ fn identity(named: &[&Route], route: &Route) -> Arc<[u8]> {
         Some(RateBy::Principal) => b'p',
         Some(RateBy::Address) | None => b'a',
     };
-    let parts = (number as u64).to_be_bytes().into_iter().chain([by]).chain(route.name.bytes());
+    let parts = (number as u64).to_be_bytes().into_iter().chain([by]).chain(route.pattern.shape().into_bytes());
     parts.collect()
 }
 
@@ -118,16 +119,16 @@ fn place(route: &Route) -> (BTreeSet<&str>, BTreeSet<&str>) {
 
 /// For each route the budget that it takes over. Each goes to one route: a rule that is split has two budgets, as it says.
 fn carried(routes: &[Route], old_routes: &[Route], old: &RouteBudgets) -> Vec<Option<Arc<Bucket<Key>>>> {
-    let mut left: HashMap<&str, Vec<(&Route, &RouteBudget)>> = HashMap::new();
+    let mut left: HashMap<String, Vec<(&Route, &RouteBudget)>> = HashMap::new();
     for (route, budget) in old_routes.iter().zip(&old.0) {
         if let Some(budget) = budget {
-            left.entry(&route.name).or_default().push((route, budget));
+            left.entry(route.pattern.shape()).or_default().push((route, budget));
         }
     }
     let mut carried = vec![None; routes.len()];
     for alike in LIKENESSES {
         for (route, carried) in routes.iter().zip(&mut carried) {
-            let Some(left) = left.get_mut(&*route.name) else { continue };
+            let Some(left) = left.get_mut(&route.pattern.shape()) else { continue };
             if carried.is_some() || route.rate.is_none() {
                 continue;
             }
@@ -227,6 +228,18 @@ mod tests {
             ("other methods", vec![route(x, "", "GET", by(1))], vec![route(x, "", "POST", by(1))], vec![true]),
             ("hosts came", vec![route(x, "", "", by(1))], vec![route(x, "a b", "", by(1))], vec![true]),
             ("hosts and methods", vec![route(x, "a", "GET", by(1))], vec![route(x, "", "", by(1))], vec![true]),
+            (
+                "a placeholder's other name",
+                vec![route("/q/{id}/**", "", "", by(1))],
+                vec![route("/q/{key}/**", "", "", by(1))],
+                vec![true],
+            ),
+            (
+                "a prefix is another path",
+                vec![route("/q/{id}", "", "", by(1))],
+                vec![route("/q/{id}/**", "", "", by(1))],
+                vec![false],
+            ),
             ("another rate", vec![route(x, "", "", by(1))], vec![route(x, "", "", by(2))], vec![false]),
             (
                 "for others",

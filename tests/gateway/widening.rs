@@ -16,6 +16,10 @@ fn a_change_by_which_somebody_has_more_fails_and_any_other_does_not() {
     let listeners =
         |second: &str| format!("listeners: [{{ address: '127.0.0.1:1', {tls} }}, {{ address: '0.0.0.0:2'{second} }}]");
     let (redirects, plain) = (listeners(&format!(", {redirect}")), listeners(""));
+    let edited = |edits: &str| format!("routes: [{{ path: /e, allow: anyone, to: api{edits} }}]");
+    let answered = |field: &str| edited(&format!(", response_headers: {{ set: {{ {field} }} }}"));
+    let sent = |field: &str| edited(&format!(", request_headers: {{ set: {{ {field} }} }}"));
+    let (old_key, new_key) = (sent("Authorization: Basic x"), sent("Authorization: Basic y"));
     let expects = "expect: [{ request: GET /e, as: anyone, is: 404 }]";
     for (name, less, more) in [
         ("an endpoint becomes register", &*login, &*register),
@@ -33,6 +37,14 @@ fn a_change_by_which_somebody_has_more_fails_and_any_other_does_not() {
         ("an address more", &format!("listeners: [{{ address: '127.0.0.1:1', {tls} }}]"), &plain),
         ("the admin's address", "", "admin: { address: '0.0.0.0:9901' }"),
         ("another store", "", "store: sqlite:other.db"),
+        ("a page of another origin", &edited(""), &answered("Access-Control-Allow-Origin: 'https://a'")),
+        (
+            "pages of all origins",
+            &answered("Access-Control-Allow-Origin: 'https://a'"),
+            &answered("Access-Control-Allow-Origin: '*'"),
+        ),
+        ("pages with credentials", &edited(""), &answered("Access-Control-Allow-Credentials: 'true'")),
+        ("a credential for whoever passes", &edited(""), &old_key),
     ] {
         let text = |section: &str| {
             let upstreams = "upstreams: { api: { builtin: echo } }";
@@ -67,6 +79,11 @@ fn a_change_by_which_somebody_has_more_fails_and_any_other_does_not() {
         assert!(told.stdout.starts_with("/** every method\n    ~ "), "{name}: {told:?}");
         assert!(!told.stdout.contains("+ "), "{name}: {told:?}");
     }
+    for (name, file) in [("old", &old_key), ("new", &new_key)] {
+        setup.write(&format!("{name}.yaml"), format!("upstreams: {{ api: {{ builtin: echo }} }}\n{file}\n"));
+    }
+    let renewed = setup.cli_plain(&["diff", "old.yaml", "new.yaml", "--fail-on-widening"], "").expect(0).stdout;
+    assert!(renewed.contains("~ request_headers.set.authorization: another value (not shown)"), "{renewed}");
 }
 
 #[test]

@@ -261,8 +261,7 @@ impl Tokens {
         tokens.access_ttl = section.read("access_ttl", report, whole_seconds).unwrap_or(tokens.access_ttl);
         tokens.refresh_ttl = section.read("refresh_ttl", report, whole_seconds).unwrap_or(tokens.refresh_ttl);
         tokens.opaque_ttl = section.read("opaque_ttl", report, whole_seconds).unwrap_or(tokens.opaque_ttl);
-        let role = section.read("default_role", report, super::name);
-        tokens.default_role = role.map_or(tokens.default_role, |role| role.value.into());
+        tokens.default_role = section.read("default_role", report, role).unwrap_or(tokens.default_role);
         let formats = [("opaque", RefreshFormat::Opaque), ("jwt", RefreshFormat::Jwt)];
         let format = section.read("refresh_format", report, decode::one_of(&formats));
         tokens.refresh_format = format.unwrap_or(tokens.refresh_format);
@@ -359,9 +358,15 @@ fn account(node: &Node, what: &str, keys: &[&str], report: &mut Report) -> Optio
     Some(Account { name: name?, secret, roles, scopes })
 }
 
-/// A role's name.
+/// A role's name. What begins with `@` is no role: `@anyone` and `@authenticated` are what a diff calls everybody.
 pub fn role(node: &Node, report: &mut Report) -> Option<Role> {
-    super::name(node, report).map(|name| name.value.into())
+    let name = super::name(node, report)?;
+    if name.value.starts_with('@') {
+        let hint = "for everybody write `allow: anyone`, for every principal `allow: authenticated`";
+        report.add_with_hint(name.place, "the name of a role does not begin with `@`", hint);
+        return None;
+    }
+    Some(name.value.into())
 }
 
 /// A scope (RFC 6749 3.3): visible ASCII without spaces, `"` and `\`.

@@ -3,7 +3,6 @@
 use super::super::decode::{self, Section};
 use super::super::report::Report;
 use super::super::tree::{Node, Value};
-use super::name;
 use crate::principal::Role;
 use crate::store::sql::ServerUrl;
 use crate::store::tables::{Identifier, NamesTable, RolesTable, Tables, TokensTable, UsersTable};
@@ -107,8 +106,8 @@ fn flags(node: &Node, report: &mut Report) -> Vec<(Identifier, Role)> {
             report.add(key.place, "not the name of a column");
             continue;
         };
-        if let Some(role) = name(role, report) {
-            flags.push((column, Role::from(role.value)));
+        if let Some(role) = super::auth::role(role, report) {
+            flags.push((column, role));
         }
     }
     flags

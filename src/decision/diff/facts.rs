@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::fact::{Fact, Gives, set};
 use crate::config::model::endpoints::{ENDS, INCOMPLETE, SOURCES};
@@ -18,6 +18,7 @@ use crate::limit::Quota;
 use crate::rejection::Texts;
 use crate::rejection::texts::Message;
 use crate::route::{Cors, FieldEdits, Origins, RateBy, Route, RouteRate};
+use crate::wire::fields::may_bear_secret;
 use crate::wire::target::PathPolicy;
 
 /// What a route does.
@@ -113,9 +114,37 @@ fn health(check: &HealthCheck) -> String {
 }
 
 fn edits(section: &str, edits: &FieldEdits) -> Vec<Fact> {
-    let set = edits.set.iter().map(|(name, value)| field(&format!("{section}.set.{name}"), value));
+    let set = edits.set.iter().map(|(name, value)| {
+        let gives = match section {
+            "response_headers" => given_to_pages(name, value),
+            _ => given_upstream(name, value),
+        };
+        field(&format!("{section}.set.{name}"), value).giving(gives)
+    });
     let remove = edits.remove.iter().map(http::HeaderName::as_str);
     set.chain([Fact::list(format!("{section}.remove"), remove)]).collect()
+}
+
+/// What pages of other origins have by a field of the response that a route writes itself, without `cors`.
+fn given_to_pages(name: &HeaderName, value: &HeaderValue) -> Gives {
+    let whole = String::from_utf8_lossy(value.as_bytes());
+    match name.as_str() {
+        "access-control-allow-origin" if whole == "*" => Gives::Everything,
+        // one origin, or `true`
+        "access-control-allow-origin" | "access-control-allow-credentials" | "access-control-allow-private-network" => {
+            Gives::these([whole])
+        }
+        "access-control-allow-methods" | "access-control-allow-headers" | "access-control-expose-headers" => {
+            Gives::these(whole.split(',').map(str::trim).filter(|item| !item.is_empty()))
+        }
+        _ => Gives::Nothing,
+    }
+}
+
+/// A credential that a route sets is the gateway's own: whoever passes acts by it at the upstream. Another one in its place
+/// is most likely the same, renewed.
+fn given_upstream(name: &HeaderName, value: &HeaderValue) -> Gives {
+    Gives::this_if(may_bear_secret(name) && !value.is_empty(), "a credential")
 }
 
 fn field(key: &str, value: &HeaderValue) -> Fact {
