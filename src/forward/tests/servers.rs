@@ -121,7 +121,7 @@ fn a_server_that_refuses_connections_is_set_aside_where_there_are_others() {
     local(async {
         let down = server(closed_address().await);
         let up = named("up").await;
-        let bench = Bench::new(vec![down.clone(), server(up.address)]);
+        let mut bench = Bench::new(vec![down.clone(), server(up.address)]);
         for _ in 0..20 {
             assert_eq!(bench.told(get("/")).await, "200 up");
         }
@@ -135,9 +135,9 @@ fn a_server_that_refuses_connections_is_set_aside_where_there_are_others() {
         // a reload, whose settings are equal and not the same
         let UpstreamKind::Servers(group) = &bench.settings[0].kind else { panic!() };
         let kind = UpstreamKind::Servers(Arc::new(ServerGroup::clone(group)));
-        let settings = [UpstreamSettings { name: "orders".into(), kind }];
-        bench.fleet.apply(&settings, &tokio::runtime::Handle::current());
-        bench.upstreams.apply(&settings);
+        bench.settings = vec![UpstreamSettings { name: "orders".into(), kind }];
+        bench.fleet.apply(&bench.settings, &tokio::runtime::Handle::current());
+        bench.upstreams.apply(&bench.settings);
         assert_eq!(bench.fleet.healthy("orders", &down.label), Some(false));
         assert_eq!(bench.told(get("/")).await, "200 up");
         assert!(bench.metric(&failed(3)), "it stays aside");
