@@ -160,7 +160,7 @@ fn the_same_topology_loses_no_request_with_a_gateway_and_obeys_everywhere() {
             let (load, posts, balancer, admin) = (&load, &posts, &balancer, &admin);
             scope.spawn(move || posts.run(load, balancer, admin));
         }
-        for number in 0..6 {
+        for number in 0..READING {
             let request = get(&format!("/admin/{number}")).token(&admin);
             let (load, balancer) = (&load, &balancer);
             scope.spawn(move || load.run(balancer, &request));
@@ -263,6 +263,9 @@ impl Load {
 /// Threads that send what has consequences.
 const POSTING: usize = 2;
 
+/// Threads that send what has none.
+const READING: usize = 6;
+
 /// Requests with consequences: each with a number of its own, and what became of it.
 #[derive(Default)]
 struct Posts {
@@ -285,8 +288,9 @@ impl Posts {
         self.lost.lock().unwrap().len()
     }
 
-    /// Each at most once, those that were answered exactly once; lost are those alone that were under way in what was
-    /// killed, and their callers are told so.
+    /// Each at most once, those that were answered exactly once; lost are those alone that were on a connection to what was
+    /// killed, and their callers are told so. The balancer keeps connections, of which there are as many as callers, and may
+    /// put a request on one that has been closed before it has heard of that: it is not known then whether it came.
     fn are_sent_once(self, upstream: &Upstream) {
         let mut seen = vec![0; self.sent.into_inner()];
         for received in upstream.received() {
@@ -295,7 +299,7 @@ impl Posts {
             }
         }
         let lost = self.lost.into_inner().unwrap();
-        assert!(lost.len() <= POSTING && lost.iter().all(|(_, status)| *status == 502), "{lost:?}");
+        assert!(lost.len() <= POSTING + READING && lost.iter().all(|(_, status)| *status == 502), "{lost:?}");
         for (number, times) in seen.into_iter().enumerate() {
             let is_lost = lost.iter().any(|(lost, _)| *lost == number);
             assert!(times == 1 || is_lost && times == 0, "{number} came {times} times, lost: {lost:?}");
