@@ -45,12 +45,7 @@ impl Socket for DuplexStream {
 struct Seen {
     head: String,
     /// Content and trailers; `None` where it broke off.
-    body: Option<(Bytes, String)>,
-}
-
-fn fields(headers: &HeaderMap) -> String {
-    let fields = headers.iter().map(|(name, value)| format!("{name}={:?}", value.as_bytes()));
-    fields.collect::<Vec<_>>().join(";")
+    body: Option<(Vec<u8>, String)>,
 }
 
 /// What a query may hold for us and not for hyper, as letters.
@@ -60,6 +55,21 @@ fn as_letters(query: &mut [u8]) {
             *byte = b'q';
         }
     }
+}
+
+/// What was read, with all that may be a query as letters: what looks like a request line may as well be content, or
+/// stand in a field, and is changed for hyper there too.
+fn plain(read: &[u8]) -> Vec<u8> {
+    let mut plain = read.to_vec();
+    if let Some(mark) = memchr::memchr(b'?', read) {
+        as_letters(&mut plain[mark..]);
+    }
+    plain
+}
+
+fn fields(headers: &HeaderMap) -> String {
+    let fields = headers.iter().map(|(name, value)| format!("{name}={:?}", plain(value.as_bytes())));
+    fields.collect::<Vec<_>>().join(";")
 }
 
 /// The same in what looks like a request line, so that hyper is asked what it makes of all else.
@@ -81,14 +91,15 @@ async fn see<B: http_body::Body<Data = Bytes>>(head: &request::Parts, body: B) -
         target.push(b'?');
         target.extend_from_slice(query.as_bytes());
     }
-    if let Some(mark) = memchr::memchr(b'?', &target) {
-        as_letters(&mut target[mark..]);
-    }
+    let target = plain(&target);
     let target = String::from_utf8_lossy(&target);
     let text = format!("{} {target} {:?} {}", head.method, head.version, fields(&head.headers));
     let collected = body.collect().await.ok();
-    let body = collected.map(|body| (body.trailers().map(fields).unwrap_or_default(), body.to_bytes()));
-    Seen { head: text, body: body.map(|(trailers, content)| (content, trailers)) }
+    let body = collected.map(|body| {
+        let trailers = body.trailers().map(fields).unwrap_or_default();
+        (plain(&body.to_bytes()), trailers)
+    });
+    Seen { head: text, body }
 }
 
 /// Reads every request to its end and remembers it.
@@ -367,6 +378,16 @@ proptest! {
         }
         compare(&said, cut(&said, &cuts));
     }
+}
+
+#[test]
+fn content_that_looks_like_a_request_line_is_content() {
+    let line = "POST /a?\u{e4}\"<> HTTP/1.1";
+    let said = format!("POST / HTTP/1.1\r\nHost: a\r\nX: {line}\r\nContent-Length: {}\r\n\r\n{line}", line.len());
+    assert_eq!(compare(said.as_bytes(), vec![said.clone().into_bytes()]), (1, 1));
+    // and where its end stands behind it
+    let said = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{line}");
+    compare(said.as_bytes(), vec![said.clone().into_bytes()]);
 }
 
 #[test]
