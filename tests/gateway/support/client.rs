@@ -286,7 +286,7 @@ impl Connection {
         let mut rest = std::mem::take(&mut self.buffer);
         let mut part = [0; 16_384];
         loop {
-            match self.stream.read(&mut part) {
+            match read(&mut self.stream, &mut part) {
                 Ok(0) => return Ok(rest),
                 Ok(count) => rest.extend_from_slice(&part[..count]),
                 // closed with bytes of ours unread, or without close_notify: what came before counts
@@ -316,13 +316,23 @@ impl Connection {
 
     fn fill(&mut self) -> io::Result<()> {
         let mut part = [0; 16_384];
-        let count = self.stream.read(&mut part)?;
+        let count = read(&mut self.stream, &mut part)?;
         if count == 0 {
             let seen = String::from_utf8_lossy(&self.buffer).into_owned();
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("closed after {seen:?}")));
         }
         self.buffer.extend_from_slice(&part[..count]);
         Ok(())
+    }
+}
+
+/// Reads; what a signal interrupts goes on, as `SA_RESTART` does not for a socket with a timeout.
+pub fn read(stream: &mut (impl Read + ?Sized), part: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(part) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 

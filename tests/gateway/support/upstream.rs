@@ -1,11 +1,11 @@
 //! An upstream that answers as told and keeps what it got, byte for byte.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::client::{fields, find};
+use super::client::{fields, find, read};
 use super::wait::{DEADLINE, eventually};
 
 /// A request as an upstream got it.
@@ -246,7 +246,7 @@ fn take(socket: &mut TcpStream, buffer: &mut Vec<u8>, count: usize) -> Option<Ve
 
 fn fill(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
     let mut part = [0; 16_384];
-    match socket.read(&mut part) {
+    match read(socket, &mut part) {
         Ok(0) | Err(_) => None,
         Ok(count) => {
             buffer.extend_from_slice(&part[..count]);
