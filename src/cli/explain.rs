@@ -168,8 +168,7 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
     };
     let (mut reached, mut endpoints) = (Vec::new(), Vec::new());
     if !claim.disabled {
-        reached =
-            reach(snapshot, &claim.principal, arguments.scheme).map_err(|error| CliError::Usage(error.to_string()))?;
+        reached = reach(snapshot, &claim.principal, arguments.scheme);
         endpoints = endpoints_of(snapshot, &claim.principal);
     }
     if arguments.json {

@@ -7,10 +7,9 @@ use tokio::sync::oneshot;
 use super::{Running, bootstrap, start};
 use crate::config::Problems;
 use crate::config::snapshot::{Snapshot, StoreLocation};
-use crate::decision::diff::{Change, Row, beside, for_requests, joined};
+use crate::decision::diff::{Change, Row, TooMany, beside, for_requests, joined};
 use crate::record::audit::Event;
 use crate::record::metrics::{Metrics, RESTART_KEYS};
-use crate::route::regions::TooMany;
 use crate::store::tables::Tables;
 
 /// Differences that are told one by one after a reload; the others are counted.

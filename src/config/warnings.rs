@@ -267,7 +267,7 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
             report.warn(*place, message, hint);
         }
     }
-    let Ok(found) = Reach::of(snapshot) else { return };
+    let found = Reach::of(snapshot);
     for (route, (place, shown)) in routes.iter().zip(&places.routes) {
         if route.methods.iter().any(is_tunnel) {
             let hint = "no tunnel is given; a WebSocket counts as GET, over HTTP/2 as well";

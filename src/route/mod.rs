@@ -4,6 +4,7 @@ pub mod pattern;
 mod trie;
 pub mod table;
 pub mod cors;
+pub mod patterns;
 pub mod regions;
 pub mod explain;
 

@@ -136,13 +136,11 @@ impl Pattern {
         segments.chain(self.below.then(|| "/**".to_owned())).collect()
     }
 
-    /// The pattern of the paths that all of `patterns` match, which is one where there is such a path. Where one of them
-    /// is that already, it is taken as it is written; the last such one.
+    /// The pattern of the paths that all of `patterns` match, of which there is at least one. Where one of them is that
+    /// already, it is taken as it is written; the last such one.
     pub fn common<'p>(patterns: impl Iterator<Item = &'p Self> + Clone) -> Self {
-        let mut common = Self { segments: Box::default(), below: true };
-        for pattern in patterns.clone() {
-            common = common.meet(pattern);
-        }
+        let everything = Self { segments: Box::default(), below: true };
+        let mut common = patterns.clone().fold(everything, |common, pattern| common.meet(pattern).unwrap_or(common));
         let shape = common.shape();
         if let Some(written) = patterns.filter(|pattern| pattern.shape() == shape).last() {
             return written.clone();
@@ -151,13 +149,38 @@ impl Pattern {
         common
     }
 
-    fn meet(&self, other: &Self) -> Self {
+    /// The pattern of the paths that both match, where there are any. Its placeholders may bear a name twice.
+    pub fn meet(&self, other: &Self) -> Option<Self> {
         let length = self.segments.len().max(other.segments.len());
         let segment = |index| match (self.segments.get(index), other.segments.get(index)) {
-            (Some(own @ Segment::Literal(_)), _) | (Some(own), None | Some(Segment::Any(_))) => Some(own.clone()),
-            (Some(Segment::Any(_)) | None, other) => other.cloned(),
+            (Some(Segment::Literal(own)), Some(Segment::Literal(other))) if own != other => None,
+            (Some(Segment::Literal(text)), Some(Segment::Any(_)))
+            | (Some(Segment::Any(_)), Some(Segment::Literal(text)))
+                if text.is_empty() =>
+            {
+                None
+            }
+            (Some(own @ Segment::Literal(_)), Some(_)) | (Some(own), Some(Segment::Any(_))) => Some(own.clone()),
+            (Some(Segment::Any(_)), Some(other)) => Some(other.clone()),
+            (Some(own), None) => other.below.then(|| own.clone()),
+            (None, other) => other.filter(|_| self.below).cloned(),
         };
-        Self { segments: (0..length).filter_map(segment).collect(), below: self.below && other.below }
+        let segments = (0..length).map(segment).collect::<Option<_>>()?;
+        Some(Self { segments, below: self.below && other.below })
+    }
+
+    /// Whether it matches every path that `other` matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        let fits = |(own, other): (&Segment, &Segment)| match (own, other) {
+            (Segment::Literal(own), Segment::Literal(other)) => own == other,
+            (Segment::Literal(_), Segment::Any(_)) => false,
+            (Segment::Any(_), Segment::Literal(other)) => !other.is_empty(),
+            (Segment::Any(_), Segment::Any(_)) => true,
+        };
+        let length = self.segments.len();
+        let is_as_long = length == other.segments.len() && !other.below;
+        (is_as_long || self.below && length <= other.segments.len())
+            && self.segments.iter().zip(&other.segments).all(fits)
     }
 
     /// Gives each placeholder a name of its own.

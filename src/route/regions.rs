@@ -1,15 +1,22 @@
-//! The requests that patterns tell apart: finitely many regions, each with one path that stands for all of its paths.
+//! The requests that patterns tell apart: regions, each with one path that stands for all of its paths.
 //!
-//! Patterns see of a segment only whether it is one of the literals that stand at its place, and of a path only its
-//! segments. So a walk over the patterns that takes, at each place, every literal and one segment that is none of them
-//! meets every set of patterns that any path can match. What is found at the paths it visits holds for all paths.
+//! A region is the set of paths that match the same patterns. Patterns that cross each other can make very many, but what
+//! decides a request is one rule of each side. Two facts about patterns make it enough to look at few:
+//!
+//! - The paths that two patterns have in common are those of a pattern ([`Pattern::meet`]).
+//! - A placeholder takes more names than any file bears. So a path of a pattern in which every placeholder holds a name that
+//!   no rule bears matches as few other patterns as any path of that length can: whatever beats a rule there beats it on all
+//!   of those paths.
+//!
+//! Where a rule of one side and one of the other both decide some path, they therefore decide together at such a path of
+//! the pattern that they have in common. Paths below a prefix are looked at in each length in which they can differ.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::collections::BTreeSet;
 
 use http::Method;
 
 use super::pattern::{Pattern, Segment};
+use super::patterns::{NodeId, Patterns};
 
 /// One rule, as far as it tells requests apart.
 #[derive(Clone, Debug)]
@@ -20,25 +27,23 @@ pub struct Rule<'r> {
     pub hosts: &'r [Box<str>],
     /// Which methods; empty: all.
     pub methods: &'r [Method],
-    /// What the rule is and does: two rules of the same number can stand for each other.
-    pub meaning: usize,
 }
 
 /// A set of paths that match the same patterns, and hold the same marks.
 #[derive(Debug)]
-pub struct Region<'r, 's> {
+pub struct Region<'s> {
     /// One of its paths, canonical.
-    pub path: &'s str,
+    pub path: String,
     /// The rules of all sides whose pattern matches.
-    pub rules: &'s [&'s Rule<'r>],
-    /// The groups of [`Paths::Marked`] of which its paths hold a mark, one bit each.
+    pub rules: Vec<&'s Rule<'s>>,
+    /// The groups of marks of which its paths hold one, one bit each.
     pub marks: u8,
     /// Names that no rule of any side bears.
     fresh: &'s Fresh,
 }
 
-impl Region<'_, '_> {
-    /// The pattern of its paths, apart from those that match further patterns.
+impl Region<'_> {
+    /// The pattern of its paths, apart from those that match further patterns. The same for no other region of these marks.
     pub fn pattern(&self) -> Pattern {
         Pattern::common(self.rules.iter().map(|rule| &rule.pattern))
     }
@@ -66,21 +71,8 @@ impl Region<'_, '_> {
     }
 }
 
-/// Which paths are walked over.
-#[derive(Clone, Copy, Debug)]
-pub enum Paths<'m> {
-    /// Those where both sides do not have the same rules.
-    WhereSidesDiffer,
-    /// All.
-    All,
-    /// All; those that hold a mark of a group, such as `;` and `%3B`, are told from those that do not. At most eight groups.
-    Marked(&'m [&'static [&'static str]]),
-}
-
-/// There are more regions than was asked to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the patterns tell more than {0} kinds of paths apart")]
-pub struct TooMany(pub usize);
+/// Texts such as `;` and `%3B`, of which it is told whether a path holds one. At most eight groups.
+pub type Groups = [&'static [&'static str]];
 
 /// Segment, host and method that no rule names.
 #[derive(Debug)]
@@ -93,84 +85,61 @@ struct Fresh {
 /// The patterns of one side or two, by segments.
 #[derive(Debug)]
 pub struct Regions<'r> {
-    nodes: Vec<Node<'r>>,
+    sides: [Vec<Rule<'r>>; 2],
+    patterns: Patterns<Id>,
     fresh: Fresh,
 }
 
-#[derive(Debug, Default)]
-struct Node<'r> {
-    literals: BTreeMap<Box<str>, usize>,
-    any: Option<usize>,
-    end: [Vec<Rule<'r>>; 2],
-    below: [Vec<Rule<'r>>; 2],
-    /// Whether both sides have the same rules here and further down.
-    same: bool,
-    same_below: bool,
-}
-
-struct Walk<'w, 'r, F> {
-    regions: &'w Regions<'r>,
-    prune: bool,
-    groups: &'w [&'static [&'static str]],
-    left: usize,
-    path: String,
-    /// Nodes passed that have rules for all that is below them.
-    above: Vec<usize>,
-    visit: F,
-}
+/// A rule by its side and its number there.
+type Id = (usize, usize);
 
 impl<'r> Regions<'r> {
     /// Of these rules; the second side is empty where there is nothing to compare.
     pub fn new(sides: [Vec<Rule<'r>>; 2]) -> Self {
-        let mut nodes = vec![Node::default()];
+        let mut patterns = Patterns::default();
         let (mut segments, mut hosts, mut methods) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for (side, rules) in sides.into_iter().enumerate() {
-            for rule in rules {
+        for (side, rules) in sides.iter().enumerate() {
+            for (index, rule) in rules.iter().enumerate() {
                 segments.extend(rule.pattern.segments().iter().filter_map(literal).map(str::to_owned));
                 hosts.extend(rule.hosts.iter().map(ToString::to_string));
                 methods.extend(rule.methods.iter().map(|method| method.as_str().to_owned()));
-                place(&mut nodes, side, rule);
+                patterns.insert(&rule.pattern, (side, index));
             }
         }
-        let mut regions = Self { nodes, fresh: Fresh::beside(&segments, &hosts, &methods) };
-        regions.compare(0);
-        regions
+        let fresh = Fresh::beside(&segments, &hosts, &methods);
+        Self { sides, patterns, fresh }
     }
 
-    /// Visits every region; one of several kinds of paths more than once.
-    ///
-    /// # Errors
-    /// There are more than `most` visits.
-    pub fn visit(&self, paths: Paths<'_>, most: usize, visit: impl FnMut(&Region<'r, '_>)) -> Result<(), TooMany> {
-        let (prune, groups) = match paths {
-            Paths::WhereSidesDiffer => (true, &[][..]),
-            Paths::All => (false, &[][..]),
-            Paths::Marked(groups) => (false, groups),
+    /// The rules of one side, in the order in which they were given.
+    pub fn rules(&self, side: usize) -> &[Rule<'r>] {
+        self.sides.get(side).map_or(&[], Vec::as_slice)
+    }
+
+    /// The rules of a side that match a path of `pattern`, by their numbers.
+    pub fn crossing(&self, pattern: &Pattern, side: usize) -> Vec<usize> {
+        self.patterns.crossing(pattern).into_iter().filter(|id| id.0 == side).map(|id| id.1).collect()
+    }
+
+    /// The regions of those paths of `pattern` that match as few others as can be, in every length in which that makes a
+    /// difference; of paths that hold a mark of the groups `held`, one bit each, and of others that `pattern` itself holds.
+    pub fn of<'s>(&'s self, pattern: &Pattern, groups: &Groups, held: u8) -> Vec<Region<'s>> {
+        let mut walk = Walk {
+            regions: self,
+            groups,
+            held,
+            path: String::new(),
+            is_open: false,
+            marks: 0,
+            at: vec![Patterns::<Id>::ROOT],
+            above: Vec::new(),
+            found: Vec::new(),
         };
-        let mut walk = Walk { regions: self, prune, groups, left: most, path: String::new(), above: Vec::new(), visit };
-        match walk.further(&[0], false, 0) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(TooMany(most)),
-        }
+        walk.along(pattern);
+        walk.found
     }
 
-    fn node(&self, index: usize) -> Option<&Node<'r>> {
-        self.nodes.get(index)
-    }
-
-    /// Notes for each node whether the sides have the same rules there. As deep as patterns are long.
-    fn compare(&mut self, index: usize) -> bool {
-        let Some(node) = self.nodes.get(index) else { return true };
-        let children: Vec<usize> = node.literals.values().copied().chain(node.any).collect();
-        let below = alike(&node.below);
-        let mut same = below && alike(&node.end);
-        for child in children {
-            same &= self.compare(child);
-        }
-        if let Some(node) = self.nodes.get_mut(index) {
-            (node.same, node.same_below) = (same, below);
-        }
-        same
+    fn rule(&self, (side, index): Id) -> Option<&Rule<'r>> {
+        self.sides.get(side)?.get(index)
     }
 }
 
@@ -191,79 +160,108 @@ impl Fresh {
     }
 }
 
-impl<'r, F: FnMut(&Region<'r, '_>)> Walk<'_, 'r, F> {
-    /// The paths that go on behind what was walked so far, at whose end these nodes are. `differs`: the sides have
-    /// different rules above; `marks`: what the path holds.
-    fn further(&mut self, active: &[usize], differs: bool, marks: u8) -> ControlFlow<()> {
-        let regions = self.regions;
-        let nodes = || active.iter().filter_map(|&index| regions.node(index));
-        if self.prune && !differs && nodes().all(|node| node.same) {
-            return ControlFlow::Continue(());
-        }
-        let differs = differs || nodes().any(|node| !node.same_below);
-        let above = self.above.len();
-        self.above.extend(active.iter().filter(|&&index| {
-            regions.node(index).is_some_and(|node| node.below.iter().any(|rules| !rules.is_empty()))
-        }));
-        let mut literals: BTreeSet<&str> = nodes().flat_map(|node| node.literals.keys().map(|text| &**text)).collect();
-        let anys: Vec<usize> = nodes().filter_map(|node| node.any).collect();
-        if !anys.is_empty() && !self.above.is_empty() {
-            literals.insert(""); // no placeholder takes a trailing slash, but what is above does
-        }
-        for text in literals {
-            let mut next: Vec<usize> = nodes().filter_map(|node| node.literals.get(text).copied()).collect();
-            if !text.is_empty() {
-                next.extend(&anys);
-            }
-            self.segment(text, &next, differs, marks | self.marks_in(text))?;
-        }
-        if !anys.is_empty() || !self.above.is_empty() {
-            let groups = self.groups;
-            for held in 0..1_u8 << groups.len() {
-                let mut text = regions.fresh.segment.clone();
-                let marks_of = groups.iter().enumerate().filter(|(group, _)| held & 1 << group != 0);
-                text.extend(marks_of.filter_map(|(_, marks)| marks.first()).copied());
-                self.segment(&text, &anys, differs, marks | held)?;
+/// A walk along one pattern.
+struct Walk<'w, 's> {
+    regions: &'s Regions<'s>,
+    groups: &'w Groups,
+    /// The groups of which the path is to hold a mark.
+    held: u8,
+    path: String,
+    /// Whether the path has a segment that no rule names, which holds the marks.
+    is_open: bool,
+    marks: u8,
+    /// The nodes at the end of the path.
+    at: Vec<NodeId>,
+    /// The rules for all that is below a node that was passed.
+    above: Vec<Id>,
+    found: Vec<Region<'s>>,
+}
+
+impl Walk<'_, '_> {
+    fn along(&mut self, pattern: &Pattern) {
+        for segment in pattern.segments() {
+            self.pass();
+            match segment {
+                Segment::Literal(text) => self.go(text),
+                Segment::Any(_) => self.go_anywhere(),
             }
         }
-        self.above.truncate(above);
-        ControlFlow::Continue(())
+        // nothing is not a path
+        if !self.path.is_empty() {
+            self.take();
+        }
+        if pattern.is_prefix() {
+            self.below();
+        }
     }
 
-    /// One segment more: the path that ends with it, and those that go on. An empty one is the last.
-    fn segment(&mut self, text: &str, next: &[usize], differs: bool, marks: u8) -> ControlFlow<()> {
-        let length = self.path.len();
+    /// Further down, where only what is above and placeholders match.
+    fn below(&mut self) {
+        loop {
+            self.pass();
+            // no placeholder takes a trailing slash, but what is above does
+            let patterns = &self.regions.patterns;
+            if self.at.iter().any(|&node| patterns.any(node).is_some() || patterns.literal(node, "").is_some()) {
+                let (at, length) = (self.at.clone(), self.path.len());
+                self.go("");
+                self.take();
+                self.at = at;
+                self.path.truncate(length);
+            }
+            self.go_anywhere();
+            self.take();
+            // behind the last pattern only what is above decides, and nothing new can be told apart
+            if self.at.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Notes who decides what is below.
+    fn pass(&mut self) {
+        let patterns = &self.regions.patterns;
+        self.above.extend(self.at.iter().flat_map(|&node| patterns.prefixes(node)));
+    }
+
+    fn go(&mut self, text: &str) {
+        let patterns = &self.regions.patterns;
+        self.at = self.at.iter().flat_map(|&node| patterns.matching(node, text)).collect();
         self.path.push('/');
         self.path.push_str(text);
-        self.end(next, marks)?;
-        // behind the last pattern only what is above decides, and nothing new can be told apart
-        if !text.is_empty() && !next.is_empty() {
-            self.further(next, differs, marks)?;
-        }
-        self.path.truncate(length);
-        ControlFlow::Continue(())
+        self.marks |= marks_in(text, self.groups);
     }
 
-    fn end(&mut self, active: &[usize], marks: u8) -> ControlFlow<()> {
-        let regions = self.regions;
-        let at = active.iter().filter_map(|&index| regions.node(index));
-        let here = at.flat_map(|node| node.end.iter().chain(&node.below));
-        let above = self.above.iter().filter_map(|&index| regions.node(index)).flat_map(|node| &node.below);
-        let rules: Vec<&Rule<'r>> = here.chain(above).flatten().collect();
-        if rules.is_empty() {
-            return ControlFlow::Continue(());
+    fn go_anywhere(&mut self) {
+        let patterns = &self.regions.patterns;
+        self.at = self.at.iter().filter_map(|&node| patterns.any(node)).collect();
+        self.path.push('/');
+        self.path.push_str(&self.regions.fresh.segment);
+        if !self.is_open {
+            self.is_open = true;
+            let held = self.groups.iter().enumerate().filter(|(group, _)| self.held & 1 << group != 0);
+            self.path.extend(held.filter_map(|(_, marks)| marks.first()).copied());
         }
-        let Some(left) = self.left.checked_sub(1) else { return ControlFlow::Break(()) };
-        self.left = left;
-        (self.visit)(&Region { path: &self.path, rules: &rules, marks, fresh: &regions.fresh });
-        ControlFlow::Continue(())
     }
 
-    fn marks_in(&self, text: &str) -> u8 {
-        let holds = |marks: &&[&str]| marks.iter().any(|mark| text.contains(mark));
-        let groups = self.groups.iter().enumerate().filter(|(_, marks)| holds(marks));
-        groups.fold(0, |held, (group, _)| held | 1 << group)
+    /// The path up to here is one of a region.
+    fn take(&mut self) {
+        let marks = self.marks | if self.is_open { self.held } else { 0 };
+        if marks & self.held != self.held {
+            return;
+        }
+        let patterns = &self.regions.patterns;
+        let here = self.at.iter().flat_map(|&node| patterns.exact(node).iter().chain(patterns.prefixes(node)));
+        let rules: Vec<_> = here.chain(&self.above).filter_map(|&id| self.regions.rule(id)).collect();
+        if !rules.is_empty() {
+            self.found.push(Region { path: self.path.clone(), rules, marks, fresh: &self.regions.fresh });
+        }
     }
+}
+
+fn marks_in(text: &str, groups: &Groups) -> u8 {
+    let holds = |marks: &&[&str]| marks.iter().any(|mark| text.contains(mark));
+    let groups = groups.iter().enumerate().filter(|(_, marks)| holds(marks));
+    groups.fold(0, |held, (group, _)| held | 1 << group)
 }
 
 fn literal(segment: &Segment) -> Option<&str> {
@@ -273,105 +271,82 @@ fn literal(segment: &Segment) -> Option<&str> {
     }
 }
 
-/// Whether both sides have rules of the same meanings, in whatever order.
-fn alike([first, second]: &[Vec<Rule<'_>>; 2]) -> bool {
-    let meanings = |rules: &[Rule<'_>]| {
-        let mut meanings: Vec<usize> = rules.iter().map(|rule| rule.meaning).collect();
-        meanings.sort_unstable();
-        meanings
-    };
-    meanings(first) == meanings(second)
-}
-
-fn place<'r>(nodes: &mut Vec<Node<'r>>, side: usize, rule: Rule<'r>) {
-    let mut at = 0;
-    for segment in rule.pattern.segments() {
-        let next = nodes.len();
-        let Some(node) = nodes.get_mut(at) else { return };
-        at = match segment {
-            Segment::Literal(text) => *node.literals.entry(text.clone()).or_insert(next),
-            Segment::Any(_) => *node.any.get_or_insert(next),
-        };
-        if at == next {
-            nodes.push(Node::default());
-        }
-    }
-    let Some(node) = nodes.get_mut(at) else { return };
-    let rules = if rule.pattern.is_prefix() { &mut node.below } else { &mut node.end };
-    if let Some(rules) = rules.get_mut(side) {
-        rules.push(rule);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::patterns::tests::some_pattern;
     use super::*;
     use proptest::prelude::*;
 
-    fn rules(patterns: &[&str]) -> Vec<Rule<'static>> {
-        let rule = |(meaning, text): (usize, &&str)| Rule {
-            pattern: Pattern::parse(text).unwrap(),
-            hosts: &[],
-            methods: &[],
-            meaning,
-        };
-        patterns.iter().enumerate().map(rule).collect()
+    fn rule(text: &str) -> Rule<'static> {
+        Rule { pattern: Pattern::parse(text).unwrap(), hosts: &[], methods: &[] }
     }
 
-    fn paths(patterns: &[&str], paths: Paths<'_>) -> Vec<(String, u8)> {
-        let mut found = Vec::new();
-        let regions = Regions::new([rules(patterns), Vec::new()]);
-        regions.visit(paths, 1000, |region| found.push((region.path.to_owned(), region.marks))).unwrap();
-        found
+    fn regions(patterns: &[&str]) -> Regions<'static> {
+        Regions::new([patterns.iter().map(|text| rule(text)).collect(), Vec::new()])
+    }
+
+    fn paths(regions: &Regions<'_>, pattern: &str, groups: &Groups, held: u8) -> Vec<(String, u8)> {
+        let found = regions.of(&Pattern::parse(pattern).unwrap(), groups, held);
+        found.into_iter().map(|region| (region.path, region.marks)).collect()
     }
 
     #[test]
-    fn every_literal_and_one_segment_that_is_none_are_walked() {
-        let all = |patterns: &[&str]| paths(patterns, Paths::All).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
-        assert_eq!(all(&["/a/b", "/a/{x}"]), ["/a/b", "/a/x"]);
-        assert_eq!(all(&["/a/**"]), ["/a", "/a/x"]);
-        assert_eq!(all(&["/", "/x"]), ["/", "/x"]);
-        assert_eq!(all(&["/**", "/x/{y}"]), ["/x", "/x/", "/x/x1", "/x/x1/x1", "/x1"]);
+    fn a_pattern_is_walked_by_names_that_no_rule_bears_in_each_length_that_matters() {
+        for (patterns, pattern, expected) in [
+            (&["/a/b", "/a/{x}"][..], "/a/{x}", &["/a/x"][..]),
+            (&["/a/b", "/a/{x}"], "/a/b", &["/a/b"]),
+            (&["/x", "/{y}"], "/{y}", &["/x1"]),
+            (&["/a/**"], "/a/**", &["/a", "/a/x"]),
+            (&["/a/**", "/a/"], "/a/**", &["/a", "/a/", "/a/x"]),
+            (&["/**", "/x/{y}"], "/**", &["/x1"]),
+            (&["/**", "/{x}/{y}/z"], "/**", &["/", "/x", "/x/", "/x/x", "/x/x/x"]),
+            // another rule's name is none of these
+            (&["/**", "/{x}/{y}/z"], "/{x}/**", &["/x", "/x/", "/x/x", "/x/x/x"]),
+        ] {
+            let found = paths(&regions(patterns), pattern, &[], 0);
+            assert_eq!(found.iter().map(|(path, _)| path).collect::<Vec<_>>(), expected, "{pattern} of {patterns:?}");
+        }
     }
 
     #[test]
-    fn paths_that_hold_a_mark_are_walked_by_themselves() {
-        let groups: &[&[&str]] = &[&[";", "%3B"], &["%2F"]];
-        let marked = |patterns: &[&str]| paths(patterns, Paths::Marked(groups));
-        let expected = [("/a/x", 0), ("/a/x;", 1), ("/a/x%2F", 2), ("/a/x;%2F", 3), ("/b", 0)];
-        assert_eq!(marked(&["/a/{y}", "/b"]), expected.map(|(path, marks)| (path.to_owned(), marks)));
-        assert_eq!(marked(&["/a;b"]), [("/a;b".to_owned(), 1)]);
-        // no literal begins like the segment that stands for all others
-        assert!(marked(&["/x;", "/{y}"]).contains(&("/x1;".to_owned(), 1)));
-        let below = marked(&["/a%2Fb/{y}"]);
-        assert_eq!(below.iter().map(|(_, marks)| marks).collect::<Vec<_>>(), [&2, &3, &2, &3]);
-    }
-
-    #[test]
-    fn there_is_a_bound() {
-        let regions = Regions::new([rules(&["/a", "/b", "/c"]), Vec::new()]);
-        assert_eq!(regions.visit(Paths::All, 2, |_| {}), Err(TooMany(2)));
-        assert_eq!(regions.visit(Paths::All, 3, |_| {}), Ok(()));
+    fn paths_hold_the_marks_that_are_asked_for_where_they_can() {
+        let groups: &Groups = &[&[";", "%3B"], &["%2F"]];
+        for (patterns, pattern, held, expected) in [
+            (&["/a/{y}"][..], "/a/{y}", 0, &[("/a/x", 0)][..]),
+            (&["/a/{y}"], "/a/{y}", 1, &[("/a/x;", 1)]),
+            (&["/a/{y}/{z}"], "/a/{y}/{z}", 3, &[("/a/x;%2F/x", 3)]),
+            (&["/a;b"], "/a;b", 0, &[("/a;b", 1)]),
+            (&["/a;b"], "/a;b", 1, &[("/a;b", 1)]),
+            (&["/a;b"], "/a;b", 2, &[]),
+            (&["/a;b/{y}"], "/a;b/{y}", 2, &[("/a;b/x%2F", 3)]),
+            (&["/a/**"], "/a/**", 1, &[("/a/x;", 1)]),
+            // no literal begins like the segment that stands for all others
+            (&["/x;", "/{y}"], "/{y}", 1, &[("/x1;", 1)]),
+        ] {
+            let expected = expected.iter().map(|&(path, marks)| (path.to_owned(), marks)).collect::<Vec<_>>();
+            assert_eq!(paths(&regions(patterns), pattern, groups, held), expected, "{pattern} with {held}");
+        }
     }
 
     proptest! {
+        /// The law on which all rests.
         #[test]
-        fn what_any_path_matches_is_matched_by_a_path_that_is_walked(
-            texts in proptest::collection::btree_set("(/([abx]|[{]q[}])){0,3}(/|/[*][*]|/a)", 1..7),
+        fn what_matches_a_path_that_stands_for_others_matches_all_of_its_length(
+            patterns in proptest::collection::vec(some_pattern(), 1..7),
             path in "(/[abcx]{1,2}){0,4}/?",
         ) {
-            let patterns: Vec<Pattern> = texts.iter().filter_map(|text| Pattern::parse(text).ok()).collect();
-            let rule = |(meaning, pattern): (usize, &Pattern)| Rule {
-                pattern: pattern.clone(), hosts: &[], methods: &[], meaning,
-            };
-            let all: Vec<Rule<'_>> = patterns.iter().enumerate().map(rule).collect();
-            let matched = |path: &str| -> Vec<bool> { patterns.iter().map(|pattern| pattern.matches(path)).collect() };
-            let wanted = matched(&path);
-            let mut found = !wanted.contains(&true);
-            Regions::new([all, Vec::new()]).visit(Paths::All, 100_000, |region| {
-                found |= matched(region.path) == wanted;
-            }).unwrap();
-            prop_assert!(found, "{} in {:?}", path, texts);
+            let rules = patterns.iter().map(|pattern| Rule { pattern: pattern.clone(), hosts: &[], methods: &[] });
+            let regions = Regions::new([rules.collect(), Vec::new()]);
+            for (one, other) in patterns.iter().zip(patterns.iter().cycle().skip(1)) {
+                let Some(both) = one.meet(other).filter(|both| both.matches(&path)) else { continue };
+                let found = regions.of(&both, &[], 0);
+                for region in &found {
+                    let matching = patterns.iter().filter(|pattern| pattern.matches(&region.path)).count();
+                    prop_assert_eq!(matching, region.rules.len(), "{} of {}", region.path, both);
+                }
+                let stands_for = |region: &Region<'_>| region.rules.iter().all(|rule| rule.pattern.matches(&path));
+                prop_assert!(found.iter().any(stands_for), "{} of {}: {:?}", path, both, found);
+            }
         }
     }
 }

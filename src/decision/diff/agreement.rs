@@ -1,16 +1,19 @@
 //! Rows of random files against what both really decide.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::policies::MARKS;
 use super::*;
 use crate::config::model::endpoints::action_name;
 use crate::config::{Environment, load_text};
-use crate::decision::{Request, claimed, decide};
+use crate::decision::{Place, Request, claimed, decide};
 use crate::principal::{Principal, Role, Scope, Subject};
-use crate::wire::target::PathPolicy;
+use crate::route::{Allow, Pattern};
+use crate::wire::target::{PathPolicy, canonical_path};
 
 /// What one request gets on one side.
 #[derive(PartialEq)]

@@ -1,17 +1,15 @@
 //! What differs in each region, told by as few patterns as say it exactly.
 //!
 //! The paths of a pattern are its own region and those of the patterns below it. So what differs in a region is said of
-//! its whole pattern, except for the regions below in which it is not so; what of those is covered is not said again.
-//! Each statement is therefore true for all requests that it is about.
+//! its whole pattern, except for the regions below in which it is not so; what is said of a region's whole pattern so is
+//! not said again. Each statement is therefore true for all requests that it is about.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use super::TooMany;
 use super::names::Names;
 use crate::route::Pattern;
-use crate::route::regions::TooMany;
-
-/// Steps that finding them may take; a file that needs more has very many patterns that cross each other.
-const STEPS_MAX: usize = 100_000_000;
+use crate::route::patterns::Patterns;
 
 /// What differs, by its number.
 pub(super) type Effect = usize;
@@ -25,7 +23,7 @@ pub(super) struct Block {
 }
 
 /// A region, and what differs there; nothing where there is no block. No two blocks are about the same request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Spot {
     /// Of its paths, and those of the regions below.
     pub(super) pattern: Pattern,
@@ -36,6 +34,8 @@ pub(super) struct Spot {
     /// Regions of other marks have no paths in common.
     pub(super) marks: u8,
     pub(super) blocks: Vec<Block>,
+    /// The least specific pattern that decides a request of a block, on each side; `None` where nothing may.
+    pub(super) least: [Option<Pattern>; 2],
 }
 
 /// What differs for all requests of a pattern but those of the exceptions.
@@ -47,41 +47,36 @@ pub(super) struct Statement {
     pub(super) block: Block,
 }
 
-/// Says all that differs.
+/// Says all that differs in `spots`. `against` gives the regions within a spot in which a block of it is not so.
 ///
 /// # Errors
-/// It takes too many steps.
-pub(super) fn cover(mut spots: Vec<Spot>) -> Result<Vec<Statement>, TooMany> {
-    // what is above comes before what is below
-    spots.sort_by(|a, b| a.rules.cmp(&b.rules).then_with(|| a.path.cmp(&b.path)));
-    let mut tree = Tree::of(&spots);
-    let mut left: Vec<Vec<Block>> = spots.iter().map(|spot| spot.blocks.clone()).collect();
+/// Those of `against`.
+pub(super) fn cover(
+    spots: Vec<Spot>,
+    mut against: impl FnMut(&Spot, &Block) -> Result<Vec<Spot>, TooMany>,
+) -> Result<Vec<Statement>, TooMany> {
+    let mut queue = Queue::default();
+    for spot in spots {
+        let left = spot.blocks.clone();
+        queue.add(spot, left, Origin::Given);
+    }
     let mut statements = Vec::new();
-    // by which statement a region was excepted last
-    let mut excepted = vec![usize::MAX; spots.len()];
-    for (index, spot) in spots.iter().enumerate() {
-        let blocks = left.get_mut(index).map(std::mem::take).unwrap_or_default();
-        if blocks.is_empty() {
-            continue;
-        }
-        let below = tree.below(index, &spots)?;
+    while let Some((spot, blocks)) = queue.next() {
         for block in blocks {
-            let mut except = Vec::new();
-            let number = statements.len();
-            for &at in &below {
-                let Some(other) = spots.get(at).filter(|_| excepted.get(at) != Some(&number)) else { continue };
-                if other.says(&block) {
-                    if let Some(rest) = left.get_mut(at) {
-                        take(rest, &block);
-                    }
-                    continue;
+            let mut others = against(&spot, &block)?;
+            others.sort_by(|a, b| a.order().cmp(&b.order()));
+            let mut known = Patterns::default();
+            others.retain(|other| {
+                let is_new = !known.cover(&other.pattern);
+                if is_new {
+                    known.insert(&other.pattern, ());
                 }
-                for further in tree.below(at, &spots)? {
-                    if let Some(last) = excepted.get_mut(further) {
-                        *last = number;
-                    }
-                }
-                except.push(other.pattern.clone());
+                is_new
+            });
+            queue.say(&spot, &block, &known);
+            let except = others.iter().map(|other| other.pattern.clone()).collect();
+            for other in others {
+                queue.except(other, &block);
             }
             statements.push(Statement { pattern: spot.pattern.clone(), except, marks: spot.marks, block });
         }
@@ -89,7 +84,92 @@ pub(super) fn cover(mut spots: Vec<Spot>) -> Result<Vec<Statement>, TooMany> {
     Ok(statements)
 }
 
+/// Why something is to be said of a region.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Something differs there, all of which is said.
+    Given,
+    /// It was excepted from what is said of a region above, of which some is so nevertheless.
+    Excepted,
+}
+
+/// A region, with what is left to say of it.
+struct Entry {
+    spot: Spot,
+    left: Vec<Block>,
+    origin: Origin,
+}
+
+/// Regions of which something is left to say.
+#[derive(Default)]
+struct Queue {
+    entries: Vec<Entry>,
+    /// Those that are not taken yet: what is above comes before what is below.
+    order: BTreeSet<(usize, String, usize)>,
+    known: HashMap<(String, u8), usize>,
+    patterns: Patterns<usize>,
+}
+
+impl Queue {
+    fn add(&mut self, spot: Spot, left: Vec<Block>, origin: Origin) {
+        let at = self.entries.len();
+        let (rules, path) = spot.order();
+        self.order.insert((rules, path.to_owned(), at));
+        self.known.insert((spot.pattern.shape(), spot.marks), at);
+        self.patterns.insert(&spot.pattern, at);
+        self.entries.push(Entry { spot, left, origin });
+    }
+
+    /// The next spot, and what is left to say of it.
+    fn next(&mut self) -> Option<(Spot, Vec<Block>)> {
+        let (.., at) = self.order.pop_first()?;
+        let Entry { spot, left, .. } = self.entries.get_mut(at)?;
+        Some((spot.clone(), std::mem::take(left)))
+    }
+
+    /// Leaves out what is said by this of all paths of a spot.
+    fn say(&mut self, said: &Spot, block: &Block, except: &Patterns<()>) {
+        for at in self.patterns.within(&said.pattern) {
+            let Some(Entry { spot, left, .. }) = self.entries.get_mut(at) else { continue };
+            if spot.marks == said.marks
+                && !left.is_empty()
+                && spot.says(block)
+                && except.crossing(&spot.pattern).is_empty()
+            {
+                take(left, block);
+            }
+        }
+    }
+
+    /// What `block` says, and is not said of `other`, is to be said by itself where it is so.
+    fn except(&mut self, other: Spot, block: &Block) {
+        let alike = other.blocks.iter().filter(|own| own.effect == block.effect);
+        let rest = alike.map(|own| Block {
+            hosts: own.hosts.and(&block.hosts),
+            methods: own.methods.and(&block.methods),
+            effect: block.effect,
+        });
+        let rest: Vec<Block> = rest.filter(|rest| !rest.hosts.is_empty() && !rest.methods.is_empty()).collect();
+        let known = self.known.get(&(other.pattern.shape(), other.marks)).and_then(|&at| self.entries.get_mut(at));
+        match known {
+            Some(Entry { origin: Origin::Given, .. }) => {}
+            Some(Entry { left, .. }) => {
+                for block in rest {
+                    take(left, &block);
+                    left.push(block);
+                }
+            }
+            None if rest.is_empty() => {}
+            None => self.add(other, rest, Origin::Excepted),
+        }
+    }
+}
+
 impl Spot {
+    fn order(&self) -> (usize, &str) {
+        (self.rules, &self.path)
+    }
+
     /// Whether all that `block` says is so here.
     fn says(&self, block: &Block) -> bool {
         let mut hosts = block.hosts.clone();
@@ -114,76 +194,6 @@ fn take(blocks: &mut Vec<Block>, said: &Block) {
     *blocks = rest.filter(|block| !block.hosts.is_empty() && !block.methods.is_empty()).collect();
 }
 
-/// Regions by the segments of their paths.
-struct Tree {
-    nodes: Vec<Node>,
-    steps: usize,
-}
-
-#[derive(Default)]
-struct Node {
-    children: HashMap<Box<str>, usize>,
-    spots: Vec<usize>,
-}
-
-impl Tree {
-    fn of(spots: &[Spot]) -> Self {
-        let mut nodes = vec![Node::default()];
-        for (index, spot) in spots.iter().enumerate() {
-            let mut at = 0;
-            for text in spot.path.strip_prefix('/').unwrap_or(&spot.path).split('/') {
-                let next = nodes.len();
-                let Some(node) = nodes.get_mut(at) else { break };
-                at = *node.children.entry(text.into()).or_insert(next);
-                if at == next {
-                    nodes.push(Node::default());
-                }
-            }
-            if let Some(node) = nodes.get_mut(at) {
-                node.spots.push(index);
-            }
-        }
-        Self { nodes, steps: 0 }
-    }
-
-    /// The others that lie in the pattern of this one, what is above first.
-    fn below(&mut self, index: usize, spots: &[Spot]) -> Result<Vec<usize>, TooMany> {
-        let Some(spot) = spots.get(index) else { return Ok(Vec::new()) };
-        let mut at = vec![0];
-        for segment in spot.pattern.segments() {
-            let nodes = at.iter().filter_map(|&node| self.nodes.get(node));
-            at = nodes.flat_map(|node| node.matching(segment)).collect();
-            self.steps += at.len();
-        }
-        let mut found: Vec<usize> = Vec::new();
-        while let Some(node) = at.pop().and_then(|node| self.nodes.get(node)) {
-            self.steps += 1 + node.spots.len();
-            if self.steps > STEPS_MAX {
-                return Err(TooMany(spots.len()));
-            }
-            found.extend(&node.spots);
-            if spot.pattern.is_prefix() {
-                at.extend(node.children.values());
-            }
-        }
-        found.retain(|&other| other != index && spots.get(other).is_some_and(|other| other.marks == spot.marks));
-        found.sort_unstable();
-        Ok(found)
-    }
-}
-
-impl Node {
-    fn matching(&self, segment: &crate::route::pattern::Segment) -> Vec<usize> {
-        use crate::route::pattern::Segment;
-        match segment {
-            Segment::Literal(text) => self.children.get(text).copied().into_iter().collect(),
-            Segment::Any(_) => {
-                self.children.iter().filter(|(text, _)| !text.is_empty()).map(|(_, &child)| child).collect()
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,12 +213,18 @@ mod tests {
             path: path.to_owned(),
             rules,
             marks: 0,
+            least: [None, None],
             blocks: blocks.iter().map(|&block| block.clone()).collect(),
         }
     }
 
     fn said(spots: Vec<Spot>) -> Vec<String> {
-        let statements = cover(spots).unwrap();
+        let all = spots.clone();
+        let statements = cover(spots, |spot, block| {
+            let below = all.iter().filter(|other| spot.pattern.covers(&other.pattern) && !other.says(block));
+            Ok(below.cloned().collect())
+        });
+        let statements = statements.unwrap();
         let show = |Statement { pattern, except, block, .. }: &Statement| {
             let except: Vec<String> = except.iter().map(ToString::to_string).collect();
             let Block { hosts, methods, effect } = block;

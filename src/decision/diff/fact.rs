@@ -34,6 +34,8 @@ pub(super) enum Gives {
     Something,
     /// Each of these.
     These(BTreeSet<String>),
+    /// All but these.
+    AllBut(BTreeSet<String>),
     /// What is in each of these networks.
     Within(Vec<IpNet>),
     /// The more, the greater each of the numbers is.
@@ -62,15 +64,19 @@ impl Gives {
     /// key was not there. What cannot be compared gives something.
     fn exceeds(&self, old: Option<&Self>) -> bool {
         match (self, old) {
-            (Self::Nothing, _) | (_, Some(Self::Everything)) => false,
+            (Self::Nothing, _) | (_, Some(Self::Everything)) | (Self::AllBut(_), None) => false,
             (Self::These(new), Some(Self::These(old))) => !new.is_subset(old),
             (Self::These(new), None | Some(Self::Nothing)) => !new.is_empty(),
+            (Self::AllBut(new), Some(Self::AllBut(old))) => !old.is_subset(new),
             (Self::Within(new), Some(Self::Within(old))) => {
                 new.iter().any(|new| !old.iter().any(|old| old.contains(new)))
             }
             (Self::Within(new), None | Some(Self::Nothing)) => !new.is_empty(),
             (Self::UpTo(new), Some(Self::UpTo(old))) => new.iter().zip(old).any(|(new, old)| new > old),
-            (Self::Something | Self::Everything | Self::These(_) | Self::Within(_) | Self::UpTo(_), _) => true,
+            (
+                Self::Something | Self::Everything | Self::These(_) | Self::AllBut(_) | Self::Within(_) | Self::UpTo(_),
+                _,
+            ) => true,
         }
     }
 }

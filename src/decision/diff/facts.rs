@@ -121,8 +121,11 @@ fn edits(section: &str, edits: &FieldEdits) -> Vec<Fact> {
         };
         field(&format!("{section}.set.{name}"), value).giving(gives)
     });
-    let remove = edits.remove.iter().map(http::HeaderName::as_str);
-    set.chain([Fact::list(format!("{section}.remove"), remove)]).collect()
+    let remove = edits.remove.iter().map(HeaderName::as_str);
+    // what is neither taken away nor written anew passes as the other end says it
+    let stopped = edits.set.iter().map(|(name, _)| name.as_str()).chain(remove.clone());
+    let passes = Gives::AllBut(stopped.map(str::to_owned).collect());
+    set.chain([Fact::list(format!("{section}.remove"), remove).giving(passes)]).collect()
 }
 
 /// What pages of other origins have by a field of the response that a route writes itself, without `cors`.

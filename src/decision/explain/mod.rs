@@ -20,7 +20,6 @@ use crate::endpoint::Endpoint;
 use crate::principal::{Principal, Scheme, SchemeSet, Scope, SubjectKind};
 use crate::rejection::Rejection;
 use crate::route::explain::why;
-use crate::route::regions::TooMany;
 use crate::route::{Allow, Route};
 use crate::wire::forwarded;
 use crate::wire::target::Target;
@@ -208,15 +207,12 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
 
 /// All that a principal with these roles and scopes reaches: routes that decide something, in the order of the file, each
 /// with the scopes that it asks for besides.
-///
-/// # Errors
-/// The rules tell too many kinds of requests apart to know what each route decides.
 pub fn reach<'s>(
     snapshot: &'s Snapshot,
     principal: &Principal,
     scheme: Option<Scheme>,
-) -> Result<Vec<(&'s Route, Vec<Scope>)>, TooMany> {
-    let decides = Reach::of(snapshot)?.decides;
+) -> Vec<(&'s Route, Vec<Scope>)> {
+    let decides = Reach::of(snapshot).decides;
     let routes = snapshot.routes.routes().iter().zip(decides).filter(|(_, decides)| *decides);
     let reached = routes.filter_map(|(route, _)| {
         // a credential may be given more scopes; it is asked what the role alone opens
@@ -227,7 +223,7 @@ pub fn reach<'s>(
             if route.allow == Allow::Anyone { Ok(Caller::Anyone) } else { claimed(route.schemes, &able, scheme) };
         caller.and_then(|caller| crate::authorize::permit(route, caller)).ok().map(|_| (route, missing))
     });
-    Ok(reached.collect())
+    reached.collect()
 }
 
 impl Explanation<'_> {

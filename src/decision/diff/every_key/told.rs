@@ -334,13 +334,7 @@ pub(super) const TOLD: &[Told] = &[
         "request_headers.set.x-tenant: blue -> red",
         NEITHER,
     ),
-    (
-        "routes[].request_headers.remove",
-        "[Cookie]",
-        "[Accept]",
-        "request_headers.remove: [cookie] -> [accept]",
-        NEITHER,
-    ),
+    ("routes[].request_headers.remove", "[Cookie]", "[Accept]", "request_headers.remove: [cookie] -> [accept]", BOTH),
     (
         "routes[].response_headers.set",
         "X-Frame: deny",
@@ -348,7 +342,7 @@ pub(super) const TOLD: &[Told] = &[
         "response_headers.set.x-frame: deny -> same",
         NEITHER,
     ),
-    ("routes[].response_headers.remove", "[Server]", "[Via]", "response_headers.remove: [server] -> [via]", NEITHER),
+    ("routes[].response_headers.remove", "[Server]", "[Via]", "response_headers.remove: [server] -> [via]", BOTH),
     (
         "routes[].cors.origins",
         "https://app.example",

@@ -1,0 +1,174 @@
+//! Asks both sides, and says what differs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+
+use super::cover::{Block, Effect, Spot, Statement};
+use super::fact::Change;
+use super::meaning::Who;
+use super::names::Names;
+use super::policies::Policies;
+use super::row::Row;
+use super::sides::{Decider, Numbered, Side};
+use crate::endpoint::{Action, Endpoints};
+use crate::route::regions::Region;
+use crate::route::{Allow, Pattern};
+
+/// What differs for a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Difference {
+    gains: Vec<String>,
+    loses: Vec<String>,
+    changes: Vec<Change>,
+}
+
+/// Asks both sides, and numbers what differs.
+pub(super) struct Judge<'d, 's> {
+    sides: &'d [Side<'s>; 2],
+    everybody: Vec<Who>,
+    by_deciders: HashMap<[Decider; 2], Option<Effect>>,
+    known: HashMap<Difference, Effect>,
+    differences: Vec<Difference>,
+}
+
+impl<'d, 's> Judge<'d, 's> {
+    pub(super) fn of(sides: &'d [Side<'s>; 2]) -> Self {
+        let roles: BTreeSet<Who> = sides
+            .iter()
+            .flat_map(|side| side.snapshot.routes.routes())
+            .map(|route| route.allow.clone())
+            .chain(endpoints_of_one(sides).map(Action::for_whom))
+            .flat_map(|allow| match allow {
+                Allow::Anyone | Allow::Authenticated => Vec::new(),
+                Allow::Roles(roles) => roles,
+            })
+            .map(Who::Role)
+            .collect();
+        let everybody = [Who::Anyone, Who::Authenticated].into_iter().chain(roles).collect();
+        Self { sides, everybody, by_deciders: HashMap::new(), known: HashMap::new(), differences: Vec::new() }
+    }
+
+    /// What differs in a region for requests of one path, which is in it.
+    pub(super) fn spot(&mut self, region: &Region<'_>, path: &str, marks: u8) -> Spot {
+        let (hosts, methods) = (region.hosts(), region.methods());
+        let mut met: BTreeMap<Effect, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
+        let mut least: [Option<Option<Pattern>>; 2] = [None, None];
+        for (host, method, deciders) in self.ask(region, path) {
+            let Some(effect) = self.effect(deciders.clone()) else { continue };
+            met.entry(effect).or_default().entry(host).or_default().insert(method.as_str());
+            for ((side, decider), least) in self.sides.iter().zip(&deciders).zip(&mut least) {
+                let found = side.pattern(decider);
+                *least = Some(match (least.take(), found) {
+                    (Some(known), found) => known.zip(found).map(|(a, b)| if a.compare(&b).is_gt() { a } else { b }),
+                    (None, found) => found,
+                });
+            }
+        }
+        let all_methods: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+        let mut blocks = Vec::new();
+        for (effect, by_host) in met {
+            let mut by_methods: BTreeMap<Names, BTreeSet<&str>> = BTreeMap::new();
+            for (host, set) in by_host {
+                by_methods.entry(Names::of(&set, &all_methods)).or_default().insert(host);
+            }
+            let named = by_methods.into_iter();
+            blocks.extend(named.map(|(methods, set)| Block { hosts: Names::of(&set, &hosts), methods, effect }));
+        }
+        let least = least.map(Option::flatten);
+        Spot { pattern: region.pattern(), path: path.to_owned(), rules: region.rules.len(), marks, blocks, least }
+    }
+
+    /// Whether all that a block says is so in a region as well.
+    pub(super) fn agrees(&mut self, region: &Region<'_>, path: &str, block: &Block) -> bool {
+        let is_meant =
+            |host: &str, method: &Method| block.hosts.contains(host) && block.methods.contains(method.as_str());
+        self.ask(region, path)
+            .into_iter()
+            .filter(|(host, method, _)| is_meant(host, method))
+            .all(|(.., deciders)| self.effect(deciders) == Some(block.effect))
+    }
+
+    /// What decides on each side, for every kind of host and method.
+    fn ask<'r>(&self, region: &'r Region<'_>, path: &str) -> Vec<(&'r str, &'r Method, [Decider; 2])> {
+        let Ok(uri) = path.parse::<Uri>() else { return Vec::new() };
+        let mut asked = Vec::new();
+        for host in region.hosts() {
+            let Ok(value) = HeaderValue::from_str(host) else { continue };
+            let headers: HeaderMap = std::iter::once((HOST, value)).collect();
+            let ask = |method| self.sides.each_ref().map(|side| side.ask(method, &uri, &headers));
+            asked.extend(region.methods().into_iter().map(|method| (host, method, ask(method))));
+        }
+        asked
+    }
+
+    fn effect(&mut self, deciders: [Decider; 2]) -> Option<Effect> {
+        if let Some(known) = self.by_deciders.get(&deciders) {
+            return *known;
+        }
+        let [old, new] = &deciders;
+        let effect = (!self.same(old, new)).then(|| {
+            let [before, after] = self.sides;
+            let (was, is) = (before.meaning(old), after.meaning(new));
+            let names = |who: Vec<&Who>| who.iter().map(|who| who.name().to_owned()).collect::<Vec<_>>();
+            let difference = Difference {
+                gains: names(was.opens(&is, &self.everybody)),
+                loses: names(is.opens(&was, &self.everybody)),
+                changes: was.changes(&is),
+            };
+            let next = self.differences.len();
+            let effect = *self.known.entry(difference.clone()).or_insert(next);
+            if effect == next {
+                self.differences.push(difference);
+            }
+            effect
+        });
+        self.by_deciders.insert(deciders, effect);
+        effect
+    }
+
+    fn same(&self, old: &Decider, new: &Decider) -> bool {
+        let [before, after] = self.sides;
+        match (before.numbered(old), after.numbered(new)) {
+            (Some(Numbered(_, old)), Some(Numbered(_, new))) => old == new,
+            // that a path cannot be read and that nothing is there come to the same
+            (None, None) => old == new || nothing_there(old) && nothing_there(new),
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// What is said, as a row; `None` where it is of no number known.
+    pub(super) fn row(&self, statement: Statement, policies: &Policies) -> Option<Row> {
+        let Statement { pattern, except, marks, block: Block { hosts, methods, effect } } = statement;
+        let Difference { gains, loses, changes } = self.differences.get(effect)?.clone();
+        let held = || policies.held(marks);
+        Some(Row {
+            path: pattern.to_string(),
+            except: except.iter().map(ToString::to_string).collect(),
+            holding: held().map(|(marks, _)| marks.join(" or ")).collect(),
+            hosts,
+            methods,
+            gains,
+            loses,
+            changes: held().map(|(_, change)| Change::besides(change.clone())).chain(changes).collect(),
+            everybody: self.everybody.len(),
+        })
+    }
+}
+
+/// What endpoints do for which there is none that does the same on the other side. Of those that there are on both, it is
+/// not told whom they are for.
+fn endpoints_of_one(sides: &[Side<'_>; 2]) -> impl Iterator<Item = Action> {
+    let [old, new] = sides.each_ref().map(|side| &side.snapshot.endpoints);
+    let alone = |own: &'_ Endpoints, other: &'_ Endpoints| -> Vec<Action> {
+        let is_there = |path: &str, action| other.get(path).is_some_and(|endpoint| endpoint.action == action);
+        let own = own.iter().filter(|(path, endpoint)| !is_there(path, endpoint.action));
+        own.map(|(_, endpoint)| endpoint.action).collect()
+    };
+    [alone(old, new), alone(new, old)].into_iter().flatten()
+}
+
+fn nothing_there(decider: &Decider) -> bool {
+    matches!(decider, Decider::Refused(400 | 404))
+}

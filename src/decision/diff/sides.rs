@@ -1,0 +1,188 @@
+//! One of two configurations: what decides a request there, and what that means.
+
+use std::collections::HashMap;
+
+use http::{HeaderMap, Method, Uri, Version};
+
+use super::meaning::Meaning;
+use crate::config::snapshot::Snapshot;
+use crate::decision::{Head, Place, place};
+use crate::rejection::Rejection;
+use crate::route::Pattern;
+use crate::route::regions::Rule;
+use crate::wire::target::Target;
+
+/// What decides a request on one side.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Decider {
+    Refused(u16),
+    Endpoint(Box<str>),
+    Route(usize),
+}
+
+/// One of the two configurations.
+pub(super) struct Side<'s> {
+    pub(super) snapshot: &'s Snapshot,
+    routes: Vec<Numbered>,
+    endpoints: HashMap<&'s str, Numbered>,
+}
+
+/// A meaning with its number: equal where rules can stand for each other, on both sides.
+pub(super) struct Numbered(pub(super) Meaning, pub(super) usize);
+
+/// Numbers by what they stand for.
+#[derive(Default)]
+struct Numbers(HashMap<String, usize>);
+
+impl Numbers {
+    fn number(&mut self, meaning: Meaning) -> Numbered {
+        let next = self.0.len();
+        let number = *self.0.entry(meaning.key()).or_insert(next);
+        Numbered(meaning, number)
+    }
+}
+
+impl<'s> Side<'s> {
+    /// Both, with rules that can stand for each other of the same number.
+    pub(super) fn both(old: &'s Snapshot, new: &'s Snapshot) -> [Self; 2] {
+        let mut numbers = Numbers::default();
+        [Self::of(old, new, &mut numbers), Self::of(new, old, &mut numbers)]
+    }
+
+    fn of(snapshot: &'s Snapshot, other: &Snapshot, numbers: &mut Numbers) -> Self {
+        let routes = snapshot.routes.routes().iter();
+        let routes = routes.map(|route| numbers.number(Meaning::route(route, snapshot, other))).collect();
+        let endpoints = snapshot.endpoints.iter();
+        let endpoints =
+            endpoints.map(|(path, endpoint)| (&**path, numbers.number(Meaning::endpoint(endpoint, snapshot))));
+        Self { snapshot, routes, endpoints: endpoints.collect() }
+    }
+
+    /// As rules that tell requests apart: the routes, in the order of the file, and then the endpoints.
+    pub(super) fn rules(&self) -> Vec<Rule<'s>> {
+        let routes = self.snapshot.routes.routes().iter();
+        let routes =
+            routes.map(|route| Rule { pattern: route.pattern.clone(), hosts: &route.hosts, methods: &route.methods });
+        let endpoints = self.snapshot.endpoints.iter();
+        let endpoints = endpoints.map(|(path, endpoint)| Rule {
+            pattern: Pattern::exact(path),
+            hosts: &[],
+            methods: endpoint.methods(),
+        });
+        routes.chain(endpoints).collect()
+    }
+
+    /// Where its rules stand in the space of requests, by the shapes of their patterns.
+    pub(super) fn places(&self) -> Places<'s> {
+        let mut places = Places::default();
+        for (route, Numbered(_, number)) in self.snapshot.routes.routes().iter().zip(&self.routes) {
+            places.add(route.pattern.shape(), &route.hosts, &route.methods, *number);
+        }
+        for (path, Numbered(_, number)) in &self.endpoints {
+            // what an endpoint does not answer, it refuses
+            places.add(Pattern::exact(path).shape(), &[], &[], *number);
+        }
+        places
+    }
+
+    /// The pattern of what decides; `None` where nothing does.
+    pub(super) fn pattern(&self, decider: &Decider) -> Option<Pattern> {
+        match decider {
+            Decider::Refused(_) => None,
+            Decider::Endpoint(path) => Some(Pattern::exact(path)),
+            Decider::Route(index) => self.snapshot.routes.routes().get(*index).map(|route| route.pattern.clone()),
+        }
+    }
+
+    pub(super) fn ask(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Decider {
+        let target = match Target::parse(uri, &self.snapshot.paths) {
+            Ok(target) => target,
+            Err(error) => return Decider::Refused(Rejection::from(error).status().as_u16()),
+        };
+        match place(self.snapshot, Head { method, uri, version: Version::HTTP_11, headers }, &target) {
+            Err(rejection) => Decider::Refused(rejection.status().as_u16()),
+            Ok(Place::Endpoint(endpoint)) => match endpoint.takes(method) {
+                Ok(()) => Decider::Endpoint((*endpoint.path).into()),
+                Err(rejection) => Decider::Refused(rejection.status().as_u16()),
+            },
+            Ok(Place::Route(route) | Place::Preflight(route, _)) => {
+                Decider::Route(self.snapshot.routes.index(route).unwrap_or_default())
+            }
+        }
+    }
+
+    pub(super) fn numbered(&self, decider: &Decider) -> Option<&Numbered> {
+        match decider {
+            Decider::Refused(_) => None,
+            Decider::Endpoint(path) => self.endpoints.get(&**path),
+            Decider::Route(index) => self.routes.get(*index),
+        }
+    }
+
+    pub(super) fn meaning(&self, decider: &Decider) -> Meaning {
+        if let Decider::Refused(status) = decider {
+            return Meaning::refused(*status);
+        }
+        let known = self.numbered(decider).map(|Numbered(meaning, _)| meaning.clone());
+        known.unwrap_or_else(|| Meaning::refused(500))
+    }
+}
+
+/// Where the rules of one side stand.
+#[derive(Default, PartialEq)]
+pub(super) struct Places<'s>(HashMap<String, Vec<Stand<'s>>>);
+
+/// One rule: for which hosts and methods, none being all of them, and what it means.
+#[derive(PartialEq)]
+struct Stand<'s> {
+    hosts: Vec<&'s str>,
+    methods: Vec<&'s str>,
+    number: usize,
+}
+
+impl<'s> Places<'s> {
+    fn add(&mut self, shape: String, hosts: &'s [Box<str>], methods: &'s [Method], number: usize) {
+        let mut hosts: Vec<&str> = hosts.iter().map(|host| &**host).collect();
+        let mut methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
+        hosts.sort_unstable();
+        methods.sort_unstable();
+        self.0.entry(shape).or_default().push(Stand { hosts, methods, number });
+    }
+
+    /// Whether both have rules of the same meanings at a shape.
+    pub(super) fn agree(&self, other: &Self, shape: &str) -> bool {
+        let stands = |places: &Self| -> Vec<(Vec<&'s str>, Vec<&'s str>, usize)> {
+            let stands = places.0.get(shape).into_iter().flatten();
+            let mut stands: Vec<_> =
+                stands.map(|stand| (stand.hosts.clone(), stand.methods.clone(), stand.number)).collect();
+            stands.sort_unstable();
+            stands
+        };
+        stands(self) == stands(other)
+    }
+
+    /// Whether what a rule of this shape takes is taken here by rules of the same shape, whatever they mean: where it wins
+    /// over a rule of another shape, so do they.
+    pub(super) fn take(&self, shape: &str, rule: &Rule<'_>) -> bool {
+        let stands = self.0.get(shape).map(Vec::as_slice).unwrap_or_default();
+        let hosts = rule.hosts.iter().map(|host| Some(&**host)).chain(rule.hosts.is_empty().then_some(None));
+        hosts.into_iter().all(|host| {
+            let of_host: Vec<&Stand<'_>> = stands.iter().filter(|stand| holds(&stand.hosts, host)).collect();
+            let methods = rule.methods.iter().map(|method| Some(method.as_str()));
+            let head = rule.methods.contains(&Method::GET).then_some(Some("HEAD"));
+            let mut methods = methods.chain(head).chain(rule.methods.is_empty().then_some(None));
+            methods.all(|method| of_host.iter().any(|stand| stand.takes(method)))
+        })
+    }
+}
+
+impl Stand<'_> {
+    fn takes(&self, method: Option<&str>) -> bool {
+        holds(&self.methods, method) || method == Some("HEAD") && self.methods.contains(&"GET")
+    }
+}
+
+/// Whether `name`, or all names, are among these, of which none are all.
+fn holds(names: &[&str], name: Option<&str>) -> bool {
+    names.is_empty() || name.is_some_and(|name| names.contains(&name))
+}
