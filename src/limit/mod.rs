@@ -137,6 +137,10 @@ impl Limits {
     /// Takes over where the counts of all gateways are; `None`: each counts for itself. A connection lives on where it leads
     /// to the same place; else another is made on `background`, and waited for a bounded time.
     pub async fn share(&self, settings: Option<&shared::Settings>, metrics: &Arc<Metrics>, background: &Handle) {
+        // known before the first refusal, which so is an increase
+        for name in NAMES {
+            metrics.rate_limited.with_label_values(&[name]);
+        }
         let known = self.shared.load_full();
         let Some(settings) = settings else {
             self.shared.store(None);

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::socket::{self, BindError, meet};
 use super::tls::{self, Acceptor, TlsError};
 use super::{Mode, Settings, Shutdown};
-use crate::record::metrics::Metrics;
+use crate::record::metrics::{HANDSHAKES, Metrics};
 
 /// A bound socket of one worker.
 #[derive(Debug)]
@@ -182,12 +182,17 @@ impl Listeners {
         self.open.iter().map(|open| (open.listener.address, matches!(open.settings.mode, Mode::Tls(_))))
     }
 
-    /// Says in the metrics when each certificate ends.
+    /// Says in the metrics when each certificate ends, and which listeners there are: each is counted from nothing on.
     pub fn record(&self, metrics: &Metrics) {
         metrics.certificate_expiry.reset();
         for open in &self.open {
+            let label = &*open.listener.label;
+            metrics.connections.with_label_values(&[label]);
             if let Speaks::Tls(acceptor) = &open.listener.offer.load().speaks {
                 acceptor.record(metrics);
+                for (version, result) in HANDSHAKES {
+                    metrics.tls_handshakes.with_label_values(&[label, version, result]);
+                }
             }
         }
     }

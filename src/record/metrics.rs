@@ -23,7 +23,7 @@ use prometheus::{
 use self::routes::Routes;
 pub use self::routes::{Outcome, Place};
 pub use self::upstreams::{Counter, Timer};
-use crate::principal::Scheme;
+use crate::principal::{Scheme, SchemeSet};
 
 /// Upper bounds of the buckets for requests, in seconds.
 const REQUEST_BUCKETS: [f64; 14] =
@@ -54,6 +54,18 @@ pub enum AuthOutcome {
     Refused,
     /// The store could not say.
     Unavailable,
+}
+
+impl AuthOutcome {
+    const ALL: [Self; 3] = [Self::Accepted, Self::Refused, Self::Unavailable];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }
 
 /// How a look-up of a principal was served.
@@ -146,6 +158,12 @@ metrics! {
     log_lines_dropped: IntCounter = "portcullis_log_lines_dropped_total" [] "Log lines dropped since their reader is too slow";
 }
 
+/// The kinds of tokens that are issued and revoked.
+pub const TOKEN_KINDS: [&str; 3] = ["access", "refresh", "token"];
+
+/// How TLS handshakes end: the version, and the result.
+pub const HANDSHAKES: [(&str, &str); 4] = [("1.3", "ok"), ("1.2", "ok"), ("-", "failed"), ("-", "timeout")];
+
 /// Keys whose new values are in force only after a restart.
 pub const RESTART_KEYS: [&str; 2] = ["workers", "store"];
 
@@ -160,6 +178,10 @@ impl Metrics {
         // what may never happen is there from the start, so that its first time is an increase
         for result in ["ok", "failed"] {
             metrics.config_reloads.with_label_values(&[result]);
+        }
+        for kind in TOKEN_KINDS {
+            metrics.tokens_issued.with_label_values(&[kind]);
+            metrics.tokens_revoked.with_label_values(&[kind]);
         }
         for key in RESTART_KEYS {
             metrics.config_restart_needed.with_label_values(&[key]).set(0);
@@ -252,12 +274,7 @@ impl WorkerMetrics {
             return add(cell, 1);
         }
         let cell = Arc::new(AtomicU64::new(1));
-        let name = match outcome {
-            AuthOutcome::Accepted => "accepted",
-            AuthOutcome::Refused => "refused",
-            AuthOutcome::Unavailable => "unavailable",
-        };
-        lock(&self.shared.auth).push((scheme.name(), name, Arc::clone(&cell)));
+        lock(&self.shared.auth).push((scheme.name(), outcome.name(), Arc::clone(&cell)));
         auth.push((scheme, outcome, cell));
     }
 
@@ -366,6 +383,12 @@ impl Collector for Workers {
         let (mut requests, mut decisions, mut auth, mut cache) = (Sum::new(), Sum::new(), Sum::new(), Sum::new());
         let (mut durations, mut upstream_durations) = (SumOfDurations::new(), SumOfDurations::new());
         let mut upstream_requests = Sum::new();
+        // each that there may be: the first one is to be an increase
+        for scheme in SchemeSet::all().iter() {
+            for outcome in AuthOutcome::ALL {
+                auth.begin(vec![scheme.name().to_owned(), outcome.name().to_owned()]);
+            }
+        }
         let mut in_flight = 0_u64;
         for cells in lock(&self.cells).iter() {
             in_flight = in_flight.wrapping_add(cells.in_flight.load(Ordering::Relaxed));
@@ -380,7 +403,12 @@ impl Collector for Workers {
             for (result, cell) in ["hit", "miss", "stale"].into_iter().zip(&cells.cache) {
                 cache.add(vec![result.to_owned()], cell);
             }
-            cells.routes.each_duration(|route, observed| sum_up(&mut durations, route, observed));
+            // of many routes most may never be asked for, and each would be a score of lines
+            cells.routes.each_duration(|route, observed| {
+                if observed.count.load(Ordering::Relaxed) > 0 {
+                    sum_up(&mut durations, route, observed);
+                }
+            });
             for (upstream, server, outcome, cell) in lock(&cells.upstreams.requests).iter() {
                 upstream_requests.add(vec![(*outcome).to_owned(), server.to_string(), upstream.to_string()], cell);
             }
@@ -411,6 +439,11 @@ impl Sum {
         Self(HashMap::new())
     }
 
+    /// There is such a number, if only 0.
+    fn begin(&mut self, labels: Vec<String>) {
+        self.0.entry(labels).or_default();
+    }
+
     fn add(&mut self, labels: Vec<String>, cell: &AtomicU64) {
         *self.0.entry(labels).or_default() += cell.load(Ordering::Relaxed);
     }
@@ -431,18 +464,14 @@ impl Sum {
 /// By one label's value: what is in each bucket, how many there are, and their sum in nanoseconds.
 type SumOfDurations = HashMap<Arc<str>, (Vec<u64>, u64, u64)>;
 
-/// Adds what was observed, if anything was.
+/// Adds what was observed.
 fn sum_up(totals: &mut SumOfDurations, label: &Arc<str>, observed: &Durations) {
-    let number = observed.count.load(Ordering::Relaxed);
-    if number == 0 {
-        return;
-    }
     let (buckets, count, sum_ns) =
         totals.entry(Arc::clone(label)).or_insert_with(|| (vec![0; REQUEST_BUCKETS.len()], 0, 0));
     for (total, bucket) in buckets.iter_mut().zip(&observed.buckets) {
         *total += bucket.load(Ordering::Relaxed);
     }
-    *count += number;
+    *count += observed.count.load(Ordering::Relaxed);
     *sum_ns += observed.sum_ns.load(Ordering::Relaxed);
 }
 

@@ -136,6 +136,71 @@ fn every_metric_is_there_with_its_labels_after_traffic() {
 }
 
 #[test]
+fn what_may_happen_is_counted_from_nothing_on() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "
+listeners:
+  - {{ address: '127.0.0.1:0' }}
+  - {{ address: '127.0.0.1:0', tls: {{ self_signed: [localhost] }} }}
+{USERS}
+upstreams: {{ api: {{ servers: ['{}'] }} }}
+routes: [{{ path: /user/**, allow: [user], to: api }}]
+",
+        upstream.url()
+    ));
+    let url = upstream.url();
+    let [plain, tls] = [0, 1].map(|index: usize| gateway.listeners[index].1.to_string());
+    let mut expected = Vec::new();
+    for scheme in ["basic", "token", "bearer"] {
+        for outcome in ["accepted", "refused", "unavailable"] {
+            expected.push(("portcullis_auth_total", vec![("scheme", scheme), ("outcome", outcome)]));
+        }
+    }
+    for result in ["hit", "miss", "stale"] {
+        expected.push(("portcullis_auth_cache_total", vec![("result", result)]));
+    }
+    for limit in ["per_address", "per_account", "per_account_anywhere", "unauthenticated", "route"] {
+        expected.push(("portcullis_rate_limited_total", vec![("limit", limit)]));
+    }
+    for kind in ["access", "refresh", "token"] {
+        expected.push(("portcullis_tokens_issued_total", vec![("kind", kind)]));
+        expected.push(("portcullis_tokens_revoked_total", vec![("kind", kind)]));
+    }
+    for result in ["ok", "failed"] {
+        expected.push(("portcullis_config_reloads_total", vec![("result", result)]));
+    }
+    for kind in ["websocket", "sse", "grpc"] {
+        expected.push(("portcullis_open_streams", vec![("kind", kind)]));
+    }
+    for listener in [&plain, &tls] {
+        expected.push(("portcullis_connections", vec![("listener", listener)]));
+    }
+    for (version, result) in [("1.2", "ok"), ("1.3", "ok"), ("-", "failed"), ("-", "timeout")] {
+        let labels = vec![("listener", &*tls), ("version", version), ("result", result)];
+        expected.push(("portcullis_tls_handshakes_total", labels));
+    }
+    for outcome in ["ok", "error", "timeout", "connect_failed"] {
+        let labels = vec![("upstream", "api"), ("server", &*url), ("outcome", outcome)];
+        expected.push(("portcullis_upstream_requests_total", labels));
+    }
+    expected.push(("portcullis_upstream_duration_seconds_count", vec![("upstream", "api")]));
+    let text = gateway.admin("/metrics").text();
+    for (name, labels) in &expected {
+        let mut lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        let line =
+            lines.find(|line| labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\""))));
+        assert!(line.is_some_and(|line| line.ends_with(" 0")), "{name} {labels:?}: {line:?}\n{text}");
+    }
+    // nobody shakes hands where there is no TLS
+    let handshakes = |text: &str| {
+        let of_plain = |line: &&str| line.starts_with("portcullis_tls_handshakes_total{") && line.contains(&plain);
+        text.lines().filter(of_plain).count()
+    };
+    assert_eq!(handshakes(&text), 0, "{text}");
+}
+
+#[test]
 fn what_callers_send_makes_no_new_series() {
     let upstream = Upstream::hello();
     let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));

@@ -158,6 +158,9 @@ impl Remote {
             finished: watch::Sender::new(0),
             around,
         });
+        for result in ["ok", "failed"] {
+            shared.around.metrics.jwks_fetches.with_label_values(&[label, result]);
+        }
         let task = background.spawn(keep_fresh(Arc::clone(&shared))).abort_handle();
         Self { shared, task }
     }

@@ -98,11 +98,18 @@ pub struct Shared {
     tried: watch::Receiver<bool>,
 }
 
+/// Who counted a draw; the label in metrics.
+const SHARED: &str = "shared";
+const OWN: &str = "own";
+
 impl Shared {
     /// Connects in the background, now and whenever the connection is lost.
     pub(super) fn start(settings: Settings, metrics: Arc<Metrics>, background: &Handle) -> Self {
         let link = Arc::<Link>::default();
         let (tell, tried) = watch::channel(false);
+        for counted in [SHARED, OWN] {
+            metrics.limits_shared.with_label_values(&[counted]);
+        }
         let keeper = {
             let (link, settings, metrics) = (Arc::clone(&link), settings.clone(), Arc::clone(&metrics));
             background.spawn(async move { link.keep(&settings, &metrics, tell).await }).abort_handle()
@@ -131,9 +138,9 @@ impl Shared {
             call.invoke_async::<(usize, u64)>(&mut connection).await
         });
         let (counted, answer) = match answer.await {
-            Some((0, _)) => ("shared", Answer::Granted),
-            Some((number, wait_us)) => ("shared", Answer::Exhausted(number - 1, Duration::from_micros(wait_us))),
-            None => ("own", Answer::Unknown),
+            Some((0, _)) => (SHARED, Answer::Granted),
+            Some((number, wait_us)) => (SHARED, Answer::Exhausted(number - 1, Duration::from_micros(wait_us))),
+            None => (OWN, Answer::Unknown),
         };
         self.metrics.limits_shared.with_label_values(&[counted]).inc();
         answer
