@@ -19,7 +19,7 @@ use crate::authorize;
 use crate::clock::Clock;
 use crate::config::snapshot::Snapshot;
 use crate::decision::{self, Head, Place};
-use crate::endpoint::{self, Asked, Endpoint};
+use crate::endpoint::{self, Asked, Endpoint, Proven};
 use crate::forward::{self, Fleet, Origin, Upstreams};
 use crate::limit::{Limits, RouteBudgets};
 use crate::listen::{Handler, Peer};
@@ -294,11 +294,12 @@ impl Worker {
         &self,
         snapshot: &Snapshot,
         peer: &Peer,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         endpoint: &Endpoint,
         head: &request::Parts,
         body: Body,
     ) -> Result<Response<Body>, Rejection> {
+        let proven = Proven::default();
         let trusted = snapshot.trusted_proxies.trusts(peer.address.ip());
         let asked = Asked {
             auth: &snapshot.auth,
@@ -308,9 +309,14 @@ impl Worker {
             request_id: exchange.request_id_text(),
             https: forwarded::caller_is_https(peer.https, trusted, &head.headers),
             metrics: &self.0.metrics,
+            proven: &proven,
         };
         let request = Request::from_parts(head.clone(), body.stalling_after(snapshot.terms.timeouts.idle));
-        self.0.gateway.state.endpoints.answer(endpoint, asked, request).await
+        let answered = self.0.gateway.state.endpoints.answer(endpoint, asked, request).await;
+        if let Some(name) = proven.name() {
+            exchange.proven(&name);
+        }
+        answered
     }
 
     /// What the upstream is told of where the request came from.

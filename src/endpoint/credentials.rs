@@ -199,6 +199,7 @@ impl Call<'_> {
                     for (_, attempt) in attempts {
                         attempt.succeeded().await;
                     }
+                    self.asked.proven.is(&account.subject);
                     return Ok(account);
                 }
                 Err(Failure::Refused(Fault::Credentials(fault))) => refused = fault,

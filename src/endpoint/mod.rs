@@ -26,6 +26,7 @@ pub mod docs;
 mod tests;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -312,6 +313,24 @@ pub struct Asked<'a> {
     pub https: bool,
     /// The counters of this worker.
     pub metrics: &'a WorkerMetrics,
+    /// For the access log.
+    pub proven: &'a Proven,
+}
+
+/// Whom a request has proved to come from, once it has: the last of them, such as the user whose password a client brings.
+#[derive(Debug, Default)]
+pub struct Proven(RefCell<Option<Arc<str>>>);
+
+impl Proven {
+    /// It is this one.
+    fn is(&self, subject: &Subject) {
+        self.0.replace(Some(Arc::clone(&subject.name)));
+    }
+
+    /// Who it is.
+    pub fn name(&self) -> Option<Arc<str>> {
+        self.0.borrow().clone()
+    }
 }
 
 /// One request to one endpoint.

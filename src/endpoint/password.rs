@@ -25,6 +25,7 @@ impl Call<'_> {
         let visit = Visit { address: asked.address, now, metrics: asked.metrics, recent: None };
         let identity = authenticator.identify(asked.auth, schemes, &incoming.headers, visit).await?;
         let subject = identity.principal.subject.clone();
+        asked.proven.is(&subject);
         if subject.kind != SubjectKind::User {
             return Err(Rejection::InsufficientPermissions(Some(identity.scheme)));
         }

@@ -95,8 +95,10 @@ impl Call<'_> {
     /// New tokens for a refresh token.
     pub(super) async fn redeem(&self, redemption: Redemption<'_>) -> Result<Redeemed, Unredeemed> {
         let redeemed = self.exchange(redemption).await;
-        if let Err(Unredeemed::Refused(fault)) = &redeemed {
-            self.happened("refresh_failed", None, &[("reason", fault.name())]);
+        match &redeemed {
+            Ok(redeemed) => self.asked.proven.is(&redeemed.principal.subject),
+            Err(Unredeemed::Refused(fault)) => self.happened("refresh_failed", None, &[("reason", fault.name())]),
+            Err(Unredeemed::Scope | Unredeemed::Otherwise(_)) => {}
         }
         redeemed
     }

@@ -42,6 +42,7 @@ impl Call<'_> {
         }
         self.note(&Change::Subject(subject.clone()));
         self.happened("registered", Some(&subject), &[]);
+        self.asked.proven.is(&subject);
         self.registered(subject).await
     }
 

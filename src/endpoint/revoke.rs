@@ -117,6 +117,10 @@ impl Call<'_> {
     fn revoked(&self, kind: &'static str, owner: &Subject) {
         self.service.metrics.tokens_revoked.with_label_values(&[kind]).inc();
         self.happened("token_revoked", Some(owner), &[("tokens", kind)]);
+        // whoever holds a token is its owner, unless a client has said that it is somebody else
+        if self.asked.proven.name().is_none() {
+            self.asked.proven.is(owner);
+        }
     }
 }
 

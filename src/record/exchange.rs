@@ -185,6 +185,13 @@ impl Exchange {
         }
     }
 
+    /// Who it is, by what an endpoint was brought.
+    pub fn proven(&mut self, user: &Arc<str>) {
+        if self.recorder.access_log.is_some() {
+            self.user = Some(Arc::clone(user));
+        }
+    }
+
     /// It was sent to an upstream, which took so long to begin its response, and began it then, if it did.
     pub fn sent(&mut self, upstream: &Arc<str>, took: Option<Duration>, came: Option<Instant>) {
         self.forwarded = true;

@@ -201,6 +201,56 @@ routes: [{{ path: /user/**, allow: [user], to: api }}]
 }
 
 #[test]
+fn a_line_of_the_access_log_says_who_has_logged_in() {
+    let upstream = Upstream::hello();
+    let endpoints = "
+endpoints:
+  - { path: /auth/login, action: login }
+  - { path: /client/login, action: client_login }
+  - { path: /auth/refresh, action: refresh }
+  - { path: /oauth/token, action: oauth_token, password_grant: true }
+  - { path: /auth/logout, action: revoke }
+  - { path: /auth/register, action: register }
+  - { path: /auth/change-password, action: change_password }
+";
+    let gateway = Gateway::start(&format!("{USERS}{endpoints}log: {{ access: json }}\n{}", routes(&upstream)));
+    let secret = "robot-secret-1";
+    let who = |path: &str, request: &Request, status: u16| {
+        let before = gateway.access_log(path).len();
+        let response = gateway.send(request).expect(status);
+        let line = eventually("the line", || {
+            let lines = gateway.access_log(path);
+            lines.get(before).cloned().ok_or_else(|| gateway.stdout())
+        });
+        (line["user"].clone(), response)
+    };
+    let login = post("/auth/login").form("username=user&password=userpassword");
+    let (user, tokens) = who("/auth/login", &login, 200);
+    assert_eq!(user, json!("user"));
+    let refresh = post("/auth/refresh").form(&format!("refresh_token={}", tokens.member("refresh_token")));
+    assert_eq!(who("/auth/refresh", &refresh, 200).0, json!("user"));
+    let robot = post("/client/login").form(&format!("client_id=robot&client_secret={secret}"));
+    assert_eq!(who("/client/login", &robot, 200).0, json!("robot"));
+    for (grant, expected) in [
+        (post("/oauth/token").basic("robot", secret).form("grant_type=client_credentials"), "robot"),
+        (post("/oauth/token").form("grant_type=password&username=user&password=userpassword"), "user"),
+    ] {
+        assert_eq!(who("/oauth/token", &grant, 200).0, json!(expected));
+    }
+    let register = post("/auth/register").form("username=newcomer&password=newcomer-password");
+    assert_eq!(who("/auth/register", &register, 201).0, json!("newcomer"));
+    let change = post("/auth/change-password")
+        .basic("newcomer", "newcomer-password")
+        .form("password=newcomer-password&new_password=another-password");
+    assert_eq!(who("/auth/change-password", &change, 200).0, json!("newcomer"));
+    let logout = post("/auth/logout").bearer(&tokens.member("access_token"));
+    assert_eq!(who("/auth/logout", &logout, 200).0, json!("user"));
+    // nobody is said to be who they only say they are
+    let wrong = post("/auth/login").form("username=user&password=wrong-password");
+    assert_eq!(who("/auth/login", &wrong, 401).0, Value::Null);
+}
+
+#[test]
 fn what_callers_send_makes_no_new_series() {
     let upstream = Upstream::hello();
     let gateway = Gateway::start(&format!("{USERS}{}", routes(&upstream)));

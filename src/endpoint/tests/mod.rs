@@ -268,6 +268,7 @@ impl Rig {
             request_id: "r1",
             https: true,
             metrics: &self.metrics,
+            proven: &Proven::default(),
         };
         let audience = Audience {
             realm: "api",

@@ -59,6 +59,7 @@ async fn usable_after(rig: &Rig, used: &str, after_ms: i64) -> bool {
         request_id: "r1",
         https: true,
         metrics: &rig.metrics,
+        proven: &Proven::default(),
     };
     let endpoint = endpoint(Action::Refresh);
     Call { service: &rig.service, endpoint: &endpoint, asked }.usable(&standing, used_at_ms + after_ms).await.is_ok()
