@@ -408,7 +408,8 @@ impl Handler for Worker {
         let voice = Voice::of(snapshot);
         let format = Format::of(&asked.headers);
         // a status of gRPC comes with 200, for those who read what stands behind it; in HTTP/1 all look at the status
-        let format = if format == Format::Grpc && asked.version != Version::HTTP_2 { Format::Json } else { format };
+        let over_http1 = asked.version != Version::HTTP_2;
+        let format = if over_http1 && matches!(format, Format::Grpc(_)) { Format::Json } else { format };
         refuse(&rejection, &voice, format, snapshot, exchange, &self.0.gateway.state.metrics)
     }
 

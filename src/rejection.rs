@@ -283,17 +283,46 @@ pub enum Format {
     Json,
     /// `application/problem+json` (RFC 9457), for a caller whose `Accept` prefers it.
     Problem,
-    /// `grpc-status` and `grpc-message`, for a caller of gRPC.
-    Grpc,
+    /// `grpc-status` and `grpc-message`, for a caller of gRPC; of this media type.
+    Grpc(&'static str),
+}
+
+/// The media types of gRPC, the plain ones and those of gRPC-Web, which reads no answer of the other's. A caller gets its own
+/// back, so that what it said is not repeated; one with another message format the bare one, as a refusal has no message.
+const GRPC_TYPES: [&str; 9] = [
+    "application/grpc",
+    "application/grpc+proto",
+    "application/grpc+json",
+    "application/grpc-web",
+    "application/grpc-web+proto",
+    "application/grpc-web+json",
+    "application/grpc-web-text",
+    "application/grpc-web-text+proto",
+    "application/grpc-web-text+json",
+];
+
+/// The media type of gRPC that answers this `Content-Type`.
+fn grpc_type(content_type: &[u8]) -> Option<&'static str> {
+    const START: &[u8] = b"application/grpc";
+    // looked at for every request that is refused: mostly this says that it is none
+    let start = content_type.get(..START.len())?;
+    if !start.eq_ignore_ascii_case(START) {
+        return None;
+    }
+    let essence = content_type.split(|&byte| byte == b';').next()?.trim_ascii();
+    let known = GRPC_TYPES.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(essence));
+    known.or_else(|| {
+        let bare = essence.split(|&byte| byte == b'+').next()?;
+        GRPC_TYPES.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(bare))
+    })
 }
 
 impl Format {
     /// The one that a caller of these fields reads.
     pub fn of(headers: &HeaderMap) -> Self {
-        let is = |name, test: fn(&[u8]) -> bool| headers.get(name).is_some_and(|value| test(value.as_bytes()));
-        if is(CONTENT_TYPE, |value| value.starts_with(b"application/grpc")) {
-            Self::Grpc
-        } else if is(ACCEPT, accept::prefers_problem) {
+        if let Some(media_type) = headers.get(CONTENT_TYPE).and_then(|value| grpc_type(value.as_bytes())) {
+            Self::Grpc(media_type)
+        } else if headers.get(ACCEPT).is_some_and(|value| accept::prefers_problem(value.as_bytes())) {
             Self::Problem
         } else {
             Self::Json
@@ -421,7 +450,7 @@ impl Rejection {
         let (status, body) = match audience.format {
             Format::Json => (row.status, json(&row, &told, audience)),
             Format::Problem => (row.status, problem(&row, &told, audience)),
-            Format::Grpc => (S::OK, Bytes::new()),
+            Format::Grpc(_) => (S::OK, Bytes::new()),
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
@@ -429,7 +458,7 @@ impl Rejection {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(audience.format)));
         // a refusal is said to one caller; over gRPC it is a 200, and a 404 may be kept without being asked to
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if audience.format == Format::Grpc {
+        if let Format::Grpc(_) = audience.format {
             grpc_fields(headers, row.status, &told.message);
         }
         challenge_fields(headers, &row, &told.message, audience);
@@ -542,7 +571,7 @@ const fn media_type(format: Format) -> &'static str {
     match format {
         Format::Json => "application/json",
         Format::Problem => "application/problem+json",
-        Format::Grpc => "application/grpc",
+        Format::Grpc(media_type) => media_type,
     }
 }
 
@@ -729,7 +758,8 @@ mod tests {
     #[test]
     fn grpc_gets_its_own_status() {
         let texts = Texts::default();
-        let response = Rejection::InsufficientPermissions(Some(Scheme::Token)).respond(&audience(&texts, Format::Grpc));
+        let response = Rejection::InsufficientPermissions(Some(Scheme::Token))
+            .respond(&audience(&texts, Format::Grpc("application/grpc")));
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "7");
         assert!(response.body().is_empty());

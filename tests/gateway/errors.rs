@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::upstream::nobody;
+use crate::support::upstream::refusing;
 use crate::support::{Gate, Gateway, HS256, Reply, SECRET, Signer, USERS, Upstream, eventually, get, post, routes};
 
 #[test]
@@ -50,6 +50,7 @@ fn upstreams_that_fail_are_told_apart() {
     let breaking = Upstream::start(|_| Reply::close());
     let nonsense = Upstream::start(|_| Reply::raw("SSH-2.0-OpenSSH_9.2\r\n"));
     let sick = Upstream::start(|_| Reply::new(500, &[], "sick"));
+    let (_kept, refusing) = refusing();
     let gateway = Gateway::start(&format!(
         "
 upstreams:
@@ -65,7 +66,7 @@ routes:
   - {{ path: /slow, allow: anyone, timeout: 300ms, to: slow }}
   - {{ path: /sick, allow: anyone, to: sick }}
 ",
-        nobody(),
+        refusing,
         breaking.url(),
         nonsense.url(),
         slow.url(),
@@ -111,6 +112,7 @@ fn a_caller_that_prefers_problems_gets_them() {
 #[test]
 fn a_caller_of_grpc_gets_a_status_of_grpc() {
     let upstream = Upstream::hello();
+    let (_kept, refusing) = refusing();
     let gateway = Gateway::start(&format!(
         "{USERS}
 upstreams: {{ api: {{ servers: ['{}'] }}, gone: {{ servers: ['http://{}'] }} }}
@@ -120,7 +122,7 @@ routes:
   - {{ path: /slow.Service/**, allow: anyone, rate: {{ rate: 1/h, burst: 1, by: address }}, to: gone }}
 ",
         upstream.url(),
-        nobody()
+        refusing
     ));
     let call = |path: &str| post(path).header("Content-Type", "application/grpc+proto").body("\0\0\0\0\0");
     gateway.send(&call("/slow.Service/Do"));
@@ -136,6 +138,32 @@ routes:
         assert!(response.header("Content-Type").unwrap().starts_with("application/grpc"));
         assert!(response.body.is_empty());
     }
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
+fn a_refusal_of_grpc_is_of_the_kind_that_its_caller_reads() {
+    let (gateway, upstream) = crate::support::usual();
+    for (sent, answered) in [
+        ("application/grpc", "application/grpc"),
+        ("application/grpc+proto", "application/grpc+proto"),
+        ("application/grpc+json; charset=utf-8", "application/grpc+json"),
+        ("application/grpc-web", "application/grpc-web"),
+        ("application/grpc-web+proto", "application/grpc-web+proto"),
+        ("application/grpc-web-text", "application/grpc-web-text"),
+        ("Application/GRPC-Web-Text+Proto", "application/grpc-web-text+proto"),
+        // whatever it is, it is not said back
+        ("application/grpc+\"x\"", "application/grpc"),
+        ("application/grpc+thrift", "application/grpc"),
+    ] {
+        let response = gateway.send(&post("/admin/Do").header("Content-Type", sent).body("\0\0\0\0\0")).expect(200);
+        assert_eq!(response.header("Content-Type"), Some(answered), "{sent}");
+        assert_eq!(response.header("grpc-status"), Some("16"), "{sent}");
+        assert!(response.body.is_empty(), "{sent}");
+    }
+    // it only begins like one
+    let response = gateway.send(&post("/admin/Do").header("Content-Type", "application/grpcx").body("x"));
+    response.refused(401, "missing_credentials");
     assert!(upstream.received().is_empty());
 }
 
