@@ -29,6 +29,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Environment, Snapshot};
@@ -105,7 +106,16 @@ enum Command {
 
 /// Parses the arguments, carries out the command, and says how it went.
 pub fn main() -> ExitCode {
-    let Arguments { config, command } = Arguments::parse();
+    let Arguments { config, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // the other commands on a file take it as it is
+            if let Some(file) = file_given_to_run(&error) {
+                output::complain(&format!("portcullis: to serve `{file}`, say `--config {file}`\n\n"));
+            }
+            error.exit()
+        }
+    };
     match command.unwrap_or(Command::Run) {
         Command::Run => run::run(&config),
         Command::Check { file, format } => check::check(&file, format),
@@ -121,6 +131,18 @@ pub fn main() -> ExitCode {
         Command::Import(ImportCommand::Openapi { spec }) => done(openapi::import(&spec, &mut Console::standard())),
         Command::Import(command) => operate(&config, |operator, console| command.run(operator, console)),
     }
+}
+
+/// What looks like a file and stands where `run` takes none, or where a command should.
+fn file_given_to_run(error: &clap::Error) -> Option<&str> {
+    let word = match error.kind() {
+        ErrorKind::UnknownArgument => error.get(ContextKind::InvalidArg),
+        ErrorKind::InvalidSubcommand => error.get(ContextKind::InvalidSubcommand),
+        _ => None,
+    };
+    let Some(ContextValue::String(word)) = word else { return None };
+    let is_file = word.ends_with(".yaml") || word.ends_with(".yml") || word.contains('/') || Path::new(word).is_file();
+    (is_file && !word.starts_with('-')).then_some(word)
 }
 
 /// The configuration in a file that a command asks; where it is broken, that is said.

@@ -329,3 +329,15 @@ fn an_echo_answers_with_what_it_was_asked() {
     }
     assert_eq!(said["headers"]["x-own"], "1", "{said}");
 }
+
+#[test]
+fn a_file_that_is_given_to_run_is_told_where_it_belongs() {
+    let (setup, _upstream) = setup();
+    for arguments in [&["run", "other.yaml"][..], &["other.yaml"], &["other.yml"], &["run", "a/b"]] {
+        let end = setup.cli_plain(arguments, "").expect(2);
+        let file = arguments.last().unwrap();
+        assert!(end.stderr.contains(&format!("`--config {file}`")), "{arguments:?}: {}", end.stderr);
+    }
+    let end = setup.cli_plain(&["runn"], "").expect(2);
+    assert!(!end.stderr.contains("`--config runn`"), "{}", end.stderr);
+}
