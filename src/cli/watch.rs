@@ -13,6 +13,10 @@ use crate::clock::Clock;
 /// Between two looks.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How many looks in a row may each see another state before the file is read as it is. What is half written is refused as a
+/// whole; a file that is written every second, or one among many, must not keep the old rules in force for ever.
+const MOVING_LOOKS_MAX: u32 = 5;
+
 /// File systems date changes by a clock that ticks this rarely.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -41,8 +45,8 @@ pub(super) struct Watch {
     always: [PathBuf; 2],
     /// As they were before what they hold was last read.
     settled: HashMap<PathBuf, Option<Seen>>,
-    /// As they were at the last look, where that differs: a writer may still be at work.
-    moving: Option<HashMap<PathBuf, Option<Seen>>>,
+    /// As they were at the last look, where that differs: a writer may still be at work. And how many looks that is so.
+    moving: Option<(HashMap<PathBuf, Option<Seen>>, u32)>,
     clock: Clock,
     /// When they were last settled.
     looked: SystemTime,
@@ -78,19 +82,25 @@ impl Watch {
             .collect();
     }
 
-    /// Looks at the files: true once after a change, when two looks in a row have seen the same.
+    /// Looks at the files: true once after a change, when two looks in a row have seen the same, or when they have not for
+    /// too long.
     pub(super) fn changed(&mut self) -> bool {
         let now = self.look();
         if now == self.settled {
             self.moving = None;
             return false;
         }
-        if self.moving.as_ref() == Some(&now) {
+        let looks = match &self.moving {
+            Some((before, _)) if *before == now => MOVING_LOOKS_MAX,
+            Some((_, looks)) => looks + 1,
+            None => 0,
+        };
+        if looks >= MOVING_LOOKS_MAX {
             self.settled = now;
             self.moving = None;
             return true;
         }
-        self.moving = Some(now);
+        self.moving = Some((now, looks));
         false
     }
 
@@ -127,6 +137,22 @@ mod tests {
         assert!(!watch.changed(), "moved again");
         assert!(watch.changed());
         assert!(!watch.changed());
+    }
+
+    #[test]
+    fn a_file_that_never_settles_is_told_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gateway.yaml");
+        std::fs::write(&file, "").unwrap();
+        let mut watch = Watch::of(&file, Clock::system());
+        for round in 0..3 {
+            let told = (1..=10).position(|look| {
+                std::fs::write(&file, "a".repeat(20 * (round + 1) + look)).unwrap();
+                watch.changed()
+            });
+            assert_eq!(told, Some(MOVING_LOOKS_MAX as usize), "round {round}");
+        }
+        assert!(!noticed(&mut watch), "what was told last is what is there");
     }
 
     #[test]
