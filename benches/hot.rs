@@ -142,11 +142,12 @@ fn rewriting(c: &mut Criterion) {
     let outbound =
         Outbound { route, identity: Some(&identity), names: &snapshot.identity, target: &target, origin: &origin };
     let (head, mut written) = (request(), Vec::new());
+    let server = HeaderValue::from_static("127.0.0.1:9001");
     c.bench_function("rewrite/request", |b| {
         b.iter(|| {
             written.clear();
             let hop = Hop::of(&head.headers);
-            Departure::new(black_box(&head), &hop, outbound).write_http1(&Framing::Empty, &mut written);
+            Departure::new(black_box(&head), &hop, outbound).write_http1(&Framing::Empty, &server, &mut written);
             black_box(&written);
         });
     });

@@ -306,13 +306,12 @@ enum ProbeError {
 /// One probe over a connection of its own: what is asked is whether a caller could be served now.
 async fn probe(dialer: &Dialer, check: &HealthCheck) -> Result<StatusCode, ProbeError> {
     let Dialed { stream, http2 } = dialer.dial(Offer::Any).await?;
-    let ServerAddress { host, port, protocol, .. } = &dialer.address;
-    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let (protocol, authority) = (dialer.address.protocol, dialer.address.authority());
     let request = Request::builder().method(Method::GET).header(header::USER_AGENT, USER_AGENT);
     let io = TokioIo::new(stream);
     if http2 {
-        let scheme = if *protocol == Protocol::Https { "https" } else { "http" };
-        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(&*check.path).build()?;
+        let scheme = if protocol == Protocol::Https { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(authority.as_bytes()).path_and_query(&*check.path).build()?;
         let request = request.version(Version::HTTP_2).uri(uri).body(Empty::<Bytes>::new())?;
         let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
         let connection = tokio::spawn(connection);

@@ -79,6 +79,16 @@ pub struct ServerAddress {
     pub protocol: Protocol,
 }
 
+impl ServerAddress {
+    /// Host and port, as `Host` bears them (RFC 9110 7.2).
+    pub fn authority(&self) -> HeaderValue {
+        let Self { host, port, .. } = self;
+        let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        // a URL was read to make it: what is no host would be none there
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("localhost"))
+    }
+}
+
 /// What is spoken to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {

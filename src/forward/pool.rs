@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, request, response};
+use http::{HeaderValue, Request, Response, request, response};
 use hyper::client::conn::{TrySendError, http1 as upgradable, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
@@ -47,6 +47,7 @@ const SETTINGS_POLL: Duration = Duration::from_millis(2);
 /// One server of an upstream, as one worker uses it.
 pub(super) struct Server {
     pub(super) label: Arc<str>,
+    authority: HeaderValue,
     pub(super) health: Arc<Health>,
     pub(super) outcomes: Outcomes,
     dialer: Dialer,
@@ -211,6 +212,7 @@ impl Server {
         let count = |outcome| metrics.upstream_requests(upstream, &address.label, outcome);
         Self {
             label: Arc::clone(&address.label),
+            authority: address.authority(),
             health: fleet.health(upstream, address),
             outcomes: Outcomes {
                 ok: count("ok"),
@@ -257,8 +259,9 @@ impl Server {
         self.in_flight.get()
     }
 
-    pub(super) const fn protocol(&self) -> Protocol {
-        self.dialer.address.protocol
+    /// What it speaks, and its host and port.
+    pub(super) const fn place(&self) -> (Protocol, &HeaderValue) {
+        (self.dialer.address.protocol, &self.authority)
     }
 
     /// A connection: a kept one as far as `reuse` allows, else a new one.
@@ -490,7 +493,7 @@ impl Lease {
         match self.way {
             Way::Http1(stream) => {
                 let mut lead = server.spares.to_write();
-                request.write_http1(framing, &mut lead);
+                request.write_http1(framing, &server.authority, &mut lead);
                 let home = {
                     let server = Rc::clone(server);
                     move |stream, since: Option<Instant>| {
@@ -510,7 +513,7 @@ impl Lease {
                 }
             }
             Way::Http2(stream) => {
-                let head = request.http2(framing, server.protocol()).map_err(Failure::Unsayable)?;
+                let head = request.http2(framing, server.place()).map_err(Failure::Unsayable)?;
                 let reply = Box::pin(over_http2(stream, head, body)).await?;
                 Ok((reply, server.clock.now()))
             }

@@ -45,14 +45,14 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// By the body and nothing else; `headers` are the caller's.
-    pub fn of(body: &impl http_body::Body, headers: &HeaderMap) -> Self {
+    /// By the body and nothing else; `headers` are the caller's, and `names` what it may not say.
+    pub fn of(body: &impl http_body::Body, headers: &HeaderMap, names: &IdentityNames) -> Self {
         if body.is_end_stream() {
             Self::Empty
         } else if let Some(length) = body.size_hint().exact() {
             Self::Length(length)
         } else {
-            Self::Chunked(headers.get_all(TRAILER).iter().cloned().collect())
+            Self::Chunked(fields::announced_trailers(headers, |name| fields::is_untrusted(name, names, false)))
         }
     }
 }
@@ -130,16 +130,16 @@ impl<'a> Departure<'a> {
 
     /// How the body is framed.
     pub fn framing(&self, body: &impl http_body::Body) -> Framing {
-        Framing::of(body, &self.head.headers)
+        Framing::of(body, &self.head.headers, self.outbound.names)
     }
 
-    /// Writes the head for an HTTP/1.1 server.
-    pub fn write_http1(&self, framing: &Framing, to: &mut Vec<u8>) {
+    /// Writes the head for an HTTP/1.1 server, which is at `authority`.
+    pub fn write_http1(&self, framing: &Framing, authority: &HeaderValue, to: &mut Vec<u8>) {
         to.extend_from_slice(self.head.method.as_str().as_bytes());
         to.push(b' ');
         self.outbound.target.write(self.outbound.route.strip_prefix.as_deref(), to);
         to.extend_from_slice(b" HTTP/1.1\r\n");
-        self.say(Form::Http1, framing, &mut Lines(to));
+        self.say(Form::Http1, framing, authority, &mut Lines(to));
         to.extend_from_slice(b"\r\n");
     }
 
@@ -147,9 +147,9 @@ impl<'a> Departure<'a> {
     ///
     /// # Errors
     /// It cannot hold the query.
-    pub fn http1(&self, framing: &Framing) -> Result<request::Parts, TargetError> {
+    pub fn http1(&self, framing: &Framing, authority: &HeaderValue) -> Result<request::Parts, TargetError> {
         let mut head = self.bare(Version::HTTP_11)?;
-        self.say(Form::Http1, framing, &mut head.headers);
+        self.say(Form::Http1, framing, authority, &mut head.headers);
         Ok(head)
     }
 
@@ -157,16 +157,20 @@ impl<'a> Departure<'a> {
     ///
     /// # Errors
     /// It cannot hold the query.
-    pub fn http2(&self, framing: &Framing, protocol: Protocol) -> Result<request::Parts, TargetError> {
+    pub fn http2(
+        &self,
+        framing: &Framing,
+        (protocol, authority): (Protocol, &HeaderValue),
+    ) -> Result<request::Parts, TargetError> {
         let mut head = self.bare(Version::HTTP_2)?;
-        if let Ok(authority) = Authority::try_from(self.outbound.origin.host.as_bytes()) {
+        if let Ok(authority) = Authority::try_from(self.host(authority).as_bytes()) {
             let mut parts = std::mem::take(&mut head.uri).into_parts();
             parts.scheme = Some(if protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
             parts.authority = Some(authority);
             parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
             head.uri = Uri::from_parts(parts).unwrap_or_default();
         }
-        self.say(Form::Http2, framing, &mut head.headers);
+        self.say(Form::Http2, framing, authority, &mut head.headers);
         Ok(head)
     }
 
@@ -179,11 +183,18 @@ impl<'a> Departure<'a> {
         Ok(head)
     }
 
-    fn say(&self, form: Form, framing: &Framing, to: &mut impl Fields) {
+    /// The caller's own Host, as Envoy and Traefik keep it: applications make links of it, and the route was chosen by it. A
+    /// caller of HTTP/1.0 may have none; a server of HTTP/1.1 must be told one that is its own (RFC 9112 3.2), as nginx does,
+    /// since an empty one is for what has no authority, and many refuse it or build broken links of it.
+    fn host<'h>(&'h self, authority: &'h HeaderValue) -> &'h HeaderValue {
+        let host = &self.outbound.origin.host;
+        if host.is_empty() { authority } else { host }
+    }
+
+    fn say(&self, form: Form, framing: &Framing, authority: &HeaderValue, to: &mut impl Fields) {
         let Outbound { route, identity, names, origin, .. } = self.outbound;
-        // The caller's own Host is kept, as Envoy and Traefik do: applications make links of it, and the route was chosen by it.
         if form == Form::Http1 {
-            to.pass(&HOST, &origin.host);
+            to.pass(&HOST, self.host(authority));
         }
         // few callers have one, and to look at the names is cheaper than to search for it
         let headers = &self.head.headers;
@@ -254,7 +265,7 @@ impl<'a> Departure<'a> {
         }
         // with its port, unless a trusted proxy has said it
         let said = origin.trusted && self.head.headers.contains_key(&X_FORWARDED_HOST);
-        if !said && !is_edited(edits, &X_FORWARDED_HOST) {
+        if !said && !origin.host.is_empty() && !is_edited(edits, &X_FORWARDED_HOST) {
             to.pass(&X_FORWARDED_HOST, &origin.host);
         }
         if !traced && !is_edited(edits, &TRACEPARENT) {
@@ -338,10 +349,12 @@ pub fn response(head: &mut response::Parts, body: &Body, to: &Method, route: &Ro
     head.version = Version::HTTP_11;
     let headers = &mut head.headers;
     if headers.keys().any(fields::is_hop_by_hop) {
-        let trailer = headers.remove(TRAILER);
+        // a body whose length is known has none in the end
+        let endless = body.size_hint().exact().is_none();
+        let announced = if endless { fields::announced_trailers(headers, |_| false) } else { Vec::new() };
         fields::strip_hop_by_hop(headers);
-        if let Some(trailer) = trailer {
-            headers.insert(TRAILER, trailer);
+        for names in announced {
+            headers.append(TRAILER, names);
         }
     }
     keep_length(headers, head.status, body, to);

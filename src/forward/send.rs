@@ -347,11 +347,11 @@ impl Upstreams {
             };
             let over_http2 = lease.is_http2();
             let head = if over_http2 {
-                let mut head = passing.departure.http2(&Framing::Empty, server.protocol())?;
+                let mut head = passing.departure.http2(&Framing::Empty, server.place())?;
                 Asked::ask_http2(&mut head);
                 head
             } else {
-                let mut head = passing.departure.http1(&Framing::Empty)?;
+                let mut head = passing.departure.http1(&Framing::Empty, server.place().1)?;
                 asked.ask_http1(&mut head);
                 head
             };
@@ -447,7 +447,8 @@ impl Group {
 
 impl Passing<'_> {
     async fn echo(&self, body: Outgoing) -> Result<Response<Body>, Rejection> {
-        let head = self.departure.http1(&self.departure.framing(&body))?;
+        // it is nowhere but here
+        let head = self.departure.http1(&self.departure.framing(&body), &HeaderValue::from_static("localhost"))?;
         let answered = echo::answer(&head, body.into_body(), self.departure.outbound().identity).await;
         let (mut head, body) = answered.map_err(|error| body_failed(&error))?.into_parts();
         self.rewrite_response(&mut head, &body);

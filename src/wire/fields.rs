@@ -5,7 +5,7 @@
 use http::header::{
     ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_TYPE, COOKIE, DATE, EXPECT, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LOCATION, MAX_FORWARDS, PRAGMA, RANGE, RETRY_AFTER, SET_COOKIE, TE, UPGRADE, VARY,
+    IF_UNMODIFIED_SINCE, LOCATION, MAX_FORWARDS, PRAGMA, RANGE, RETRY_AFTER, SET_COOKIE, TE, TRAILER, UPGRADE, VARY,
     WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -244,13 +244,33 @@ const IDENTITY_PREFIXES: [&str; 3] = ["x-auth-", "remote-", "x-consumer-"];
 
 /// Removes the trailers that may not pass.
 pub fn keep_trailers(trailers: &mut HeaderMap) {
-    remove_where(trailers, |name| {
-        !is_plain_name(name)
-            || is_hop_by_hop(name)
-            || NEVER_TRAILERS.contains(name)
-            || is_proxy_field(name.as_str())
-            || IDENTITY_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
-    });
+    remove_where(trailers, |name| !may_be_a_trailer(name));
+}
+
+fn may_be_a_trailer(name: &HeaderName) -> bool {
+    !(!is_plain_name(name)
+        || is_hop_by_hop(name)
+        || NEVER_TRAILERS.contains(name)
+        || is_proxy_field(name.as_str())
+        || IDENTITY_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix)))
+}
+
+/// The values of `Trailer`, without the names of trailers that do not pass: nothing is announced that does not come.
+/// `unwanted`: what does not pass beside.
+pub fn announced_trailers(headers: &HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) -> Vec<HeaderValue> {
+    let passes = |name: &[u8]| {
+        let name = HeaderName::from_bytes(name.trim_ascii());
+        name.is_ok_and(|name| may_be_a_trailer(&name) && !unwanted(&name))
+    };
+    let kept = |value: &HeaderValue| {
+        let names = || value.as_bytes().split(|&byte| byte == b',');
+        if names().all(passes) {
+            return Some(value.clone());
+        }
+        let names: Vec<&[u8]> = names().filter(|name| passes(name)).map(<[u8]>::trim_ascii).collect();
+        if names.is_empty() { None } else { HeaderValue::from_bytes(&names.join(&b", "[..])).ok() }
+    };
+    headers.get_all(TRAILER).iter().filter_map(kept).collect()
 }
 
 /// What is percent-encoded in an identity header: all that is not visible ASCII, and `%` so that it can be undone.

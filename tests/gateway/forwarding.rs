@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::support::upstream::nobody;
+use crate::support::upstream::refusing;
 use crate::support::{Connection, Gate, Gateway, Reply, Request, Upstream, delete, eventually, get, post, put};
 
 fn open(servers: &[String]) -> Gateway {
@@ -168,6 +168,61 @@ fn trailers_pass_but_none_that_means_something() {
 }
 
 #[test]
+fn no_trailer_is_announced_that_does_not_come() {
+    let upstream = Upstream::start(|request| match &*request.target {
+        "/short" => Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTrailer: X-Sum\r\n\r\nx"),
+        "/none" => Reply::raw(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\n\r\n1\r\nx\r\n0\r\nSet-Cookie: a=b\r\n\r\n",
+        ),
+        _ => Reply::raw(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Host, X-Sum\r\nTrailer: X-Auth-User, X-More\r\n\r\n\
+             1\r\nx\r\n0\r\nX-Sum: 7\r\nHost: evil\r\nX-More: 8\r\n\r\n",
+        ),
+    });
+    let gateway = open(&[upstream.url()]);
+    let wishes = |target: &str| get(target).header("TE", "trailers");
+    for (name, request, announced) in [
+        ("some of them", wishes("/x"), &["X-Sum", "X-More"][..]),
+        ("all of them are dropped", wishes("/none"), &[]),
+        ("a caller who takes none", get("/x"), &[]),
+        ("a body that has none", wishes("/short"), &[]),
+        ("no body", Request::new("HEAD", "/x").header("TE", "trailers"), &[]),
+    ] {
+        let response = gateway.send(&request);
+        assert_eq!(response.all("Trailer"), announced, "{name}");
+        let came: Vec<_> = response.trailers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        assert_eq!(came, announced.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>(), "{name}");
+    }
+    let body = "1\r\nx\r\n0\r\nX-Sum: 7\r\nX-Auth-User: evil\r\nX_Sum: 8\r\n\r\n";
+    for (announced, expected) in [("X-Auth-User, X_Sum, X-Sum", &["X-Sum"][..]), ("X-Auth-User, Authorization", &[])] {
+        let request = post("/x").header("Transfer-Encoding", "chunked").header("Trailer", announced);
+        gateway.send(&request.body(body)).expect(200);
+        assert_eq!(upstream.last().all("Trailer"), expected, "{announced}");
+    }
+}
+
+#[test]
+fn a_request_without_a_host_is_sent_with_the_servers_own() {
+    let upstream = Upstream::hello();
+    let gateway = open(&[upstream.url()]);
+    let server = upstream.address().to_string();
+    for (name, request, host) in [
+        ("HTTP/1.0 without one", "GET /x HTTP/1.0\r\n\r\n", &*server),
+        ("HTTP/1.0 with one", "GET /x HTTP/1.0\r\nHost: api.example.com\r\n\r\n", "api.example.com"),
+        ("an empty one", "GET /x HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n", &*server),
+    ] {
+        let before = upstream.received().len();
+        let answer = String::from_utf8(gateway.raw(request.as_bytes())).unwrap();
+        assert!(answer.contains(" 200 "), "{name}: {answer}");
+        let received = upstream.received().into_iter().nth(before).expect("the request");
+        assert_eq!(received.all("Host"), [host], "{name}");
+        // nobody has said it
+        let said = if host == server { &[][..] } else { &[host] };
+        assert_eq!(received.all("X-Forwarded-Host"), said, "{name}");
+    }
+}
+
+#[test]
 fn expect_continue_is_answered_before_the_body() {
     let upstream = Upstream::hello();
     let gateway = open(&[upstream.url()]);
@@ -288,7 +343,8 @@ fn only_what_may_be_repeated_is_sent_again_elsewhere() {
 #[test]
 fn a_server_that_refuses_is_passed_over_whatever_the_method() {
     let good = Upstream::hello();
-    let gateway = open(&[format!("http://{}", nobody()), good.url()]);
+    let (_kept, refusing) = refusing();
+    let gateway = open(&[format!("http://{refusing}"), good.url()]);
     for n in 0..6 {
         gateway.send(&post("/x").body(format!("{n}"))).expect(200);
     }

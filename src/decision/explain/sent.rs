@@ -9,8 +9,8 @@ use http::{HeaderValue, request};
 use super::super::Request;
 use crate::authenticate::Identity;
 use crate::config::snapshot::Snapshot;
-use crate::forward::Origin;
 use crate::forward::rewrite::{Departure, Framing, Outbound};
+use crate::forward::{Origin, ServerAddress, UpstreamKind};
 use crate::listen::Mode;
 use crate::route::Route;
 use crate::wire::fields::Hop;
@@ -63,8 +63,17 @@ pub(super) fn head(
     let outbound = Outbound { route: &route, identity, names: &snapshot.identity, target, origin };
     let hop = Hop::of(&head.headers);
     let mut bytes = Vec::new();
-    Departure::new(&head, &hop, outbound).write_http1(&Framing::Empty, &mut bytes);
+    Departure::new(&head, &hop, outbound).write_http1(&Framing::Empty, &authority(snapshot, &route), &mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Of the first server. The echo is nowhere but here.
+fn authority(snapshot: &Snapshot, route: &Route) -> HeaderValue {
+    let first = snapshot.upstreams.get(route.upstream.index()).and_then(|upstream| match &upstream.kind {
+        UpstreamKind::Servers(group) => group.servers.first(),
+        UpstreamKind::Echo => None,
+    });
+    first.map_or_else(|| HeaderValue::from_static("localhost"), ServerAddress::authority)
 }
 
 fn mask(head: &mut request::Parts) {

@@ -53,9 +53,11 @@ impl Case {
         let hop = Hop::of(&head.headers);
         let departure = Departure::new(head, &hop, outbound);
         let mut text = Vec::new();
-        departure.write_http1(framing, &mut text);
+        let server = HeaderValue::from_static("server.internal:9001");
+        departure.write_http1(framing, &server, &mut text);
         let text = text.iter().copied().map(char::from).collect();
-        (text, departure.http1(framing).unwrap(), departure.http2(framing, Protocol::H2c).unwrap())
+        let over_http2 = departure.http2(framing, (Protocol::H2c, &server)).unwrap();
+        (text, departure.http1(framing, &server).unwrap(), over_http2)
     }
 }
 

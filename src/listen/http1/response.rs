@@ -61,6 +61,8 @@ pub(super) fn write(
     let (framing, length) = framing(head, body, asked);
     let mut closes = closes || !asked.keep_alive || matches!(framing, Outward::Close);
     let in_chunks = matches!(framing, Outward::Chunked(_));
+    // who takes no trailers is not told of any
+    let says_trailers = in_chunks && asked.takes_trailers;
     to.reserve(128 + head.headers.len() * 48);
     status_line(to, head, asked.old);
     let mut dated = false;
@@ -70,7 +72,7 @@ pub(super) fn write(
             closes |= says_close(value);
             upgrades
         }
-        TRAILER => in_chunks,
+        TRAILER => says_trailers,
         DATE => {
             dated = true;
             true
