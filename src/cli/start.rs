@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
+use tokio::runtime::{Builder, Handle, LocalOptions, LocalRuntime, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -282,6 +282,15 @@ fn keep_going(
     upkeep
 }
 
+/// How many tasks a worker runs before it looks whether sockets have something to read. While a flood keeps it busy, others
+/// wait as long; what a look costs, it costs only then.
+const TASKS_BETWEEN_LOOKS: u32 = 16;
+
+fn worker_runtime() -> std::io::Result<LocalRuntime> {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().event_interval(TASKS_BETWEEN_LOOKS).build_local(LocalOptions::default())
+}
+
 /// One thread a worker, each with a runtime of its own.
 fn spawn_workers(
     bound: Vec<Bound>,
@@ -292,14 +301,13 @@ fn spawn_workers(
     let mut workers = Vec::new();
     for (number, bound) in bound.into_iter().enumerate() {
         let (gateway, listening, shutdown) = (Arc::clone(gateway), Arc::clone(listening), shutdown.clone());
-        let worker = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        let worker =
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || match worker_runtime() {
                 Ok(runtime) => runtime.block_on(async {
                     listen::serve(bound, Worker::new(gateway), listening, shutdown).await;
                 }),
                 Err(error) => tracing::error!(%error, "worker not started"),
-            }
-        })?;
+            })?;
         workers.push(worker);
     }
     Ok(workers)

@@ -27,6 +27,7 @@ use super::head::HeadBounds;
 use super::http1::{self, Http2};
 use super::link::{FIRST_BYTE, Guard, Link, Order, Phase, Tracked, Worker};
 use super::listeners::{Offer, Speaks};
+use super::pace::{Paced, Turn};
 use super::rewound::Rewound;
 use super::tls::Acceptor;
 use super::{Bounds, Handler, Peer, http2_head, redirect};
@@ -210,7 +211,8 @@ impl<H: Handler> Service<H> {
                     Ok::<_, Infallible>(response.map(|body| Tracked::new(body, under_way.answered())))
                 }
             });
-            let io = TokioIo::new(Rewound::new(socket, ahead, guard));
+            let turn = Rc::<Turn>::default();
+            let io = TokioIo::new(Paced::new(Rewound::new(socket, ahead, guard), Rc::clone(&turn)));
             let mut connection = pin!(builder.serve_connection(io, service));
             let mut finishing = false;
             let ended = poll_fn(|cx| {
@@ -221,6 +223,7 @@ impl<H: Handler> Service<H> {
                     }
                     Some(Order::Finish) | None => {}
                 }
+                turn.begin();
                 let polled = connection.as_mut().poll(cx);
                 self.link.wrote();
                 polled

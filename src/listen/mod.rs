@@ -14,6 +14,7 @@ pub mod head;
 mod http2_head;
 mod link;
 mod listeners;
+mod pace;
 mod redirect;
 #[cfg(test)]
 mod reference;
