@@ -20,6 +20,11 @@ use super::{Bound, Handler, ListenState, Peer, Shutdown, connection};
 /// another attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long connections that are kept without a request stay open once the process is to end: one may be on its way, and is
+/// lost where it meets a closed socket. Long enough for a balancer that asks `/readyz` every second to have sent its last,
+/// and for a caller who is busy to hear of it by a response.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
+
 /// How long aborted connections may take to be gone.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -49,8 +54,16 @@ pub async fn serve<H: Handler>(bound: Bound, handler: H, state: Arc<ListenState>
     }
     // one that a reload has opened just now may have a queue already
     accepting.extend(std::iter::from_fn(|| bound.try_recv().ok()).map(accept));
-    // first, since connections without a request make room for those that wait at the cap; later ones are told as they begin
-    worker.order(Order::Finish);
+    // first, since connections that end make room for those that wait at the cap; later ones are told as they begin
+    worker.dismiss();
+    let drain = worker.state.terms().timeouts.drain;
+    let dismissal = {
+        let worker = Rc::clone(&worker);
+        Abandoned(spawn_local(async move {
+            sleep(LAST_REQUEST.min(drain / 2)).await;
+            worker.order(Order::Finish);
+        }))
+    };
     let drained = async {
         for mut task in accepting {
             if let Err(error) = (&mut task.0).await {
@@ -59,12 +72,12 @@ pub async fn serve<H: Handler>(bound: Bound, handler: H, state: Arc<ListenState>
         }
         worker.open.none().await;
     };
-    if timeout(worker.state.terms().timeouts.drain, drained).await.is_err() {
+    if timeout(drain, drained).await.is_err() {
         worker.order(Order::Abort);
         // where they are not gone by then, the end of the runtime ends them
         drop(timeout(LAST_WORDS, worker.open.none()).await);
     }
-    drop(sweeper);
+    drop((sweeper, dismissal));
 }
 
 /// A task that ends with its owner.

@@ -169,6 +169,22 @@ impl Worker {
         self.each(|link| link.sweep(limits));
     }
 
+    /// Says that the process is to end: each connection is told so by its next response. Those that are kept without a request
+    /// stay as they are, so that one that is on its way is answered (RFC 9112 9.6); others, and those to come, end once nothing
+    /// is under way.
+    pub(super) fn dismiss(&self) {
+        self.draining.set(true);
+        let limits = Limits::of(&self.state.terms().timeouts);
+        self.each(|link| {
+            if link.is_kept() {
+                link.dismissed.set(true);
+            } else {
+                link.order(Order::Finish);
+            }
+            link.sweep(limits);
+        });
+    }
+
     /// Asks all connections to end, and those to come.
     pub(super) fn order(&self, order: Order) {
         self.draining.set(true);
@@ -191,7 +207,7 @@ impl Worker {
     fn waiting(&self) -> impl Iterator<Item = (u32, Rc<Link>)> {
         let links: Vec<_> = self.links.borrow().iter().filter_map(Weak::upgrade).collect();
         let long = ticks(MAKES_WAY_AFTER);
-        links.into_iter().filter(|link| link.phase() != Phase::Busy && !link.is_finishing()).filter_map(move |link| {
+        links.into_iter().filter(|link| link.phase() != Phase::Busy && !link.must_end()).filter_map(move |link| {
             let waited = link.now().wrapping_sub(link.since.get());
             (waited > long).then_some((waited, link))
         })
@@ -262,6 +278,8 @@ pub(super) struct Link {
     since: Cell<u32>,
     /// Since when the socket takes no more of a response.
     blocked: Since,
+    /// Whether its next response is the last, although it is not asked to end.
+    dismissed: Cell<bool>,
     /// Since when it has been asked to finish.
     finishing: Since,
     aborted: Cell<bool>,
@@ -315,6 +333,7 @@ impl Link {
             phase: Cell::new(Phase::Opened),
             since,
             blocked: Since::default(),
+            dismissed: Cell::new(false),
             finishing: Since::default(),
             aborted: Cell::new(false),
             task: OnceCell::new(),
@@ -365,9 +384,20 @@ impl Link {
     }
 
     /// Whether a response should say that it is the last: of a connection that is asked to end, or of one whose listener
-    /// is closed or offers something else. The latter is not asked, since a request may be on its way.
+    /// is closed or offers something else, or whose process ends. The latter are not asked, since a request may be on its way.
     pub(super) fn is_finishing(&self) -> bool {
-        self.finishing.has_begun() || self.offer.is_withdrawn()
+        self.finishing.has_begun() || self.dismissed.get() || self.offer.is_withdrawn()
+    }
+
+    /// Whether it is a connection of HTTP/1.1 that has served a request, or does, and may bring another at any time. HTTP/2
+    /// tells its caller how far it got.
+    fn is_kept(&self) -> bool {
+        let has_served = match self.phase() {
+            Phase::Idle | Phase::Busy => true,
+            Phase::Head => self.calls.get() > 0,
+            Phase::Handshake | Phase::Opened => false,
+        };
+        has_served && !self.multiplexed.get()
     }
 
     /// Whether it is asked to end once nothing is under way.

@@ -860,11 +860,8 @@ async fn nothing_is_lost_where_a_drain_begins_under_load() {
         sleep(Duration::from_millis(200)).await;
         server.shutdown.begin();
         for caller in callers {
-            // a caller whose connection was idle at that instant may see it closed; one that waits for an answer may not
-            match timeout(PATIENCE, caller).await.unwrap() {
-                Ok(answered) => assert!(answered > 0),
-                Err(error) => assert!(error.is_panic()),
-            }
+            // nor that of a caller whose connection was idle at that instant: a panic would be one that was not answered
+            assert!(timeout(PATIENCE, caller).await.unwrap().unwrap() > 0);
         }
     })
     .await;
