@@ -57,6 +57,7 @@ mod workflow;
 mod metrics;
 mod audit;
 mod secrets;
+mod slow;
 mod smuggling;
 mod stores;
 mod deploy;
