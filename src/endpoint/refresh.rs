@@ -1,8 +1,9 @@
 //! Refresh tokens to new tokens (contract 5, RFC 9700 4.14.2).
 //!
 //! Where the reply gives a new refresh token, the old one is used up, in the same transaction that keeps its successor.
-//! Within a grace a second use gets the same answer, since it is most likely a retry; after it, a second use means that
-//! two parties hold the token, and its whole family ends. Where the reply gives none, the token stays as it is.
+//! Within a grace a second use gets the same answer, since it is most likely a retry; after it, or once the successor was
+//! used, which shows that the answer came, a second use means that two parties hold the token, and its whole family ends.
+//! Where the reply gives none, the token stays as it is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,7 +210,8 @@ impl Call<'_> {
         })
     }
 
-    /// The token, where it is live or was used within the grace. A later use ends its family, whoever it is that asks.
+    /// The token, where it is live, or was used within the grace and its successor was not. Any other use ends its family,
+    /// whoever it is that asks.
     pub(super) async fn usable<'s>(
         &self,
         standing: &'s RefreshStanding,
@@ -218,8 +220,8 @@ impl Call<'_> {
         match standing {
             RefreshStanding::Unknown => Err(TokenFault::Unknown.into()),
             RefreshStanding::Revoked(_) => Err(TokenFault::Revoked.into()),
-            RefreshStanding::Used { token, used_at_ms, .. }
-                if !self.within_grace(now_ms.saturating_sub(*used_at_ms)) =>
+            RefreshStanding::Used { token, used_at_ms, replay }
+                if replay.is_none() || !self.within_grace(now_ms.saturating_sub(*used_at_ms)) =>
             {
                 self.service.metrics.refresh_reuse.inc();
                 self.happened("refresh_reused", Some(&token.owner), &[]);

@@ -143,7 +143,7 @@ pub enum RefreshStanding {
     Unknown,
     /// It is good.
     Live(RefreshToken),
-    /// It was used; within the grace, `replay` is the sealed answer of that use.
+    /// It was used; within the grace, and until its successor is used too, `replay` is the sealed answer of that use.
     Used {
         /// The token.
         token: RefreshToken,

@@ -542,6 +542,12 @@ impl Store for SqlStore {
                 .bind(rotation.used.0.as_slice())
                 .execute(tx.db())
                 .await?;
+            // it came, so nobody has cause to ask once more for the answer that it came with
+            query("UPDATE portcullis_tokens SET replay = NULL WHERE family = ? AND digest <> ? AND replay IS NOT NULL")
+                .bind(&*token.family)
+                .bind(rotation.used.0.as_slice())
+                .execute(tx.db())
+                .await?;
             let successor =
                 RefreshToken { scopes: rotation.scopes, expires_at: rotation.successor_expires_at, ..token.clone() };
             insert_refresh(&mut tx, rotation.successor, &successor, now).await?;

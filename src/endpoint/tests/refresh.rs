@@ -46,6 +46,30 @@ async fn a_retry_within_the_grace_gets_the_same_tokens_and_a_later_use_ends_the_
     assert_eq!(audited, expected);
 }
 
+#[tokio::test]
+async fn a_use_of_the_successor_ends_the_grace_of_all_before_it() {
+    for format in [RefreshFormat::Opaque, RefreshFormat::Jwt] {
+        let mut rig = Rig::start().await;
+        rig.tokens.refresh_format = format;
+        let mut chain = vec![rig.logged_in().await.text("refresh_token")];
+        for _ in 0..3 {
+            let last = rig.refreshed(chain.last().unwrap()).await;
+            assert_eq!(last.status, 200, "{format:?}");
+            chain.push(last.text("refresh_token"));
+        }
+        // the last use may be retried, as often as it takes
+        for _ in 0..2 {
+            assert_eq!(rig.refreshed(&chain[2]).await.text("refresh_token"), chain[3], "{format:?}");
+        }
+        assert_eq!(rig.service.metrics.refresh_reuse.get(), 0);
+        assert_eq!(rig.refreshed(&chain[1]).await.error(), (401, "invalid_token"), "{format:?}");
+        assert_eq!(rig.service.metrics.refresh_reuse.get(), 1);
+        for token in &chain {
+            assert_eq!(rig.refreshed(token).await.error(), (401, "invalid_token"), "{format:?}");
+        }
+    }
+}
+
 /// Whether a refresh token that was used may be used once more, so long after its use: the store says when that was, so that
 /// both sides of the grace can be met to the millisecond.
 async fn usable_after(rig: &Rig, used: &str, after_ms: i64) -> bool {

@@ -430,6 +430,29 @@ fn a_refresh_token_is_used_once_and_then_known_as_used(on: &On) {
     assert_eq!(standing_word(&wait(store.rotate(rotation("none", "r5", now)))), "unknown");
 }
 
+fn an_answer_is_kept_until_what_it_gave_is_used(on: &On) {
+    let place = Place::new(on);
+    let store = place.open();
+    let (owner, now) = (add_ann(&store), place.clock.unix());
+    let kept = |token: &str| match wait(store.refresh_token(digest(token))) {
+        RefreshStanding::Used { replay, .. } => replay.is_some(),
+        other @ (RefreshStanding::Unknown | RefreshStanding::Live(_) | RefreshStanding::Revoked(_)) => {
+            panic!("{token}: {other:?}")
+        }
+    };
+    for name in ["r", "other"] {
+        let family = RefreshToken { family: name.into(), ..refresh(&owner, now + 100) };
+        wait(store.issue(None, Some((digest(&format!("{name}1")), family))));
+        wait(store.rotate(rotation(&format!("{name}1"), &format!("{name}2"), now)));
+    }
+    assert!(kept("r1") && kept("other1"));
+    assert_eq!(standing_word(&wait(store.rotate(rotation("r2", "r3", now + 200)))), "unknown", "expired");
+    assert!(kept("r1"), "a use that came to nothing shows nothing");
+    wait(store.rotate(rotation("r2", "r3", now)));
+    assert!(!kept("r1"));
+    assert!(kept("r2") && kept("other1"));
+}
+
 fn of_two_uses_at_once_one_wins(on: &On) {
     let place = Place::new(on);
     let (first, second) = (place.open(), place.open());
@@ -701,6 +724,7 @@ on_each_engine! {
     who_proved_an_older_password_does_not_undo_what_was_done_meanwhile,
     an_opaque_token_lives_until_its_last_second,
     a_refresh_token_is_used_once_and_then_known_as_used,
+    an_answer_is_kept_until_what_it_gave_is_used,
     of_two_uses_at_once_one_wins,
     a_revoked_family_is_revoked_in_all_its_parts,
     a_revoked_jwt_is_known_until_it_would_have_expired,
