@@ -12,7 +12,7 @@ use super::{Call, Ends, Incoming, Source};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
 use crate::clock::UnixSeconds;
-use crate::principal::Subject;
+use crate::principal::{Subject, SubjectKind};
 use crate::rejection::{OAuthError, Rejection};
 use crate::secret::Secret;
 use crate::store::{Account, Change};
@@ -49,6 +49,7 @@ impl Call<'_> {
         match self.find(&text).await? {
             Found::Nothing => {}
             Found::Opaque(digest, token) => {
+                of_client(None, &token.owner.subject, client.as_ref())?;
                 if let (Extent::Session, Some(family)) = (extent, &token.session) {
                     self.end_family(family, token.expires_at.unwrap_or(FOREVER)).await?;
                 }
@@ -60,7 +61,7 @@ impl Call<'_> {
                 self.revoked("token", &token.owner.subject);
             }
             Found::Refresh { token, .. } => {
-                of_client(token.client_id.as_deref(), client.as_ref())?;
+                of_client(token.client_id.as_deref(), &token.owner, client.as_ref())?;
                 match self.endpoint.ends {
                     Ends::Family => self.end_family(&token.family, token.expires_at).await?,
                     // no access token is looked up by it, so no process has to hear of it
@@ -79,7 +80,8 @@ impl Call<'_> {
                 self.revoked("access", &claims.subject);
             }
             Found::Jwt(claims, kind) => {
-                of_client(claims.all.get("client_id").and_then(|id| id.as_str()), client.as_ref())?;
+                let issued_to = claims.all.get("client_id").and_then(|id| id.as_str());
+                of_client(issued_to, &claims.subject, client.as_ref())?;
                 self.end_jwt(&claims, extent).await?;
                 self.revoked(if kind == JwtKind::Access { "access" } else { "refresh" }, &claims.subject);
             }
@@ -124,9 +126,10 @@ impl Call<'_> {
     }
 }
 
-/// RFC 7009 2.1: a client that authenticates ends its own tokens only.
-fn of_client(issued_to: Option<&str>, client: Option<&Account>) -> Result<(), Rejection> {
-    match (issued_to, client) {
+/// RFC 7009 2.1: a client that authenticates ends its own tokens only. What a client got for itself was issued to it.
+fn of_client(issued_to: Option<&str>, owner: &Subject, client: Option<&Account>) -> Result<(), Rejection> {
+    let own = (owner.kind == SubjectKind::Client).then_some(&*owner.name);
+    match (issued_to.or(own), client) {
         (Some(id), Some(client)) if *client.subject.name != *id => {
             Err(Rejection::OAuth(OAuthError::InvalidGrant, "Token was issued to another client"))
         }

@@ -95,6 +95,22 @@ async fn a_client_ends_no_other_clients_tokens() {
         200
     );
     assert!(!rig.accepts(&bearer(&said.text("access_token"))).await);
+
+    // nor what another client got for itself, of whatever form
+    let all =
+        with_reply(Action::ClientLogin, &json!({"access": "{access}", "refresh": "{refresh}", "token": "{token}"}));
+    let said = rig.post(&all, Some(&basic(CLIENT)), &json!(null)).await;
+    for member in ["access", "token", "refresh"] {
+        let token = json!({"token": said.text(member)});
+        assert_eq!(rig.post(&revoke, Some(&others), &token).await.error(), (400, "invalid_grant"), "{member}");
+    }
+    for (member, scheme) in [("access", "Bearer"), ("token", "Token")] {
+        assert!(rig.accepts(&format!("{scheme} {}", said.text(member))).await, "{member}");
+    }
+    for member in ["access", "token", "refresh"] {
+        let token = json!({"token": said.text(member)});
+        assert_eq!(rig.post(&revoke, Some(&basic(CLIENT)), &token).await.error(), (200, ""), "{member}");
+    }
 }
 
 #[tokio::test]
