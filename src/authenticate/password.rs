@@ -16,7 +16,7 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-pub use formats::{HashError, PASSWORD_BYTES_MAX, hash, is_ours, verify};
+pub use formats::{Bounds, HashError, PASSWORD_BYTES_MAX, hash, is_ours, verify};
 
 use self::decoys::Decoys;
 use crate::principal::Subject;

@@ -6,8 +6,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::operator::{CliError, Console, Operator, when};
-use super::secrets::{NewSecret, Policy, generated, new_secret, tell};
-use crate::authenticate::password;
+use super::secrets::{NewSecret, generated, new_secret, tell};
+use crate::authenticate::password::{self, Bounds};
 use crate::principal::{Role, Scope, Subject, SubjectKind, name_fault};
 use crate::secret::Secret;
 use crate::store::{Account, Added};
@@ -133,7 +133,7 @@ impl UserCommand {
             }
             Self::Password { name, password_stdin } => {
                 let subject = existing(operator, kind, name)?.subject;
-                let new = new_secret(console, password_stdin, &subject, policy(operator, kind))?;
+                let new = new_secret(console, password_stdin, &subject, bounds(operator, kind))?;
                 replace(operator, console, &subject, &new)
             }
             Self::Roles { name, roles } => {
@@ -198,11 +198,11 @@ fn found(done: bool, subject: &Subject) -> Result<(), CliError> {
 }
 
 /// A secret of a client is made by programs, so only its upper bound counts.
-fn policy(operator: &Operator, kind: SubjectKind) -> Policy {
+fn bounds(operator: &Operator, kind: SubjectKind) -> Bounds {
     let (min, max) = (operator.tokens.password_bytes_min, operator.tokens.password_bytes_max);
     match kind {
-        SubjectKind::User | SubjectKind::Foreign(_) => Policy { min, max },
-        SubjectKind::Client => Policy { min: 1, max },
+        SubjectKind::User | SubjectKind::Foreign(_) => Bounds { min, max },
+        SubjectKind::Client => Bounds { min: 1, max },
     }
 }
 
@@ -227,7 +227,7 @@ fn add(
     if operator.wait(operator.store().account(subject.clone()))?.is_some() {
         return Err(taken);
     }
-    let new = new_secret(console, from_input, subject, policy(operator, subject.kind))?;
+    let new = new_secret(console, from_input, subject, bounds(operator, subject.kind))?;
     let (names, granted) = (listed(&roles, Role::as_str), listed(&scopes, Scope::as_str));
     match operator.wait(operator.store().add_account(subject.clone(), hashed(&new)?, roles, scopes))? {
         Added::Yes => {

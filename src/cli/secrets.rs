@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::operator::{CliError, Console, shown};
 use super::prompt;
-use crate::authenticate::password::PASSWORD_BYTES_MAX;
+use crate::authenticate::password::Bounds;
 use crate::principal::{Subject, SubjectKind};
 use crate::secret::Secret;
 
@@ -16,15 +16,6 @@ const INPUT_BYTES_MAX: usize = 65_536;
 
 /// Characters of a generated secret: 32 of 62 are 190 bits.
 const GENERATED_CHARS: usize = 32;
-
-/// What a new secret must be like.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Policy {
-    /// Bytes, at least.
-    pub(super) min: usize,
-    /// Bytes, at most.
-    pub(super) max: usize,
-}
 
 /// A new secret, and whether its owner has yet to be told.
 #[derive(Debug)]
@@ -38,15 +29,15 @@ pub(super) fn new_secret(
     console: &mut Console,
     from_input: bool,
     whom: &Subject,
-    policy: Policy,
+    bounds: Bounds,
 ) -> Result<NewSecret, CliError> {
+    let what = match whom.kind {
+        SubjectKind::User | SubjectKind::Foreign(_) => "password",
+        SubjectKind::Client => "secret",
+    };
     let given = if from_input {
         from_stdin(console)?
     } else if console.terminal {
-        let what = match whom.kind {
-            SubjectKind::User | SubjectKind::Foreign(_) => "password",
-            SubjectKind::Client => "secret",
-        };
         let first = prompt::ask(&format!("New {what} for {} (empty: generate one): ", shown(&whom.name)))?;
         if first.expose().is_empty() {
             return generated();
@@ -58,8 +49,10 @@ pub(super) fn new_secret(
     } else {
         return generated();
     };
-    check(&given, policy)?;
-    Ok(NewSecret { secret: given, generated: false })
+    match bounds.fault(given.expose()) {
+        Some(wrong) => Err(CliError::Usage(format!("the {what} {wrong}"))),
+        None => Ok(NewSecret { secret: given, generated: false }),
+    }
 }
 
 /// A secret that nobody chose.
@@ -88,17 +81,6 @@ pub(super) fn from_stdin(console: &mut Console) -> Result<Secret<String>, CliErr
     let text = std::str::from_utf8(&bytes).map_err(|_| CliError::Usage("standard input is not UTF-8".to_owned()))?;
     let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     Ok(Secret::new(text.to_owned()))
-}
-
-fn check(secret: &Secret<String>, policy: Policy) -> Result<(), CliError> {
-    let (bytes, max) = (secret.expose().len(), policy.max.min(PASSWORD_BYTES_MAX));
-    if !(policy.min..=max).contains(&bytes) {
-        return Err(CliError::Usage(format!("it must be of {} to {max} bytes", policy.min)));
-    }
-    if secret.expose().contains('\0') {
-        return Err(CliError::Usage("it holds a NUL".to_owned()));
-    }
-    Ok(())
 }
 
 /// Letters and digits, each as likely as the others: bytes past the last whole multiple of 62 are thrown away.
@@ -150,7 +132,7 @@ pub(super) mod tests {
         (Console { input, output: Box::new(printed.clone()), terminal: false }, printed)
     }
 
-    const POLICY: Policy = Policy { min: 3, max: 5 };
+    const BOUNDS: Bounds = Bounds { min: 3, max: 5 };
 
     #[test]
     fn standard_input_is_the_secret_but_for_one_newline() {
@@ -158,15 +140,17 @@ pub(super) mod tests {
             ("abc", Some("abc")),
             ("abc\n", Some("abc")),
             ("abc\r\n", Some("abc")),
-            ("abc\n\n", Some("abc\n")),
+            ("abc\n\n", None),
             (" abc ", Some(" abc ")),
             ("abcde", Some("abcde")),
             ("abcdef", None),
             ("ab\n", None),
             ("", None),
-            ("ab\0", None),
+            ("abc\0", None),
+            ("ab\tc", None),
+            ("ab\u{85}", None),
         ] {
-            let new = new_secret(&mut console(input).0, true, &Subject::user("ann"), POLICY).ok();
+            let new = new_secret(&mut console(input).0, true, &Subject::user("ann"), BOUNDS).ok();
             assert_eq!(new.as_ref().map(|new| new.secret.expose().as_str()), expected, "{input:?}");
         }
         assert!(from_stdin(&mut console(&"a".repeat(INPUT_BYTES_MAX)).0).is_ok());
@@ -176,7 +160,7 @@ pub(super) mod tests {
     #[test]
     fn without_a_terminal_a_secret_is_generated_and_told_alone() {
         let (mut console, printed) = console("ignored");
-        let new = new_secret(&mut console, false, &Subject::user("ann"), POLICY).unwrap();
+        let new = new_secret(&mut console, false, &Subject::user("ann"), BOUNDS).unwrap();
         tell(&mut console, &new).unwrap();
         assert_eq!(printed.take(), format!("{}\n", new.secret.expose()));
         assert_eq!(new.secret.expose().len(), GENERATED_CHARS);

@@ -74,6 +74,12 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             ),
         ),
         (
+            "a password that nobody could choose later",
+            format!(
+                "bootstrap: {{ users: [{{ name: a, password: '${{P:-canary}}' }}, {{ name: b, password: '${{P:-canary12}}' }}] }}\n{LEAST}"
+            ),
+        ),
+        (
             "a secret of tokens that is short",
             format!(
                 "auth: {{ jwt: {{ keys: [{{ id: a, algorithm: HS256, secret: '${{KEY:-canary}}' }}] }} }}\n{LEAST}"

@@ -66,6 +66,7 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     access_by_variables(root, report);
     roles_that_look_like_several(root, report);
     short_secrets(root, snapshot, report);
+    short_passwords(root, snapshot, report);
     same_names(root, snapshot, report);
     // whose roles are in their tokens may have any
     if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
@@ -163,6 +164,19 @@ fn short_secrets(root: &Node, snapshot: &Snapshot, report: &mut Report) {
         let place = child(Some(node), "secret").map_or(node.place, |secret| secret.place);
         let message = format!("this secret has fewer than the {bytes_min} bytes that {algorithm} needs (RFC 7518 3.2)");
         report.warn(place, message, "whoever has one token can search for it; take a longer one, or another algorithm");
+    }
+}
+
+/// Passwords of first users that nobody could choose later. Who writes this file may; it is told.
+fn short_passwords(root: &Node, snapshot: &Snapshot, report: &mut Report) {
+    let bytes_min = snapshot.tokens.password_bytes_min;
+    let nodes = items(child(child(Some(root), "bootstrap"), "users"));
+    for (user, node) in snapshot.bootstrap.users.iter().zip(nodes) {
+        if user.password.as_ref().is_some_and(|password| password.expose().len() < bytes_min) {
+            let place = child(Some(node), "password").map_or(node.place, |password| password.place);
+            let message = format!("this password has fewer than the {bytes_min} bytes that a new one must have");
+            report.warn(place, message, "take a longer one, or leave it out: one is then generated and printed once");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::credentials::unavailable;
 use super::issue::Grant;
 use super::template::Values;
 use super::{Call, Incoming, Settings};
-use crate::authenticate::password::{HashError, QueueFull};
+use crate::authenticate::password::{Bounds, HashError, QueueFull};
 use crate::principal::Subject;
 use crate::rejection::Rejection;
 use crate::secret::Secret;
@@ -98,19 +98,13 @@ fn check_name(member: &str, name: &str) -> Result<(), Rejection> {
     Err(Rejection::InvalidRequest(format!("`{member}` {wrong}").into()))
 }
 
-/// Control characters cannot be sent in Basic, and some hashes take a NUL for the end.
+/// Holds a new password to the bounds of `passwords`.
 pub(super) fn check_password(settings: &Settings, member: &str, password: &str) -> Result<(), Rejection> {
-    let Settings { password_bytes_min: min, password_bytes_max: max, .. } = settings;
-    let wrong = if password.len() < *min {
-        format!("must have at least {min} bytes")
-    } else if password.len() > *max {
-        format!("must have at most {max} bytes")
-    } else if password.chars().any(char::is_control) {
-        "must not have control characters".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(Rejection::InvalidRequest(format!("`{member}` {wrong}").into()))
+    let bounds = Bounds { min: settings.password_bytes_min, max: settings.password_bytes_max };
+    match bounds.fault(password) {
+        Some(wrong) => Err(Rejection::InvalidRequest(format!("`{member}` {wrong}").into())),
+        None => Ok(()),
+    }
 }
 
 impl Values<'_> {

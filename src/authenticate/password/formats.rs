@@ -100,6 +100,32 @@ pub fn is_ours(hash: &str) -> bool {
     hash.starts_with(&format!("$argon2id$v=19$m={OUR_MEMORY_KIB},t={OUR_PASSES},p={OUR_LANES}$"))
 }
 
+/// What a new password must be like, whoever gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes, at least.
+    pub min: usize,
+    /// Bytes, at most.
+    pub max: usize,
+}
+
+impl Bounds {
+    /// What is wrong with a new password; `None` where it will do. Control characters cannot be sent in Basic (RFC 7617 2),
+    /// and some hashes take a NUL for the end.
+    pub fn fault(self, password: &str) -> Option<String> {
+        let Self { min, max } = self;
+        if password.len() < min {
+            Some(format!("must have at least {min} bytes"))
+        } else if password.len() > max {
+            Some(format!("must have at most {max} bytes"))
+        } else if password.chars().any(char::is_control) {
+            Some("must not have control characters".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
 /// C libraries end a password at a NUL, so one that holds any is several passwords at once.
 pub(super) fn is_usable(password: &str) -> bool {
     password.len() <= PASSWORD_BYTES_MAX && !password.contains('\0')
