@@ -64,6 +64,7 @@ impl Tokens {
             token: shown(self.token.as_ref()),
             expires_in: self.expires_in,
             principal: Some(principal),
+            scope: None,
         }
     }
 
@@ -191,10 +192,10 @@ fn claims(grant: &Grant, jwt: &JwtSettings, settings: &Settings, stamp: Stamp<'_
     if !scopes.is_empty() {
         put("scope", scope_text(scopes).into());
     }
-    let further = settings.claims.render(principal, ttl.as_secs());
     // which client a token is for, and what it may do with it, is never what the file says of all
     let of_client = client_of(grant).is_some();
     let is_set = |name: &str| PROTECTED_CLAIMS.contains(&name) || of_client && ["client_id", "scope"].contains(&name);
+    let further = settings.claims.render(principal, ttl.as_secs());
     claims.extend(further.into_iter().filter(|(name, _)| !is_set(name)));
     complete(&mut claims, principal, jwt, settings, stamp.kind);
     claims

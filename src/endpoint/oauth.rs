@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::credentials::{Pair, principal};
 use super::issue::{Grant, Tokens, scope_text};
 use super::refresh::{Redemption, Unredeemed};
-use super::template::What;
+use super::template::{Values, What};
 use super::{Call, Incoming};
 use crate::principal::{Principal, Scope, SubjectKind};
 use crate::rejection::{CredentialsFault, OAuthError, Rejection};
@@ -107,7 +107,7 @@ impl Call<'_> {
     /// The reply of RFC 6749 5.1, or the configured one.
     fn granted(&self, tokens: &Tokens, principal: &Principal, scope: &str) -> Response<Body> {
         let members = match &self.endpoint.reply {
-            Some(reply) => reply.render(&tokens.values(principal)),
+            Some(reply) => reply.render(&Values { scope: Some(scope), ..tokens.values(principal) }),
             None => standard(tokens, scope),
         };
         self.answer(members)

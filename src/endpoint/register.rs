@@ -110,7 +110,7 @@ pub(super) fn check_password(settings: &Settings, member: &str, password: &str) 
 impl Values<'_> {
     /// For a reply that is about nobody.
     pub(super) const fn none() -> Self {
-        Self { access: None, refresh: None, token: None, expires_in: 0, principal: None }
+        Self { access: None, refresh: None, token: None, expires_in: 0, principal: None, scope: None }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use super::issue::scope_text;
 use crate::principal::{Principal, Role};
 use crate::template::{self, Fault, Members, Names, Node, TemplateError, Text};
 
@@ -46,8 +47,10 @@ pub struct Values<'a> {
     pub token: Option<&'a str>,
     /// `{expires_in}`, in seconds.
     pub expires_in: u64,
-    /// `{user}`, `{user_id}`, `{role}`, `{roles}`
+    /// `{user}`, `{user_id}`, `{role}`, `{roles}`, and `{scope}` where nothing else is said of it
     pub principal: Option<&'a Principal>,
+    /// `{scope}`
+    pub scope: Option<&'a str>,
 }
 
 /// What may stand between braces.
@@ -69,12 +72,14 @@ pub enum Placeholder {
     Role,
     /// `{roles}`
     Roles,
+    /// `{scope}`
+    Scope,
 }
 
 impl Reply {
     /// The names that may stand between braces, for messages.
-    pub const PLACEHOLDERS: [&'static str; 8] =
-        ["access", "refresh", "token", "expires_in", "user", "user_id", "role", "roles"];
+    pub const PLACEHOLDERS: [&'static str; 9] =
+        ["access", "refresh", "token", "expires_in", "user", "user_id", "role", "roles", "scope"];
 
     /// Reads the members of a reply.
     ///
@@ -92,7 +97,8 @@ impl Reply {
             | Placeholder::User
             | Placeholder::UserId
             | Placeholder::Role
-            | Placeholder::Roles => {}
+            | Placeholder::Roles
+            | Placeholder::Scope => {}
         });
         Ok(Self { members, issues, written })
     }
@@ -169,7 +175,7 @@ impl Claims {
 
     /// The claims of a JWT for `principal` that lives for `expires_in` seconds.
     pub fn render(&self, principal: &Principal, expires_in: u64) -> Map<String, Value> {
-        let values = Values { access: None, refresh: None, token: None, expires_in, principal: Some(principal) };
+        let values = Values { expires_in, principal: Some(principal), ..Values::none() };
         template::render(&self.members, &|placeholder: &Placeholder| placeholder.value(&values))
     }
 }
@@ -192,6 +198,7 @@ impl template::Placeholder for Placeholder {
             "user_id" => Self::UserId,
             "role" => Self::Role,
             "roles" => Self::Roles,
+            "scope" => Self::Scope,
             _ => return None,
         })
     }
@@ -210,6 +217,9 @@ impl Placeholder {
             Self::UserId => of(|principal| principal.user_id.as_deref().into()),
             Self::Role => of(|principal| principal.roles.first().map(Role::as_str).into()),
             Self::Roles => of(|principal| principal.roles.iter().map(Role::as_str).collect()),
+            Self::Scope => {
+                values.scope.map_or_else(|| of(|principal| scope_text(&principal.scopes).into()), Value::from)
+            }
         }
     }
 }
@@ -219,7 +229,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::principal::Subject;
+    use crate::principal::{Scope, Subject};
 
     fn members(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
@@ -230,15 +240,21 @@ mod tests {
             subject: Subject::user("ann"),
             user_id: Some("7".into()),
             roles: [Role::from("admin"), Role::from("user")].into(),
-            scopes: [].into(),
+            scopes: [Scope::from("read"), Scope::from("write")].into(),
         }
     }
 
     #[test]
     fn placeholders_are_replaced() {
         let ann = ann();
-        let values =
-            Values { access: Some("A"), refresh: Some("R"), token: Some("T"), expires_in: 900, principal: Some(&ann) };
+        let values = Values {
+            access: Some("A"),
+            refresh: Some("R"),
+            token: Some("T"),
+            expires_in: 900,
+            principal: Some(&ann),
+            scope: None,
+        };
         for (name, template, expected) in [
             ("a token", json!("{access}"), json!("A")),
             ("a token within a text", json!("Token {token}"), json!("Token T")),
@@ -248,6 +264,7 @@ mod tests {
             ("a list alone is a list", json!("{roles}"), json!(["admin", "user"])),
             ("a list within a text is written out", json!("roles={roles}"), json!("roles=admin,user")),
             ("the first role", json!("{role}"), json!("admin")),
+            ("scopes are one text (RFC 6749 3.3)", json!("{scope}"), json!("read write")),
             ("the id is a text", json!("{user_id}"), json!("7")),
             ("constants stay", json!([1, true, null, "x"]), json!([1, true, null, "x"])),
             ("below objects and lists", json!({"a": [{"b": "{user}"}]}), json!({"a": [{"b": "ann"}]})),
@@ -258,11 +275,13 @@ mod tests {
             let reply = Reply::compile(members(&json!({"m": template}))).unwrap();
             assert_eq!(reply.render(&values)["m"], expected, "{name}");
         }
+        let narrowed = Values { scope: Some("read"), ..values };
+        assert_eq!(Reply::compile(members(&json!({"m": "{scope}"}))).unwrap().render(&narrowed)["m"], "read");
     }
 
     #[test]
     fn what_there_is_not_is_null_alone_and_empty_in_a_text() {
-        let nobody = Values { access: None, refresh: None, token: None, expires_in: 0, principal: None };
+        let nobody = Values::none();
         let reply = Reply::compile(members(&json!({"role": "{role}", "text": "[{role}]"}))).unwrap();
         assert_eq!(Value::Object(reply.render(&nobody)), json!({"role": null, "text": "[]"}));
     }

@@ -70,6 +70,57 @@ routes:
 }
 
 #[test]
+fn an_opaque_token_of_the_token_endpoint_has_the_scopes_that_were_asked_for() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&format!(
+        "{USERS}
+endpoints:
+  - path: /oauth/token
+    action: oauth_token
+    password_grant: true
+    reply: {{ access_token: '{{token}}', refresh_token: '{{refresh}}', token_type: Token, expires_in: '{{expires_in}}', scope: '{{scope}}' }}
+upstreams: {{ api: {{ servers: ['{}'] }} }}
+routes:
+  - {{ path: /read, allow: [user], scopes: ['orders:read'], schemes: [token], to: api }}
+  - {{ path: /write, allow: [user], scopes: ['orders:write'], schemes: [token], to: api }}
+",
+        upstream.url()
+    ));
+    let ask = |form: &str| gateway.send(&token(form).basic(ROBOT.0, ROBOT.1));
+    let opens = |said: &serde_json::Value, path: &str| {
+        gateway.send(&get(path).token(said["access_token"].as_str().unwrap())).status
+    };
+    let both = "orders:read orders:write";
+    for (form, scope, read, write) in [
+        ("grant_type=client_credentials", both, 200, 200),
+        ("grant_type=client_credentials&scope=orders:read", "orders:read", 200, 403),
+        ("grant_type=client_credentials&scope=orders:write", "orders:write", 403, 200),
+        ("grant_type=password&username=user&password=userpassword&scope=orders:write", "orders:write", 403, 200),
+    ] {
+        let said = ask(form).expect(200).json();
+        assert_eq!((said["scope"].as_str(), said["token_type"].as_str()), (Some(scope), Some("Token")), "{form}");
+        assert_eq!((opens(&said, "/read"), opens(&said, "/write")), (read, write), "{form}");
+        assert!(said["expires_in"].as_u64().unwrap() > 900, "as long as an opaque token lives: {said}");
+    }
+    ask("grant_type=client_credentials&scope=admin").refused(400, "invalid_scope");
+    // narrowed once more, and again the whole of the grant
+    let first = ask("grant_type=password&username=user&password=userpassword").expect(200).json();
+    let again = |said: &serde_json::Value, more: &str| {
+        let refresh = said["refresh_token"].as_str().unwrap();
+        ask(&format!("grant_type=refresh_token&refresh_token={refresh}{more}")).expect(200).json()
+    };
+    let narrow = again(&first, "&scope=orders:read");
+    assert_eq!(
+        (&narrow["scope"], opens(&narrow, "/read"), opens(&narrow, "/write")),
+        (&json!("orders:read"), 200, 403)
+    );
+    // a retry gets what it got, whatever it asks for now
+    assert_eq!(again(&first, "&scope=orders:write"), narrow);
+    let whole = again(&narrow, "");
+    assert_eq!((&whole["scope"], opens(&whole, "/read"), opens(&whole, "/write")), (&json!(both), 200, 200));
+}
+
+#[test]
 fn errors_are_those_of_the_rfc() {
     let (gateway, _upstream) = gateway("");
     for (name, request, status, code) in [

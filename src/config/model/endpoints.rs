@@ -185,10 +185,11 @@ fn forbid_reply(action: Action, place: Place, report: &mut Report) {
         Action::Login
         | Action::ClientLogin
         | Action::Refresh
+        | Action::OauthToken
         | Action::Register
         | Action::ChangePassword
         | Action::Revoke => {}
-        Action::OauthToken | Action::Introspect | Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs => {
+        Action::Introspect | Action::Jwks | Action::Metadata | Action::Openapi | Action::Docs => {
             report.add(place, "the reply of this action is fixed");
         }
     }

@@ -1,7 +1,6 @@
 //! What an endpoint answers: the reply by its template, and each refusal as [`Rejection::respond`] says it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use super::requests;
 use super::shape::{self, Same};
 use crate::endpoint::template::Values;
 use crate::endpoint::{Action, Endpoint, Settings, Source};
-use crate::principal::{Principal, Role, Scheme, SchemeSet, Subject};
+use crate::principal::{Principal, Role, Scheme, SchemeSet, Scope, Subject};
 use crate::rejection::{
     Audience, CredentialsFault, Exhausted, Format, MemberFault, OAuthError, Rejection, Texts, TokenFault,
 };
@@ -53,7 +52,7 @@ fn reply(endpoint: &Endpoint, settings: &Settings) -> Value {
         subject: Subject::user(role),
         user_id: user_id.map(Into::into),
         roles: user_id.map(|_| Role::from(role)).into_iter().collect(),
-        scopes: Arc::default(),
+        scopes: user_id.map(Scope::from).into_iter().collect(),
     });
     let samples = [(&one, "1", settings.access_ttl), (&two, "2", Duration::ZERO)].map(|(principal, token, ttl)| {
         // as `revoke` and `change_password` answer: they issue nothing, and the first knows nobody
@@ -63,7 +62,8 @@ fn reply(endpoint: &Endpoint, settings: &Settings) -> Value {
         let token = (issues && !is_plain).then_some(token);
         let expires_in = if issues { ttl.as_secs() } else { 0 };
         let principal = (is_known && !is_plain).then_some(principal);
-        Value::Object(reply.render(&Values { access: token, refresh: token, token, expires_in, principal }))
+        let values = Values { access: token, refresh: token, token, expires_in, principal, scope: None };
+        Value::Object(reply.render(&values))
     });
     let [one, two] = &samples;
     shape::of(&[one, two], Same::Constant)
