@@ -458,8 +458,8 @@ impl Rejection {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(audience.format)));
         // a refusal is said to one caller; over gRPC it is a 200, and a 404 may be kept without being asked to
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Format::Grpc(_) = audience.format {
-            grpc_fields(headers, row.status, &told.message);
+        if let Format::Grpc(media_type) = audience.format {
+            grpc_fields(headers, media_type, row.status, &told.message);
         }
         challenge_fields(headers, &row, &told.message, audience);
         self.further_fields(headers);
@@ -576,7 +576,7 @@ const fn media_type(format: Format) -> &'static str {
 }
 
 /// The status of gRPC that stands for a status of HTTP (contract 4).
-fn grpc_fields(headers: &mut HeaderMap, status: S, message: &str) {
+fn grpc_fields(headers: &mut HeaderMap, media_type: &str, status: S, message: &str) {
     let code = match status.as_u16() {
         400 | 413 | 415 | 431 => 3,
         401 => 16,
@@ -591,6 +591,10 @@ fn grpc_fields(headers: &mut HeaderMap, status: S, message: &str) {
     let text = percent_encoding::utf8_percent_encode(message, GRPC_MESSAGE).to_string();
     if let Ok(text) = HeaderValue::from_str(&text) {
         headers.insert(HeaderName::from_static("grpc-message"), text);
+    }
+    // a page of another origin, where it may read the response at all, sees no field that is not named here
+    if media_type.starts_with("application/grpc-web") {
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("grpc-status, grpc-message"));
     }
 }
 
@@ -758,11 +762,16 @@ mod tests {
     #[test]
     fn grpc_gets_its_own_status() {
         let texts = Texts::default();
-        let response = Rejection::InsufficientPermissions(Some(Scheme::Token))
-            .respond(&audience(&texts, Format::Grpc("application/grpc")));
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["grpc-status"], "7");
-        assert!(response.body().is_empty());
+        for media_type in ["application/grpc", "application/grpc+proto", "application/grpc-web-text"] {
+            let response = Rejection::InsufficientPermissions(Some(Scheme::Token))
+                .respond(&audience(&texts, Format::Grpc(media_type)));
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["grpc-status"], "7");
+            assert_eq!(response.headers()[CONTENT_TYPE], media_type);
+            let is_exposed = response.headers().contains_key(ACCESS_CONTROL_EXPOSE_HEADERS);
+            assert_eq!(is_exposed, media_type.contains("web"), "{media_type}");
+            assert!(response.body().is_empty());
+        }
     }
 
     #[test]
