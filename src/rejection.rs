@@ -1,6 +1,8 @@
 //! Every refusal, and the one table from refusal to response.
 //!
-//! A stage that refuses returns a [`Rejection`]; what the caller is told of it (status, code, message, challenge) is
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 //! decided here and nowhere else. The true reason goes to the log by [`Rejection::reason`]. Neither holds a credential.
 
 pub mod texts;

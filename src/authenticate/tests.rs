@@ -248,7 +248,7 @@ impl Store for FakeStore {
     fn revoke_jwt(&self, _: Arc<str>, _: UnixSeconds) -> Answer<'_, ()> {
         Self::unused()
     }
-    fn revoke_listed(&self, _: i64) -> Answer<'_, bool> {
+    fn revoke_listed(&self, _: i64) -> Answer<'_, Option<TokenListing>> {
         Self::unused()
     }
     fn tokens(&self, _: Option<Subject>, _: UnixSeconds) -> Answer<'_, Vec<TokenListing>> {

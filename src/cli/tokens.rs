@@ -63,8 +63,8 @@ impl TokenCommand {
             Self::Issue { name, ttl } => issue(operator, console, name, ttl),
             Self::List { user, json } => list(operator, console, user, json),
             Self::Revoke { id: Some(id), .. } => {
-                done(operator.wait(operator.store().revoke_listed(id))?)?;
-                operator.happened("token_revoked", None, &[("id", &id.to_string())]);
+                let token = operator.wait(operator.store().revoke_listed(id))?.ok_or_else(no_token)?;
+                operator.happened("token_revoked", Some(&token.owner), &[("tokens", token.kind)]);
                 Ok(())
             }
             Self::Revoke { id: None, .. } => {
@@ -127,10 +127,6 @@ fn as_json(token: &TokenListing) -> Value {
         "id": token.id, "kind": token.kind, token.owner.kind.name(): *token.owner.name,
         "issued_at": token.issued_at, "expires_at": token.expires_at,
     })
-}
-
-fn done(revoked: bool) -> Result<(), CliError> {
-    if revoked { Ok(()) } else { Err(no_token()) }
 }
 
 fn no_token() -> CliError {

@@ -95,19 +95,24 @@ impl Call<'_> {
 
     /// New tokens for a refresh token.
     pub(super) async fn redeem(&self, redemption: Redemption<'_>) -> Result<Redeemed, Unredeemed> {
-        let redeemed = self.exchange(redemption).await;
+        let mut owner = None;
+        let redeemed = self.exchange(redemption, &mut owner).await;
         match &redeemed {
             Ok(redeemed) => self.asked.proven.is(&redeemed.principal.subject),
-            Err(Unredeemed::Refused(fault)) => self.happened("refresh_failed", None, &[("reason", fault.name())]),
+            Err(Unredeemed::Refused(fault)) => {
+                self.happened("refresh_failed", owner.as_ref(), &[("reason", fault.name())]);
+            }
             Err(Unredeemed::Scope | Unredeemed::Otherwise(_)) => {}
         }
         redeemed
     }
 
-    async fn exchange(&self, redemption: Redemption<'_>) -> Result<Redeemed, Unredeemed> {
+    /// What a redemption gives; `owner` becomes whose the token is as soon as that is known, whatever comes of it.
+    async fn exchange(&self, redemption: Redemption<'_>, owner: &mut Option<Subject>) -> Result<Redeemed, Unredeemed> {
         let now_ms = self.service.clock.unix_ms();
         let digest = opaque::digest(redemption.text.expose());
         let standing = self.standing(&redemption.text, digest).await?;
+        *owner = standing.token().map(|token| token.owner.clone());
         let token = self.usable(&standing, now_ms).await?;
         let account = self.holder(token, redemption.client).await?;
         let scopes = narrowed(token, &account, redemption.client, redemption.scopes.as_deref())?;

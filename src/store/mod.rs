@@ -156,6 +156,16 @@ pub enum RefreshStanding {
     Revoked(RefreshToken),
 }
 
+impl RefreshStanding {
+    /// The token, where it is known.
+    pub const fn token(&self) -> Option<&RefreshToken> {
+        match self {
+            Self::Unknown => None,
+            Self::Live(token) | Self::Used { token, .. } | Self::Revoked(token) => Some(token),
+        }
+    }
+}
+
 /// What one use of a refresh token leaves behind; written in one transaction, or not at all.
 #[derive(Debug)]
 pub struct Rotation {
@@ -297,8 +307,8 @@ pub trait Store: Send + Sync {
     fn revoke_refresh_tokens(&self, family: Arc<str>) -> Answer<'_, ()>;
     /// Revokes a JWT by its `jti`, remembered until `until`.
     fn revoke_jwt(&self, jti: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
-    /// Revokes a token by its number in [`Store::tokens`]; false where there is none.
-    fn revoke_listed(&self, id: i64) -> Answer<'_, bool>;
+    /// Revokes a token by its number in [`Store::tokens`], and says which it was; `None` where there is none.
+    fn revoke_listed(&self, id: i64) -> Answer<'_, Option<TokenListing>>;
     /// Living opaque and refresh tokens, newest first, at most 10,000; of one subject where given.
     fn tokens(&self, owner: Option<Subject>, now: UnixSeconds) -> Answer<'_, Vec<TokenListing>>;
 

@@ -621,24 +621,27 @@ impl Store for SqlStore {
         })
     }
 
-    fn revoke_listed(&self, id: i64) -> Answer<'_, bool> {
+    fn revoke_listed(&self, id: i64) -> Answer<'_, Option<TokenListing>> {
         self.write("revoke_listed", move |_, mut tx, now| async move {
-            let row = query("SELECT kind, digest, family, expires_at FROM portcullis_tokens WHERE id = ?")
-                .bind(id)
-                .row(tx.db())
-                .await?;
-            let Some(row) = row else { return Ok(false) };
-            if row.text("kind")? == REFRESH {
+            let row = query(
+                "SELECT id, kind AS token_kind, owner_kind AS kind, owner_name AS name, issued_at, expires_at, digest, \
+                 family FROM portcullis_tokens WHERE id = ?",
+            )
+            .bind(id)
+            .row(tx.db())
+            .await?;
+            let Some(row) = row else { return Ok(None) };
+            let token = listing(&row)?;
+            if token.kind == REFRESH {
                 let family = row.text("family")?;
-                let expires_at = row.maybe_number("expires_at")?;
-                let until = expires_at.unwrap_or(i64::MAX).max(now.saturating_add(FAMILY_REVOKED_SECONDS));
+                let until = token.expires_at.unwrap_or(i64::MAX).max(now.saturating_add(FAMILY_REVOKED_SECONDS));
                 end_family(&mut tx, &family, until, now).await?;
             } else {
                 query("DELETE FROM portcullis_tokens WHERE id = ?").bind(id).execute(tx.db()).await?;
                 note(&mut tx, &Change::Token(digest_column(&row)?), now).await?;
             }
             tx.commit().await?;
-            Ok(true)
+            Ok(Some(token))
         })
     }
 

@@ -341,7 +341,7 @@ fn what_is_not_there_cannot_be_changed(on: &On) {
     assert!(!wait(store.set_disabled(ann(), true)));
     assert!(!wait(store.remove_account(ann())));
     assert!(!wait(store.revoke_token(digest("t"))));
-    assert!(!wait(store.revoke_listed(1)));
+    assert!(wait(store.revoke_listed(1)).is_none());
     assert_eq!(stands(&store, "r"), "unknown");
     assert_eq!(wait(store.changes(Some(start))), (vec![], start));
 }
@@ -544,9 +544,10 @@ fn listed_tokens_are_the_living_and_can_be_revoked_by_number(on: &On) {
     let kinds: Vec<_> = listed.iter().map(|listing| (listing.kind, listing.expires_at)).collect();
     assert_eq!(kinds, [("refresh", Some(now + 100)), ("token", Some(now + 100))]);
     assert!(wait(store.tokens(Some(Subject::client("ann")), now)).is_empty());
-    assert!(wait(store.revoke_listed(listed[1].id)));
+    let revoked = |number: usize| wait(store.revoke_listed(listed[number].id)).map(|token| (token.owner, token.kind));
+    assert_eq!(revoked(1), Some((ann(), "token")));
     assert!(wait(store.token(digest("t"), now)).is_none());
-    assert!(wait(store.revoke_listed(listed[0].id)));
+    assert_eq!(revoked(0), Some((ann(), "refresh")));
     assert_eq!(stands(&store, "r"), "revoked");
     assert!(wait(store.tokens(Some(ann()), now)).is_empty());
 }
