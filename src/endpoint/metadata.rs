@@ -7,14 +7,18 @@ use serde_json::{Map, Value, json};
 use super::{Action, Call, Endpoint, Incoming};
 use crate::wire::body::Body;
 
-/// A minute: a new key is found soon, and nobody needs to ask with each token.
-const PUBLIC: &str = "public, max-age=60";
+/// A minute: endpoints change with the configuration alone.
+const METADATA_KEPT: &str = "public, max-age=60";
+
+/// How long a copy of the keys may be kept, in seconds: one from before a new key must be gone when that key signs.
+pub const KEYS_KEPT_SECONDS: i64 = 5;
+const KEYS_KEPT: &str = "public, max-age=5";
 
 impl Call<'_> {
     /// The public keys (RFC 7517 5).
     pub(super) fn jwks(&self, incoming: &Incoming<'_>) -> Response<Body> {
         let keys = self.service.keys.ring(&self.asked.auth.jwt).jwks();
-        self.public(incoming, ("application/jwk-set+json", PUBLIC), &keys)
+        self.public(incoming, ("application/jwk-set+json", KEYS_KEPT), &keys)
     }
 
     /// Where our endpoints are (RFC 8414 2): at the issuer where that is a URL, else where the caller found us. The latter is
@@ -22,7 +26,7 @@ impl Call<'_> {
     pub(super) fn metadata(&self, incoming: &Incoming<'_>) -> Response<Body> {
         let issuer = &self.asked.auth.jwt.issuer;
         let (origin, cached) = match origin(issuer) {
-            Some(origin) => (origin, PUBLIC),
+            Some(origin) => (origin, METADATA_KEPT),
             None => (self.asked_at(incoming), "no-store"),
         };
         let document = document(issuer, &origin, &self.asked.endpoints.values().map(|endpoint| &**endpoint));

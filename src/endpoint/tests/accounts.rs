@@ -172,7 +172,7 @@ async fn keys_and_metadata_are_public() {
     rig.endpoints.insert("/oauth/token".into(), Arc::new(token));
     let keys = rig.send(&endpoint(Action::Jwks), "GET", None, None, "").await;
     assert_eq!(keys.headers["content-type"], "application/jwk-set+json");
-    assert_eq!(keys.headers["cache-control"], "public, max-age=60");
+    assert_eq!(keys.headers["cache-control"], format!("public, max-age={}", metadata::KEYS_KEPT_SECONDS));
     let access = rig.logged_in().await.text("access_token");
     assert_eq!(keys.body["keys"][0]["kid"], header(&access)["kid"]);
     assert!(keys.body["keys"][0].get("d").is_none());
