@@ -76,6 +76,9 @@ fn operation(endpoint: &Endpoint, method: &Method, id: String, terms: &Terms<'_>
     operation.insert("operationId".into(), id.into());
     operation.insert("tags".into(), json!([tag]));
     operation.insert("summary".into(), summary.into());
+    if endpoint.from == Source::Either && matches!(endpoint.action, Action::Login | Action::ClientLogin) {
+        operation.insert("description".into(), "Basic in Authorization will do as well, without a body.".into());
+    }
     operation.insert("security".into(), requests::security(endpoint));
     if *method == Method::POST
         && let Some(body) = requests::body(endpoint, terms.tokens)

@@ -34,18 +34,26 @@ pub(super) fn body(endpoint: &Endpoint, settings: &Settings) -> Option<Value> {
         }
         properties.insert(spelt.to_owned(), schema);
     }
-    let schema = json!({ "type": "object", "required": required, "properties": properties });
+    let mut schema = json!({ "type": "object", "required": required, "properties": properties });
+    if properties.contains_key("client_secret") && !required.contains(&"client_secret") {
+        schema["dependentRequired"] = json!({ "client_secret": ["client_id"] });
+    }
+    // a list would be a member that comes several times
+    let mut form = schema.clone();
+    form["additionalProperties"] = text();
     // RFC 6749, 7009 and 7662 know forms only, so those come first
     let by_rfc = matches!(endpoint.action, Action::OauthToken | Action::Revoke | Action::Introspect);
     let media_types = if by_rfc { [FORM, JSON] } else { [JSON, FORM] };
+    let of = |name| if name == FORM { &form } else { &schema };
     let content: Map<_, _> =
-        media_types.into_iter().map(|name| (name.to_owned(), json!({ "schema": schema }))).collect();
+        media_types.into_iter().map(|name| (name.to_owned(), json!({ "schema": of(name) }))).collect();
     Some(json!({ "required": needs_body(endpoint), "content": content }))
 }
 
-/// Whether nothing in `Authorization` can stand for the members.
+/// Whether nothing in `Authorization` can stand for the members. A log-in takes Basic too, which no document can say beside a
+/// body that must come where Basic does not: it tells the way that needs nothing else.
 fn needs_body(endpoint: &Endpoint) -> bool {
-    let by_either = matches!(endpoint.action, Action::Login | Action::ClientLogin | Action::Refresh | Action::Revoke);
+    let by_either = matches!(endpoint.action, Action::Refresh | Action::Revoke);
     !by_either || endpoint.from == Source::Members
 }
 
