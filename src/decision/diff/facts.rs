@@ -232,9 +232,11 @@ pub(super) fn of_endpoint(endpoint: &Endpoint, of_file: &Texts) -> Vec<Fact> {
 /// The tokens that whoever asks is given, and what the one that he has shown is still good for.
 fn issued(endpoint: &Endpoint) -> Gives {
     let issues = endpoint.reply().issues();
-    let stays = endpoint.action == Action::Refresh && !issues.refresh;
+    // an access token, and beside it a refresh token to whoever showed one, or a user's password
+    let by_rfc = endpoint.action == Action::OauthToken && endpoint.reply.is_none();
+    let stays = matches!(endpoint.action, Action::Refresh | Action::OauthToken) && !issues.refresh && !by_rfc;
     let kinds = [
-        (issues.access, "access"),
+        (issues.access || by_rfc, "access"),
         (issues.refresh, "refresh"),
         (issues.token, "token"),
         (stays, "a refresh token that can be used again"),
