@@ -2,8 +2,8 @@
 //! `tests/data/cases.json` as a gateway should.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
+use crate::support::databases::database;
 use crate::support::example::{Started, cases};
 use crate::support::outside::run_python;
 use crate::support::replay::{self, Replay};
@@ -13,14 +13,14 @@ use serde_json::Value;
 #[track_caller]
 fn play(name: &str, expected: usize) {
     let (path, cases) = cases();
-    replayed(name, &path, &cases, expected);
+    replayed(name, &cases, expected, |upstream| Started::new(name, upstream, &path));
 }
 
 #[track_caller]
-fn replayed(name: &str, path: &Path, cases: &Value, expected: usize) {
+fn replayed(name: &str, cases: &Value, expected: usize, start: impl FnOnce(&str) -> Started) {
     let system = &cases["systems"][name];
     let upstream = replay::upstream(system);
-    let started = Started::new(name, &upstream.url(), path);
+    let started = start(&upstream.url());
     let replay = Replay::new(system, started.address);
     let of_system: Vec<_> = cases["cases"].as_array().unwrap().iter().filter(|case| case["system"] == name).collect();
     assert_eq!(of_system.len(), expected);
@@ -88,6 +88,28 @@ fn other_people_with_other_passwords_and_secrets_are_answered_alike() {
     let others: Value = serde_json::from_reader(&file).unwrap();
     assert!(!others["systems"].to_string().contains("client-one"));
     for (system, count) in [("S0", 73), ("S1a", 63), ("S1b", 79), ("S3", 46), ("S4d", 146)] {
-        replayed(system, file.path(), &others, count);
+        replayed(system, &others, count, |upstream| Started::new(system, upstream, file.path()));
     }
+}
+
+/// The tables of Flask and Django on a server, as the replaced systems have them there.
+fn on_server(variable: &str) {
+    let (path, cases) = cases();
+    for (system, count) in [("S1b", 79), ("S2", 49), ("S4d", 146)] {
+        let Some(database) = database(variable, &format!("cases_{}", system.to_lowercase())) else { return };
+        let place = tempfile::tempdir().unwrap();
+        replayed(system, &cases, count, |upstream| {
+            Started::on_server(system, upstream, &path, (&database, place.path()))
+        });
+    }
+}
+
+#[test]
+fn users_and_tokens_on_postgresql_are_answered_alike() {
+    on_server("PORTCULLIS_TEST_POSTGRES");
+}
+
+#[test]
+fn users_and_tokens_on_mysql_are_answered_alike() {
+    on_server("PORTCULLIS_TEST_MYSQL");
 }

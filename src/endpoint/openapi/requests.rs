@@ -34,13 +34,17 @@ pub(super) fn body(endpoint: &Endpoint, settings: &Settings) -> Option<Value> {
         }
         properties.insert(spelt.to_owned(), schema);
     }
-    let mut schema = json!({ "type": "object", "required": required, "properties": properties });
-    if properties.contains_key("client_secret") && !required.contains(&"client_secret") {
-        schema["dependentRequired"] = json!({ "client_secret": ["client_id"] });
+    let secret_is_optional = properties.contains_key("client_secret") && !required.contains(&"client_secret");
+    let mut schema = Map::new();
+    schema.insert("type".into(), "object".into());
+    schema.insert("required".into(), json!(required));
+    schema.insert("properties".into(), properties.into());
+    if secret_is_optional {
+        schema.insert("dependentRequired".into(), json!({ "client_secret": ["client_id"] }));
     }
     // a list would be a member that comes several times
     let mut form = schema.clone();
-    form["additionalProperties"] = text();
+    form.insert("additionalProperties".into(), text());
     // RFC 6749, 7009 and 7662 know forms only, so those come first
     let by_rfc = matches!(endpoint.action, Action::OauthToken | Action::Revoke | Action::Introspect);
     let media_types = if by_rfc { [FORM, JSON] } else { [JSON, FORM] };

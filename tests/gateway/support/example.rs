@@ -9,6 +9,7 @@ use tempfile::NamedTempFile;
 
 use super::client::{Connection, Request, Response};
 use super::gateway::project;
+use super::outside::python;
 use super::wait::eventually;
 
 /// The cases of `tests/data/cases.json`, and where they are.
@@ -32,13 +33,32 @@ impl Started {
 
     /// The same with another folder for what is temporary.
     pub fn in_folder(system: &str, upstream: &str, cases: &Path, temporary: Option<&Path>) -> Self {
+        let command = || {
+            let mut command = Command::new(project().join("examples/start"));
+            command.envs(temporary.map(|folder| ("TMPDIR", folder)));
+            command
+        };
+        Self::by(command, system, upstream, cases)
+    }
+
+    /// The same with the system's tables in an empty database of a server, and its file in `place`.
+    pub fn on_server(system: &str, upstream: &str, cases: &Path, (database, place): (&str, &Path)) -> Self {
+        let command = || {
+            let mut command = python();
+            command.arg("-c").arg(include_str!("../libraries/example_on_server.py"));
+            command.env("START", project().join("examples/start")).env("TABLES", project().join("tests/data/tables"));
+            command.env("DATABASE", database).env("PLACE", place);
+            command
+        };
+        Self::by(command, system, upstream, cases)
+    }
+
+    fn by(command: impl Fn() -> Command, system: &str, upstream: &str, cases: &Path) -> Self {
         // somebody else may take the port before the gateway does
         for _ in 0..5 {
             let told = NamedTempFile::new().unwrap();
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let mut command = Command::new(project().join("examples/start"));
-            command.envs(temporary.map(|folder| ("TMPDIR", folder)));
-            let mut child = command
+            let mut child = command()
                 .args([system, "--port", &address.port().to_string(), "--upstream", upstream, "--cases"])
                 .arg(cases)
                 .env("PORTCULLIS", env!("CARGO_BIN_EXE_portcullis"))
