@@ -230,7 +230,7 @@ impl Decoder {
             Self::Close => Ok(Piece::Data(std::mem::take(at_hand))),
             Self::Chunked(chunks) => match chunks.next(at_hand)? {
                 Unit::More => {
-                    at_hand.clear();
+                    *at_hand = Bytes::new();
                     Ok(Piece::More)
                 }
                 Unit::Data { at, length } => {

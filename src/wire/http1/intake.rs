@@ -39,8 +39,10 @@ pub(crate) enum Broken {
 }
 
 impl Intake {
+    /// Where much has come already, more will.
     pub(crate) fn new(decoder: Decoder, at_hand: Bytes) -> Self {
-        Self { decoder, at_hand, room: BytesMut::new(), read_bytes: READ_BYTES_MIN }
+        let read_bytes = if at_hand.len() >= READ_BYTES_MIN { READ_BYTES_MAX } else { READ_BYTES_MIN };
+        Self { decoder, at_hand, room: BytesMut::new(), read_bytes }
     }
 
     /// The next piece of the body; never [`Piece::More`].
@@ -74,17 +76,23 @@ impl Intake {
         // one byte beyond the end, so that the read is a short one, after which no other is needed to find the socket empty
         let left = self.decoder.left().and_then(|left| usize::try_from(left).ok()?.checked_add(1));
         let wanted = left.map_or(self.read_bytes, |left| left.min(self.read_bytes));
-        if self.room.capacity() < wanted.min(self.read_bytes / 2) {
+        // What was read before is mostly written by now, and its room free again: other memory for each read would take more
+        // time than the read does.
+        if !self.room.try_reclaim(wanted) && self.room.capacity() < wanted.min(self.read_bytes / 2) {
             self.room.reserve(wanted);
         }
         let room = self.room.capacity();
         let bytes = ready!(pin!(Pin::new(&mut stream).read_buf(&mut self.room)).poll(cx))?;
+        let shrinks = bytes < self.read_bytes / 4 && self.read_bytes > READ_BYTES_MIN;
         if bytes == room {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
-        } else if bytes < self.read_bytes / 4 {
-            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+        } else if shrinks {
+            self.read_bytes /= 2;
         }
         self.at_hand = self.room.split().freeze();
+        if shrinks {
+            self.room = BytesMut::new();
+        }
         Poll::Ready(Ok(bytes))
     }
 }

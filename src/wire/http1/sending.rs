@@ -212,6 +212,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Sending<B> {
         let of_data = (written - of_lead).min(self.data.len());
         self.at += of_lead;
         self.data.advance(of_data);
+        if self.data.is_empty() {
+            // or whoever reads the body would not have the room back in which it came
+            self.data = Bytes::new();
+        }
         self.tail = self.tail.get(written - of_lead - of_data..).unwrap_or_default();
     }
 }
