@@ -7,6 +7,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 
+use futures_util::FutureExt as _;
 use tokio::task::{AbortHandle, spawn_local};
 
 use super::link::Since;
@@ -63,9 +64,8 @@ impl Streams {
         let request = Stream::current();
         let stream = Rc::new(Stream { tunnels: request.is_some(), ..Stream::default() });
         self.note(&stream);
-        let scoped = CURRENT.scope(Rc::clone(&stream), async move {
-            future.await;
-        });
+        // no `async` block, which would have room for the future twice, and copy it from one place to the other
+        let scoped = CURRENT.scope(Rc::clone(&stream), future.map(drop));
         // the task has not begun: it runs on this thread
         let task = stream.task.get_or_init(|| spawn_local(scoped).abort_handle());
         if let Some(request) = request {
