@@ -236,6 +236,7 @@ impl Worker {
             upstreams: &snapshot.upstreams,
             timeouts: &snapshot.upstream_timeouts,
             identity: &snapshot.identity,
+            as_they_are: head.version < Version::HTTP_2,
         };
         let (response, sent) = self.0.upstreams.send(&settings, permit, &target, head, body, &origin).await;
         if let Some(sent) = sent {
@@ -454,7 +455,12 @@ fn finish(
 ) -> Response<Body> {
     let status = refused.map_or_else(|| response.status(), Rejection::status);
     exchange.answered(status, refused.map(Rejection::reason));
-    response.headers_mut().insert(&X_REQUEST_ID, exchange.tell_request_id());
+    let id = exchange.tell_request_id();
+    if let Some(lines) = response.body_mut().lines_mut() {
+        lines.request_id = Some(id);
+    } else {
+        response.headers_mut().insert(&X_REQUEST_ID, id);
+    }
     if let Some(cors) = cors {
         cors.write(response.headers_mut());
     }

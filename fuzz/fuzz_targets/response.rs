@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http::Method;
 use libfuzzer_sys::fuzz_target;
-use portcullis::forward::http1::decode::{Head, Step, head};
+use portcullis::forward::http1::decode::{Fields, Head, Step, head};
 use portcullis::wire::http1::Framing;
 use portcullis::wire::http1::chunked::{Decoder, Piece, TRAILER_BYTES_MAX, whole_chunks};
 
@@ -91,10 +91,10 @@ fn check_head(bytes: &[u8], method: &Method, found: &Head) {
 
 fuzz_target!(|bytes: &[u8]| {
     let method = if bytes.len().is_multiple_of(8) { Method::HEAD } else { Method::GET };
-    let whole = head(bytes, &method);
+    let whole = head(bytes, &method, Fields::Map);
     // a few places to cut at; all of them would make long inputs slow
     for cut in (0..bytes.len().min(64)).chain((64..bytes.len()).step_by(97)) {
-        match (head(&bytes[..cut], &method), &whole) {
+        match (head(&bytes[..cut], &method, Fields::Map), &whole) {
             (Ok(Step::More), _) => {}
             (Err(_), whole) => assert!(whole.is_err(), "what is no head is none with more behind it"),
             (Ok(Step::Interim(length)), Ok(Step::Interim(other))) => assert_eq!(length, *other),
@@ -108,7 +108,14 @@ fuzz_target!(|bytes: &[u8]| {
             (Ok(_), _) => panic!("more bytes make another kind of head"),
         }
     }
-    let Ok(Step::Head(found)) = whole else { return };
+    let as_they_are = head(bytes, &method, Fields::AsTheyAre);
+    let Ok(Step::Head(found)) = whole else {
+        assert!(!matches!(as_they_are, Ok(Step::Head(_))), "what is no head is none however its fields are wanted");
+        return;
+    };
+    let Ok(Step::Head(as_they_are)) = as_they_are else { panic!("a head is one however its fields are wanted") };
+    let decided = |head: &Head| (head.framing, head.keep_alive, head.parts.status, head.rest.clone());
+    assert_eq!(decided(&as_they_are), decided(&found));
     check_head(bytes, &method, &found);
     let outcome = decode(found.framing, &found.rest, usize::MAX);
     for piece in [1, 2, 7, 64] {

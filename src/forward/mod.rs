@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+use self::http1::decode::Fields;
+use crate::route::Route;
 use crate::wire::fields::IdentityNames;
 
 pub use dial::connections_max;
@@ -198,6 +200,18 @@ pub struct Settings<'a> {
     pub timeouts: &'a Timeouts,
     /// How upstreams are told who calls.
     pub identity: &'a IdentityNames,
+    /// Whether the caller's connection can hand on fields as they were written: one of HTTP/1, whose response nobody else
+    /// looks at.
+    pub as_they_are: bool,
+}
+
+impl Settings<'_> {
+    /// What becomes of the fields of a response over this route.
+    fn fields_for(&self, route: &Route) -> Fields {
+        let edits = &route.response_fields;
+        let untouched = edits.set.is_empty() && edits.remove.is_empty() && route.cors.is_none();
+        if self.as_they_are && untouched { Fields::AsTheyAre } else { Fields::Map }
+    }
 }
 
 /// Where a request comes from, as far as an upstream is told.

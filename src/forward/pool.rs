@@ -18,6 +18,7 @@ use tokio::task::spawn_local;
 
 use super::dial::{DialError, Dialed, Dialer, Offer, Received, Stream};
 use super::health::{Fleet, Health};
+use super::http1::decode::Fields;
 use super::http1::{self, RESPONSE_HEAD_BYTES_MAX, Transport as _};
 use super::outgoing::Outgoing;
 use super::retry::{self, Loss};
@@ -487,6 +488,7 @@ impl Lease {
         self,
         server: &Rc<Server>,
         request: &Departure<'_>,
+        fields: Fields,
         framing: &Framing,
         body: &mut Outgoing,
     ) -> Result<(Reply, Instant), Failure> {
@@ -501,7 +503,8 @@ impl Lease {
                     }
                 };
                 let means = http1::Means { spares: &server.spares, clock: &server.clock };
-                match http1::exchange(stream, request.method(), lead, framing, body, means, home).await {
+                let expected = http1::Expected { method: request.method(), fields };
+                match http1::exchange(stream, expected, lead, framing, body, means, home).await {
                     Ok(answer) => {
                         let used = (!answer.whole).then_some(Used::Http1);
                         Ok((Reply { head: answer.head, body: answer.body, used }, answer.came))

@@ -16,6 +16,8 @@ use crate::route::{FieldEdits, Route};
 use crate::wire::body::Body;
 use crate::wire::fields::{self, Hop, IdentityNames};
 use crate::wire::forwarded::{self, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
+use crate::wire::http1;
+use crate::wire::http1::lines::Fields;
 use crate::wire::target::{Target, TargetError};
 
 /// What decides how a request is rewritten.
@@ -53,46 +55,6 @@ impl Framing {
             Self::Length(length)
         } else {
             Self::Chunked(fields::announced_trailers(headers, |name| fields::is_untrusted(name, names, false)))
-        }
-    }
-}
-
-/// Where the fields of a rewritten request go.
-trait Fields {
-    /// One that is there already.
-    fn pass(&mut self, name: &HeaderName, value: &HeaderValue);
-
-    /// One that is made for this request: `write` gives visible ASCII, or what was a field's value before.
-    fn make(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>));
-}
-
-/// The lines of an HTTP/1.1 head.
-struct Lines<'a>(&'a mut Vec<u8>);
-
-impl Fields for Lines<'_> {
-    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.make(name, |text| text.extend_from_slice(value.as_bytes()));
-    }
-
-    fn make(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
-        self.0.extend_from_slice(name.as_str().as_bytes());
-        self.0.extend_from_slice(b": ");
-        write(self.0);
-        self.0.extend_from_slice(b"\r\n");
-    }
-}
-
-impl Fields for HeaderMap {
-    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.append(name, value.clone());
-    }
-
-    fn make(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut text = Vec::new();
-        write(&mut text);
-        // if it were no value, nothing is told rather than something else
-        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
-            self.append(name, value);
         }
     }
 }
@@ -139,7 +101,7 @@ impl<'a> Departure<'a> {
         to.push(b' ');
         self.outbound.target.write(self.outbound.route.strip_prefix.as_deref(), to);
         to.extend_from_slice(b" HTTP/1.1\r\n");
-        self.say(Form::Http1, framing, authority, &mut Lines(to));
+        self.say(Form::Http1, framing, authority, &mut http1::lines::Head(to));
         to.extend_from_slice(b"\r\n");
     }
 

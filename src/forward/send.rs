@@ -16,6 +16,7 @@ use super::balance::Chooser;
 use super::deadline::{Deadlines, Elapsed};
 use super::dial::DialError;
 use super::health::{Fleet, ServerKey};
+use super::http1::decode::Fields;
 use super::leash::{Form, Leashes, Tether};
 use super::outgoing::{Outgoing, Progress};
 use super::pool::{Broken, Failure, InFlight, Reply, Reuse, Server};
@@ -72,6 +73,8 @@ struct Passing<'a> {
     departure: Departure<'a>,
     route: &'a Route,
     timeouts: &'a Timeouts,
+    /// What becomes of the response's fields.
+    fields: Fields,
     progress: Option<Rc<Progress>>,
     tether: Option<Tether<'a>>,
 }
@@ -187,6 +190,7 @@ impl Upstreams {
             departure: Departure::new(head, &hop, outbound),
             route,
             timeouts: settings.timeouts,
+            fields: settings.fields_for(route),
             progress,
             tether: Tether::of(route, permit.identity(), &head.headers),
         };
@@ -247,7 +251,7 @@ impl Upstreams {
             let first = *first_sent.get_or_insert_with(|| if lease.reused { now } else { self.clock.now() });
             let (over_http2, reused) = (lease.is_http2(), lease.reused);
             let exchanged = {
-                let exchanging = pin!(lease.exchange(&server, departure, &framing, &mut body));
+                let exchanging = pin!(lease.exchange(&server, departure, passing.fields, &framing, &mut body));
                 self.deadlines.within(|| passing.deadline(first), exchanging).await
             };
             match exchanged {

@@ -539,6 +539,7 @@ pub(super) struct Tracked {
 
 impl Tracked {
     pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
+        debug_assert!(body.lines().is_none(), "HTTP/2 has its fields from the map");
         let tracked = Self { body, under_way, stream: Stream::current(), broken: None };
         tracked.is_asked(false);
         tracked

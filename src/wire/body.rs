@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::wire::fields;
+use crate::wire::http1::lines::Lines;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,7 @@ pub struct Body {
     stall: Option<Pin<Box<Sleep>>>,
     hook: Option<Hook>,
     lingers: bool,
+    lines: Option<Lines>,
 }
 
 /// What is read of a body that nobody wants, and for how long, so that its sender comes to read the answer. Silence says
@@ -93,7 +95,16 @@ impl Body {
     }
 
     const fn of(source: Source) -> Self {
-        Self { source, passed: 0, bytes_max: None, stall_after: None, stall: None, hook: None, lingers: false }
+        Self {
+            source,
+            passed: 0,
+            bytes_max: None,
+            stall_after: None,
+            stall: None,
+            hook: None,
+            lingers: false,
+            lines: None,
+        }
     }
 
     /// Whether all of it is here, and nothing is waited for.
@@ -122,6 +133,23 @@ impl Body {
     pub const fn lingering(mut self) -> Self {
         self.lingers = true;
         self
+    }
+
+    /// With fields that came along, which stand in no map. Only a connection of HTTP/1 can hand them on.
+    #[must_use]
+    pub fn behind(mut self, lines: Option<Lines>) -> Self {
+        self.lines = lines;
+        self
+    }
+
+    /// The fields that came along.
+    pub const fn lines(&self) -> Option<&Lines> {
+        self.lines.as_ref()
+    }
+
+    /// The same, to add to them.
+    pub const fn lines_mut(&mut self) -> Option<&mut Lines> {
+        self.lines.as_mut()
     }
 
     /// Calls `hook` once when the body has ended, with the bytes that passed; after those that were there before.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::super::outgoing::Outgoing;
 use super::super::rewrite::Framing;
-use super::decode::{self, Head, Step};
+use super::decode::{self, Fields, Head, Step};
 use super::incoming::Incoming;
 use super::{Error, Malformed, RESPONSE_HEAD_BYTES_MAX, Transport};
 use crate::clock::Clock;
@@ -51,11 +51,17 @@ pub(in crate::forward) struct Means<'a> {
     pub(in crate::forward) clock: &'a Clock,
 }
 
-/// Sends a request over `stream` and waits for the response's head. `lead` is the request's head, of this `method`, and says
-/// that the body is framed so; `home` takes the connection once it is free again, and is told when that was if it is known.
+/// What of a request decides how its response is read.
+#[derive(Clone, Copy)]
+pub(in crate::forward) struct Expected<'a> {
+    pub(in crate::forward) method: &'a Method,
+    pub(in crate::forward) fields: Fields,
+}
+
+/// Sends a request over `stream` and waits for the response's head. `lead` is the request's head, and says that the body is framed so; `home` takes the connection once it is free again, and is told when that was if it is known.
 pub(in crate::forward) async fn exchange<S: Transport>(
     mut stream: S,
-    method: &Method,
+    expected: Expected<'_>,
     lead: Vec<u8>,
     framing: &Framing,
     body: &mut Outgoing,
@@ -83,17 +89,17 @@ pub(in crate::forward) async fn exchange<S: Transport>(
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(receiving.failed(error.into()))),
             }
         }
-        receiving.poll(cx, &mut stream, method, spares).map_err(|error| receiving.failed(error))
+        receiving.poll(cx, &mut stream, expected, spares).map_err(|error| receiving.failed(error))
     });
     let received = received.await?;
     let came = clock.now();
     let request_ended = sending.is_none() && receiving.unread.is_none();
-    let Head { parts: head, framing, keep_alive, mut rest } = received;
+    let Head { parts: head, framing, lines, keep_alive, mut rest } = received;
     if let Some(content) = whole(framing, &mut rest) {
         if keep_alive && request_ended && rest.is_empty() {
             home(stream, Some(came));
         }
-        return Ok(Answer { head, body: Body::full(content), whole: true, came });
+        return Ok(Answer { head, body: Body::full(content).behind(lines), whole: true, came });
     }
     let Some(decoder) = Decoder::new(framing, TRAILER_BYTES_MAX) else {
         return Ok(Answer { head, body: Body::empty(), whole: true, came });
@@ -138,11 +144,11 @@ impl Receiving {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncRead + Unpin),
-        method: &Method,
+        expected: Expected<'_>,
         spares: &Spares,
     ) -> Poll<Result<Head, Error>> {
         let mut buffer = self.held.take().unwrap_or_else(|| spares.to_read());
-        let polled = self.poll_into(&mut buffer, cx, stream, method);
+        let polled = self.poll_into(&mut buffer, cx, stream, expected);
         if polled.is_pending() && !buffer.filled().is_empty() {
             self.held = Some(buffer);
         } else {
@@ -156,7 +162,7 @@ impl Receiving {
         buffer: &mut Buffer,
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncRead + Unpin),
-        method: &Method,
+        expected: Expected<'_>,
     ) -> Poll<Result<Head, Error>> {
         loop {
             let room = buffer.room(RESPONSE_HEAD_BYTES_MAX);
@@ -172,21 +178,26 @@ impl Receiving {
             self.answered = true;
             let known = buffer.filled().len();
             buffer.fill(bytes);
-            if let Some(head) = self.take(buffer, known, method)? {
+            if let Some(head) = self.take(buffer, known, expected)? {
                 return Poll::Ready(Ok(head));
             }
         }
     }
 
     /// The response's head, if it is in the buffer, of which `known` bytes were looked at before.
-    fn take(&mut self, buffer: &mut Buffer, known: usize, method: &Method) -> Result<Option<Head>, Malformed> {
+    fn take(
+        &mut self,
+        buffer: &mut Buffer,
+        known: usize,
+        Expected { method, fields }: Expected<'_>,
+    ) -> Result<Option<Head>, Malformed> {
         // a head that comes in crumbs is not parsed at each of them
         let unseen = buffer.filled().get(known.saturating_sub(3)..).unwrap_or_default();
         if known > 0 && memchr::memmem::find(unseen, b"\r\n\r\n").is_none() {
             return Ok(None);
         }
         loop {
-            match decode::head(buffer.filled(), method)? {
+            match decode::head(buffer.filled(), method, fields)? {
                 Step::More => return Ok(None),
                 Step::Head(head) => return Ok(Some(head)),
                 Step::Interim(length) => {

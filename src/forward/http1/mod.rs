@@ -20,7 +20,7 @@ use crate::wire::http1::fields::Unusable;
 use crate::wire::http1::intake::Broken;
 use crate::wire::http1::sending::Unsent;
 
-pub(super) use connection::{Failed, Means, exchange};
+pub(super) use connection::{Expected, Failed, Means, exchange};
 
 /// The largest head of a response.
 pub(super) const RESPONSE_HEAD_BYTES_MAX: usize = 256 * 1024;

@@ -18,6 +18,7 @@ use super::super::outgoing::Outgoing;
 use super::super::rewrite::Framing;
 use super::super::tests::local;
 use super::connection::Answer;
+use super::decode::Fields;
 use super::*;
 use crate::clock::Clock;
 use crate::wire::body::Body;
@@ -84,7 +85,8 @@ async fn said<S: Transport>(
         None => Framing::Chunked(head.headers.get_all(TRAILER).iter().cloned().collect()),
     };
     let means = Means { spares, clock: &Clock::system() };
-    exchange(stream, &head.method, lead, &framing, body, means, move |stream, _| home(stream)).await
+    let expected = Expected { method: &head.method, fields: Fields::Map };
+    exchange(stream, expected, lead, &framing, body, means, move |stream, _| home(stream)).await
 }
 
 async fn ask(request: Request<Body>, pieces: Vec<Vec<u8>>, holds: bool) -> Told {

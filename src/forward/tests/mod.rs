@@ -244,7 +244,8 @@ impl Bench {
             Ok(target) => target,
             Err(error) => panic!("{error:?}"),
         };
-        let settings = Settings { upstreams: &self.settings, timeouts: &self.timeouts, identity: &self.names };
+        let settings =
+            Settings { upstreams: &self.settings, timeouts: &self.timeouts, identity: &self.names, as_they_are: false };
         let (mut head, body) = request.into_parts();
         self.upstreams.send(&settings, permit, &target, &mut head, body, &self.origin).await
     }

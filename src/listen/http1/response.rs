@@ -63,9 +63,18 @@ pub(super) fn write(
     let in_chunks = matches!(framing, Outward::Chunked(_));
     // who takes no trailers is not told of any
     let says_trailers = in_chunks && asked.takes_trailers;
-    to.reserve(128 + head.headers.len() * 48);
+    to.reserve(256 + head.headers.len() * 48 + body.lines().map_or(0, |lines| lines.text.len()));
     status_line(to, head, asked.old);
     let mut dated = false;
+    if let Some(lines) = body.lines() {
+        to.extend_from_slice(&lines.text);
+        dated = lines.dated;
+        if let Some(id) = &lines.request_id {
+            to.extend_from_slice(b"x-request-id: ");
+            to.extend_from_slice(id.as_bytes());
+            to.extend_from_slice(encode::CRLF);
+        }
+    }
     encode::fields(to, &head.headers, |name, value| match *name {
         CONTENT_LENGTH | TRANSFER_ENCODING => false,
         CONNECTION => {

@@ -31,6 +31,7 @@ use crate::forward::tests::local;
 use crate::record::metrics::Metrics;
 use crate::rejection::Rejection;
 use crate::wire::body::BodyError;
+use crate::wire::http1::lines::Lines;
 use crate::wire::target::RawQuery;
 
 const HEADER_BYTES_MAX: usize = 2048;
@@ -534,6 +535,13 @@ fn of(status: u16, body: Body) -> Response<Body> {
     Response::builder().status(status).body(body).unwrap()
 }
 
+/// A body and the lines of fields that came with it.
+fn in_lines(body: &'static str, text: &'static str, dated: bool) -> Body {
+    let mut lines = Lines::new(text.into(), dated);
+    lines.request_id = Some(HeaderValue::from_static("7"));
+    Body::full(body).behind(Some(lines))
+}
+
 fn not_modified(mut response: Response<Body>) -> Response<Body> {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response
@@ -641,9 +649,34 @@ fn a_response_is_framed_for_its_caller() {
             Box::new(|| of(200, Body::full("ok"))),
             "200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
         ),
+        (
+            "fields as they were written",
+            GET,
+            Box::new(|| of(200, in_lines("ok", "X-A:b\r\nServer: s\r\n", false))),
+            "200 OK\r\nX-A:b\r\nServer: s\r\nx-request-id: 7\r\ncontent-length: 2\r\n\r\nok",
+        ),
+        (
+            "the same to an old caller",
+            "GET / HTTP/1.0\r\n",
+            Box::new(|| of(200, in_lines("", "Server: s\r\n", false))),
+            "200 OK\r\nServer: s\r\nx-request-id: 7\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        ),
     ];
     for (name, head, make, expected) in cases {
         assert_eq!(told(name, head, make), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_response_is_dated_once() {
+    for (lines, dated, expected) in [("Date: then\r\n", true, 0), ("Server: s\r\n", false, 1)] {
+        let told = Told::new(move |_| std::future::ready(of(200, in_lines("ok", lines, dated))));
+        let answer = local(async {
+            let (peer, _service) = connected(told, 1 << 20);
+            say(peer, vec![format!("{GET}\r\n").into()]).await
+        });
+        assert!(answer.contains(lines), "{answer}");
+        assert_eq!(answer.matches("\r\ndate: ").count(), expected, "{answer}");
     }
 }
 

@@ -5,6 +5,7 @@ pub mod chunked;
 pub(crate) mod encode;
 pub(crate) mod fields;
 pub(crate) mod intake;
+pub mod lines;
 pub(crate) mod sending;
 pub(crate) mod spares;
 
