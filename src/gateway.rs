@@ -395,8 +395,8 @@ impl Handler for Worker {
             match self.pass(&current.in_force, peer, &mut exchange, &mut voice, &mut head, body).await {
                 Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
                 Err(rejection) => {
-                    let metrics = &self.0.gateway.state.metrics;
-                    refuse(&rejection, &voice, Format::of(&head.headers), snapshot, exchange, metrics)
+                    let said = (Format::of(&head.headers), head.version);
+                    refuse(&rejection, &voice, said, snapshot, exchange, &self.0.metrics)
                 }
             }
         }
@@ -411,7 +411,7 @@ impl Handler for Worker {
         // a status of gRPC comes with 200, for those who read what stands behind it; in HTTP/1 all look at the status
         let over_http1 = asked.version != Version::HTTP_2;
         let format = if over_http1 && matches!(format, Format::Grpc(_)) { Format::Json } else { format };
-        refuse(&rejection, &voice, format, snapshot, exchange, &self.0.gateway.state.metrics)
+        refuse(&rejection, &voice, (format, asked.version), snapshot, exchange, &self.0.metrics)
     }
 
     fn redirect(&self, peer: &Rc<Peer>, asked: &request::Parts, location: HeaderValue) -> Response<Body> {
@@ -427,23 +427,29 @@ impl Handler for Worker {
 fn refuse(
     rejection: &Rejection,
     voice: &Voice<'_>,
-    format: Format,
+    (format, version): (Format, Version),
     snapshot: &Snapshot,
     exchange: Exchange,
-    metrics: &Metrics,
+    metrics: &WorkerMetrics,
 ) -> Response<Body> {
     if let Rejection::RateLimited(exhausted) = rejection {
-        metrics.rate_limited.with_label_values(&[exhausted.limit]).inc();
+        metrics.limited(exhausted.limit);
     }
-    let response = rejection.respond(&Audience {
+    let audience = Audience {
         realm: &snapshot.auth.realm,
         schemes: voice.schemes,
         texts: voice.texts,
         method: exchange.method().as_str(),
         request_id: exchange.request_id_text(),
         format,
-    });
-    finish(response.map(Body::full), exchange, voice.cors.as_ref(), Some(rejection))
+    };
+    // over HTTP/1 nobody looks at the fields any more, unless the route adds some of its own
+    let response = if version < Version::HTTP_2 && voice.cors.is_none() {
+        rejection.respond_in_lines(&audience)
+    } else {
+        rejection.respond(&audience).map(Body::full)
+    };
+    finish(response, exchange, voice.cors.as_ref(), Some(rejection))
 }
 
 /// Gives the response its id, and ends the exchange with its body.

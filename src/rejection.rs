@@ -19,7 +19,10 @@ pub use self::texts::Texts;
 use self::texts::{Cause, OWN_MEMBERS, Told};
 use crate::principal::{Scheme, SchemeSet};
 use crate::wire::accept;
-use crate::wire::challenge::{Challenge, challenge, is_plain};
+use crate::wire::body::Body;
+use crate::wire::challenge::{Challenge, is_plain, push_challenge};
+use crate::wire::http1::encode::decimal;
+use crate::wire::http1::lines::{self, Fields, Lines};
 
 /// Why a token was refused; for the log, and for `errors.messages` as `invalid_token.<name>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -352,6 +355,9 @@ pub struct Audience<'a> {
 /// How long a caller is asked to wait where the store or the password pool cannot serve.
 const RETRY_LATER: Duration = Duration::from_secs(1);
 
+/// What the fields of a refusal usually take.
+const LINES_BYTES: usize = 256;
+
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
@@ -445,6 +451,21 @@ impl Rejection {
 
     /// The response that `audience` gets.
     pub fn respond(&self, audience: &Audience<'_>) -> Response<Bytes> {
+        let mut headers = HeaderMap::new();
+        let mut response = self.say(audience, &mut headers);
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// The same over a connection that hands on fields as they are written.
+    pub fn respond_in_lines(&self, audience: &Audience<'_>) -> Response<Body> {
+        let mut text = Vec::with_capacity(LINES_BYTES);
+        let response = self.say(audience, &mut lines::Head(&mut text));
+        response.map(|body| Body::full(body).behind(Some(Lines::new(text.into(), false))))
+    }
+
+    /// The response without its fields, which go to `fields`.
+    fn say(&self, audience: &Audience<'_>, fields: &mut impl Fields) -> Response<Bytes> {
         let row = self.row();
         // mostly there are no messages but ours, and then nothing is to be found by the cause
         let causes = if audience.texts.messages.is_empty() { Vec::new() } else { self.causes() };
@@ -456,15 +477,14 @@ impl Rejection {
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(audience.format)));
+        fields.pass(&CONTENT_TYPE, &HeaderValue::from_static(media_type(audience.format)));
         // a refusal is said to one caller; over gRPC it is a 200, and a 404 may be kept without being asked to
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        fields.pass(&CACHE_CONTROL, &HeaderValue::from_static("no-store"));
         if let Format::Grpc(media_type) = audience.format {
-            grpc_fields(headers, media_type, row.status, &told.message);
+            grpc_fields(fields, media_type, row.status, &told.message);
         }
-        challenge_fields(headers, &row, &told.message, audience);
-        self.further_fields(headers);
+        challenge_fields(fields, &row, &told.message, audience);
+        self.further_fields(fields);
         response
     }
 
@@ -495,13 +515,13 @@ impl Rejection {
         }
     }
 
-    fn further_fields(&self, headers: &mut HeaderMap) {
+    fn further_fields(&self, fields: &mut impl Fields) {
         if let Self::MethodNotAllowed(allow) = self {
-            headers.insert(ALLOW, allow.clone());
+            fields.pass(&ALLOW, allow);
         } else if let Self::RateLimited(exhausted) = self {
-            rate_limit_fields(headers, exhausted);
+            rate_limit_fields(fields, exhausted);
         } else if matches!(self, Self::StoreUnavailable | Self::KeysUnavailable | Self::PasswordQueueFull) {
-            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(RETRY_LATER)));
+            fields.make(&RETRY_AFTER, |text| decimal(text, whole_seconds(RETRY_LATER)));
         }
     }
 }
@@ -578,7 +598,7 @@ const fn media_type(format: Format) -> &'static str {
 }
 
 /// The status of gRPC that stands for a status of HTTP (contract 4).
-fn grpc_fields(headers: &mut HeaderMap, media_type: &str, status: S, message: &str) {
+fn grpc_fields(fields: &mut impl Fields, media_type: &str, status: S, message: &str) {
     let code = match status.as_u16() {
         400 | 413 | 415 | 431 => 3,
         401 => 16,
@@ -589,23 +609,24 @@ fn grpc_fields(headers: &mut HeaderMap, media_type: &str, status: S, message: &s
         502..=504 => 14,
         _ => 13,
     };
-    headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from(code));
-    let text = percent_encoding::utf8_percent_encode(message, GRPC_MESSAGE).to_string();
-    if let Ok(text) = HeaderValue::from_str(&text) {
-        headers.insert(HeaderName::from_static("grpc-message"), text);
-    }
+    fields.make(&HeaderName::from_static("grpc-status"), |text| decimal(text, code));
+    fields.make(&HeaderName::from_static("grpc-message"), |text| {
+        percent_encoding::utf8_percent_encode(message, GRPC_MESSAGE)
+            .for_each(|part| text.extend_from_slice(part.as_bytes()));
+    });
     // a page of another origin, where it may read the response at all, sees no field that is not named here
     if media_type.starts_with("application/grpc-web") {
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("grpc-status, grpc-message"));
+        fields.pass(&ACCESS_CONTROL_EXPOSE_HEADERS, &HeaderValue::from_static("grpc-status, grpc-message"));
     }
 }
 
 /// What `grpc-message` percent-encodes: all but visible ASCII, and `%`.
 const GRPC_MESSAGE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 
-fn challenge_fields(headers: &mut HeaderMap, row: &Row, message: &str, audience: &Audience<'_>) {
+fn challenge_fields(fields: &mut impl Fields, row: &Row, message: &str, audience: &Audience<'_>) {
     let mut say = |scheme, error| {
-        headers.append(WWW_AUTHENTICATE, challenge(&Challenge { scheme, realm: audience.realm, error }));
+        let challenge = Challenge { scheme, realm: audience.realm, error };
+        fields.make(&WWW_AUTHENTICATE, |text| push_challenge(text, &challenge));
     };
     match row.challenges {
         Challenges::None => {}
@@ -615,15 +636,21 @@ fn challenge_fields(headers: &mut HeaderMap, row: &Row, message: &str, audience:
     }
 }
 
-fn rate_limit_fields(headers: &mut HeaderMap, exhausted: &Exhausted) {
-    let (name, wait) = (exhausted.limit, whole_seconds(exhausted.retry_after));
-    headers.insert(RETRY_AFTER, HeaderValue::from(wait));
-    let policy = format!("\"{name}\";q={};w={}", exhausted.quota, whole_seconds(exhausted.window));
-    for (field, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"{name}\";r=0;t={wait}"))] {
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.insert(field, value);
+fn rate_limit_fields(fields: &mut impl Fields, exhausted: &Exhausted) {
+    let wait = whole_seconds(exhausted.retry_after);
+    // by hand: who asks too often should not cost more than who does not
+    let budget = |text: &mut Vec<u8>, [(first, one), (second, other)]: [(&[u8], u64); 2]| {
+        text.push(b'"');
+        text.extend_from_slice(exhausted.limit.as_bytes());
+        for (name, number) in [(&b"\";"[..], None), (first, Some(one)), (second, Some(other))] {
+            text.extend_from_slice(name);
+            number.into_iter().for_each(|number| decimal(text, number));
         }
-    }
+    };
+    fields.make(&RETRY_AFTER, |text| decimal(text, wait));
+    let (quota, window) = (u64::from(exhausted.quota), whole_seconds(exhausted.window));
+    fields.make(&RATE_LIMIT_POLICY, |text| budget(text, [(b"q=", quota), (b";w=", window)]));
+    fields.make(&RATE_LIMIT, |text| budget(text, [(b"r=", 0), (b";t=", wait)]));
 }
 
 /// Seconds, rounded up, at least one: `Retry-After: 0` would ask for a busy loop.
@@ -633,6 +660,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body as _;
     use serde_json::json;
 
     use super::Scheme::{Bearer, Token};
@@ -653,6 +681,61 @@ mod tests {
         assert_eq!(body["error"], "missing_credentials");
         assert_eq!(body["message"], "Authorization header is missing");
         assert_eq!(body["request_id"], "r1");
+    }
+
+    #[test]
+    fn a_refusal_says_the_same_in_lines_and_in_a_map() {
+        let exhausted = Exhausted {
+            limit: "route",
+            quota: 3,
+            window: Duration::from_mins(1),
+            retry_after: Duration::from_millis(1500),
+        };
+        let texts = Texts::default();
+        for rejection in [
+            Rejection::MissingCredentials,
+            Rejection::InvalidToken(Bearer, TokenFault::Expired),
+            Rejection::MethodNotAllowed(HeaderValue::from_static("GET, HEAD")),
+            Rejection::RateLimited(exhausted),
+            Rejection::StoreUnavailable,
+            Rejection::BadRequest("bad"),
+        ] {
+            for format in [Format::Json, Format::Problem, Format::Grpc] {
+                let audience = audience(&texts, format);
+                let (in_map, in_lines) = (rejection.respond(&audience), rejection.respond_in_lines(&audience));
+                assert_eq!(in_lines.status(), in_map.status());
+                assert!(in_lines.headers().is_empty());
+                let said =
+                    in_map.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+                let mut said: Vec<String> = said.collect();
+                let lines = in_lines.body().lines().unwrap();
+                let lines = str::from_utf8(&lines.text).unwrap().split_inclusive("\r\n").map(str::to_owned);
+                let mut lines: Vec<String> = lines.collect();
+                said.sort();
+                lines.sort();
+                assert_eq!(lines, said, "{rejection:?} {format:?}");
+                assert_eq!(in_lines.body().size_hint().exact(), Some(in_map.body().len() as u64));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_budget_is_told() {
+        let exhausted = Exhausted {
+            limit: "per_address",
+            quota: 30,
+            window: Duration::from_mins(1),
+            retry_after: Duration::from_millis(1500),
+        };
+        let texts = Texts::default();
+        let response = Rejection::RateLimited(exhausted).respond(&audience(&texts, Format::Json));
+        for (name, value) in [
+            ("retry-after", "2"),
+            ("ratelimit-policy", "\"per_address\";q=30;w=60"),
+            ("ratelimit", "\"per_address\";r=0;t=2"),
+        ] {
+            assert_eq!(response.headers()[name], value);
+        }
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl<H: Handler> Service<H> {
 
     /// Answers a request, whatever happens to the handler. No `async fn`: each would keep a copy of the request.
     pub(super) fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> {
-        let method = request.method().clone();
+        let (method, version) = (request.method().clone(), request.version());
         let answered = match catch_unwind(AssertUnwindSafe(|| self.answer_early(request))) {
             Ok(ControlFlow::Continue(request)) => {
                 Either::Right(AssertUnwindSafe(self.handler.handle(&self.peer, request)).catch_unwind())
@@ -244,11 +244,11 @@ impl<H: Handler> Service<H> {
             Ok(ControlFlow::Break(response)) => Either::Left(ready(Ok(response))),
             Err(panic) => Either::Left(ready(Err(panic))),
         };
-        answered.map(|answered| {
+        answered.map(move |answered| {
             answered.unwrap_or_else(|_| {
                 tracing::error!(listener = %self.peer.listener, "a request ended by a panic");
                 let (mut asked, ()) = Request::new(()).into_parts();
-                (asked.method, asked.uri) = (method, Uri::from_static("*"));
+                (asked.method, asked.uri, asked.version) = (method, Uri::from_static("*"), version);
                 self.refuse(&asked, Rejection::Internal)
             })
         })

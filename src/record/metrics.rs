@@ -198,7 +198,13 @@ impl Metrics {
     pub fn worker(&self) -> WorkerMetrics {
         let shared = Arc::new(Cells::default());
         lock(&self.workers.cells).push(Arc::clone(&shared));
-        WorkerMetrics { shared, routes: Routes::default(), auth: RefCell::default() }
+        WorkerMetrics {
+            shared,
+            routes: Routes::default(),
+            auth: RefCell::default(),
+            rate_limited: self.rate_limited.clone(),
+            limited: RefCell::default(),
+        }
     }
 
     /// The Prometheus text format.
@@ -248,6 +254,9 @@ pub struct WorkerMetrics {
     shared: Arc<Cells>,
     routes: Routes,
     auth: RefCell<Vec<(Scheme, AuthOutcome, Cell)>>,
+    rate_limited: IntCounterVec,
+    /// The limits that refused something here.
+    limited: RefCell<Vec<(&'static str, IntCounter)>>,
 }
 
 impl WorkerMetrics {
@@ -276,6 +285,17 @@ impl WorkerMetrics {
         let cell = Arc::new(AtomicU64::new(1));
         lock(&self.shared.auth).push((scheme.name(), outcome.name(), Arc::clone(&cell)));
         auth.push((scheme, outcome, cell));
+    }
+
+    /// Counts a refusal by a limit.
+    pub fn limited(&self, limit: &'static str) {
+        let mut limited = self.limited.borrow_mut();
+        if let Some((_, counter)) = limited.iter().find(|(known, _)| *known == limit) {
+            return counter.inc();
+        }
+        let counter = self.rate_limited.with_label_values(&[limit]);
+        counter.inc();
+        limited.push((limit, counter));
     }
 
     /// Counts a request that has begun.

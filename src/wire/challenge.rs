@@ -1,7 +1,5 @@
 //! `WWW-Authenticate`, correctly quoted (RFC 9110 11.6.1, RFC 7617 2.1, RFC 6750 3).
 
-use http::HeaderValue;
-
 use crate::principal::Scheme;
 
 /// One challenge.
@@ -14,55 +12,51 @@ pub struct Challenge<'a> {
     pub error: Option<(&'a str, &'a str)>,
 }
 
-/// The value of the field that bears one challenge.
-pub fn challenge(challenge: &Challenge<'_>) -> HeaderValue {
+/// Writes the value of the field that bears one challenge: visible ASCII and spaces.
+pub fn push_challenge(text: &mut Vec<u8>, challenge: &Challenge<'_>) {
     let Challenge { scheme, realm, error } = challenge;
-    let described = error.map_or(0, |(code, description)| code.len() + description.len());
-    let mut text = String::with_capacity(64 + 2 * realm.len() + described);
-    text.push_str(scheme.title());
-    text.push_str(" realm=\"");
-    push_quoted(&mut text, realm);
-    text.push('"');
+    text.extend_from_slice(scheme.title().as_bytes());
+    text.extend_from_slice(b" realm=\"");
+    push_quoted(text, realm);
+    text.push(b'"');
     if *scheme == Scheme::Basic {
-        text.push_str(", charset=\"UTF-8\"");
+        text.extend_from_slice(b", charset=\"UTF-8\"");
     }
     if let Some((code, description)) = error {
-        text.push_str(", error=\"");
-        push_plain(&mut text, code);
-        text.push_str("\", error_description=\"");
-        push_plain(&mut text, description);
-        text.push('"');
+        text.extend_from_slice(b", error=\"");
+        push_plain(text, code);
+        text.extend_from_slice(b"\", error_description=\"");
+        push_plain(text, description);
+        text.push(b'"');
     }
-    // Only visible ASCII and spaces were pushed, so this cannot fail; a bare scheme would still be a challenge.
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(scheme.title()))
 }
 
 /// As the inside of a quoted-string (RFC 9110 5.6.4); what is not ASCII is not understood alike everywhere, and replaced.
-fn push_quoted(text: &mut String, value: &str) {
+fn push_quoted(text: &mut Vec<u8>, value: &str) {
     if is_plain(value) {
-        return text.push_str(value);
+        return text.extend_from_slice(value.as_bytes());
     }
     for char in value.chars() {
-        match char {
-            '"' | '\\' => text.extend(['\\', char]),
-            ' '..='~' => text.push(char),
-            _ => text.push('?'),
+        match u8::try_from(char) {
+            Ok(byte @ (b'"' | b'\\')) => text.extend_from_slice(&[b'\\', byte]),
+            Ok(byte @ b' '..=b'~') => text.push(byte),
+            Ok(_) | Err(_) => text.push(b'?'),
         }
     }
 }
 
 /// As `error` and `error_description` may be, which know no escapes (RFC 6750 3).
-fn push_plain(text: &mut String, value: &str) {
+fn push_plain(text: &mut Vec<u8>, value: &str) {
     if is_plain(value) {
-        return text.push_str(value);
+        return text.extend_from_slice(value.as_bytes());
     }
     for char in value.chars() {
-        match char {
-            '"' => text.push('\''),
-            '\\' => text.push('/'),
-            ' '..='~' => text.push(char),
-            _ => text.push('?'),
-        }
+        text.push(match u8::try_from(char) {
+            Ok(b'"') => b'\'',
+            Ok(b'\\') => b'/',
+            Ok(byte @ b' '..=b'~') => byte,
+            Ok(_) | Err(_) => b'?',
+        });
     }
 }
 
@@ -98,7 +92,9 @@ mod tests {
                 r#"Bearer realm="r", error="x", error_description="say 'no' / ??""#,
             ),
         ] {
-            assert_eq!(challenge(&Challenge { scheme, realm, error }), expected);
+            let mut text = Vec::new();
+            push_challenge(&mut text, &Challenge { scheme, realm, error });
+            assert_eq!(str::from_utf8(&text), Ok(expected));
         }
     }
 }
