@@ -1,8 +1,6 @@
 //! Every refusal, and the one table from refusal to response.
 //!
-use http::header::{
-    ACCEPT, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+//! A stage that refuses returns a [`Rejection`]; what the caller is told of it (status, code, message, challenge) is
 //! decided here and nowhere else. The true reason goes to the log by [`Rejection::reason`]. Neither holds a credential.
 
 pub mod texts;
@@ -11,7 +9,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode as S};
 use serde_json::{Map, Value};
 
