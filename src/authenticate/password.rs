@@ -339,6 +339,28 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_password_is_refused_after_as_long_as_nobody_is() {
+        let pool = PasswordPool::start(1).unwrap();
+        pool.resemble(vec![secret(COSTLY)]);
+        let clock = crate::clock::Clock::system();
+        let took = |hash: Option<&str>| {
+            let begun = clock.now();
+            let refused = match hash {
+                Some(hash) => wait(pool.verify(&somebody(), secret(hash), secret("x"))),
+                None => wait(pool.verify_nobody(&somebody(), secret("x"))),
+            };
+            assert_eq!(refused, Ok(false));
+            clock.now() - begun
+        };
+        // the shortest of a few: whatever else the machine does makes the others longer, and none shorter
+        let nobody = (0..3).map(|_| took(None)).min().unwrap();
+        for hash in ["!", "", "damaged$hash"] {
+            let somebody = took(Some(hash));
+            assert!(somebody * 2 > nobody, "{hash:?}: {somebody:?}, and nobody {nobody:?}");
+        }
+    }
+
+    #[test]
     fn the_queue_has_an_end_and_gives_room_for_what_was_given_up() {
         let pool = PasswordPool::start(1).unwrap();
         let mut kept: Vec<_> =

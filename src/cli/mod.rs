@@ -135,13 +135,17 @@ pub fn main() -> ExitCode {
 
 /// What looks like a file and stands where `run` takes none, or where a command should.
 fn file_given_to_run(error: &clap::Error) -> Option<&str> {
-    let word = match error.kind() {
-        ErrorKind::UnknownArgument => error.get(ContextKind::InvalidArg),
-        ErrorKind::InvalidSubcommand => error.get(ContextKind::InvalidSubcommand),
-        _ => None,
+    let word = if error.kind() == ErrorKind::UnknownArgument {
+        error.get(ContextKind::InvalidArg)
+    } else if error.kind() == ErrorKind::InvalidSubcommand {
+        error.get(ContextKind::InvalidSubcommand)
+    } else {
+        None
     };
     let Some(ContextValue::String(word)) = word else { return None };
-    let is_file = word.ends_with(".yaml") || word.ends_with(".yml") || word.contains('/') || Path::new(word).is_file();
+    let file = Path::new(word);
+    let is_yaml = file.extension().is_some_and(|of| of.eq_ignore_ascii_case("yaml") || of.eq_ignore_ascii_case("yml"));
+    let is_file = is_yaml || word.contains('/') || file.is_file();
     (is_file && !word.starts_with('-')).then_some(word)
 }
 

@@ -151,3 +151,26 @@ impl HttpBody for Outgoing {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    /// Over HTTP/1.1 they are not announced, and so do not pass either; over HTTP/2 nothing is announced.
+    #[tokio::test]
+    async fn no_trailer_says_who_somebody_is_by_a_name_that_was_chosen_for_it() {
+        let field = |name| Some(HeaderName::from_static(name));
+        let names = IdentityNames { user: field("x-who"), roles: field("x-what"), scheme: field("how") };
+        let said = ["x-who", "x-what", "how", "x_sum", "x-sum"];
+        let trailers: HeaderMap =
+            said.into_iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+        let frames = [Ok(Frame::data(Bytes::from_static(b"a"))), Ok::<_, BodyError>(Frame::trailers(trailers))];
+        let body = Body::boxed(StreamBody::new(futures_util::stream::iter(frames)));
+        let (outgoing, _progress) = Outgoing::new(body, &Clock::system(), &names);
+        let passed = outgoing.collect().await.unwrap().trailers().cloned().unwrap();
+        assert_eq!(passed.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
+    }
+}

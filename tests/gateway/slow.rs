@@ -19,6 +19,9 @@ const MIB: u64 = 1024 * 1024;
 /// The most that one connection may have in memory of a body that does not go on, with room for what the allocator keeps.
 const HELD_MAX: u64 = 8 * MIB;
 
+/// What is written at once.
+const PIECE: usize = 16_384;
+
 /// Both kinds of listeners, one worker, and a short patience.
 fn impatient(upstream: &Upstream) -> Gateway {
     Gateway::start(&format!(
@@ -43,7 +46,7 @@ fn endless() -> (Upstream, Arc<AtomicUsize>) {
         let counted = Arc::clone(&counted);
         Reply::script(move |socket| {
             drop(socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n"));
-            while socket.write_all(&[b'x'; 65_536]).is_ok() {}
+            while socket.write_all(&[b'x'; PIECE]).is_ok() {}
             counted.fetch_add(1, Ordering::SeqCst);
         })
     });
@@ -112,11 +115,7 @@ fn an_upload_that_nobody_reads_is_held_back_and_ends() {
         let uploading = spawn(move || {
             caller.write(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1099511627776\r\n\r\n").unwrap();
             // ends with an error, once the gateway has refused it and waited for it to stop
-            let mut sent = 0_u64;
-            while caller.write(&[b'x'; 65_536]).is_ok() {
-                sent += 65_536;
-            }
-            sent
+            while caller.write(&[b'x'; PIECE]).is_ok() {}
         });
         eventually("the upload ends", || {
             let held = resident(&gateway).saturating_sub(before);
