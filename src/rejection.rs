@@ -642,10 +642,11 @@ fn rate_limit_fields(fields: &mut impl Fields, exhausted: &Exhausted) {
     let budget = |text: &mut Vec<u8>, [(first, one), (second, other)]: [(&[u8], u64); 2]| {
         text.push(b'"');
         text.extend_from_slice(exhausted.limit.as_bytes());
-        for (name, number) in [(&b"\";"[..], None), (first, Some(one)), (second, Some(other))] {
-            text.extend_from_slice(name);
-            number.into_iter().for_each(|number| decimal(text, number));
-        }
+        text.extend_from_slice(b"\";");
+        text.extend_from_slice(first);
+        decimal(text, one);
+        text.extend_from_slice(second);
+        decimal(text, other);
     };
     fields.make(&RETRY_AFTER, |text| decimal(text, wait));
     let (quota, window) = (u64::from(exhausted.quota), whole_seconds(exhausted.window));

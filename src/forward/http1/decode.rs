@@ -22,6 +22,7 @@ const FIELDS_USUAL: usize = 100;
 const FIELDS_MAX: usize = 1000;
 
 /// What bytes come to.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and a box would cost more than a copy")]
 pub enum Step {
     /// They are the beginning of a head.
     More,
@@ -56,6 +57,7 @@ pub enum Fields {
 
 /// What the fields say of the connection and of the end.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what a server may say, each by itself")]
 struct Said {
     length: Option<u64>,
     chunked: bool,
