@@ -104,8 +104,9 @@ impl Gateway {
         self.in_force.store(Arc::new(next));
     }
 
-    /// Forgets budgets that are full again. To be called every minute or so.
-    pub fn sweep_budgets(&self) {
+    /// Forgets budgets that are full again, and principals that are remembered no longer. To be called every minute or so.
+    pub fn sweep(&self) {
+        self.state.authenticator.sweep();
         self.state.limits.sweep();
         self.in_force.load().budgets.sweep();
     }

@@ -5,7 +5,7 @@
 //! flood of bad credentials cannot push good ones out; failures are never kept. No credential is held, only a keyed
 //! hash of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
-use moka::sync::Cache as Shelf;
+use http::HeaderValue;
 use siphasher::sip128::{Hasher128, SipHasher24};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use super::shelf::{Shelf, Shelved};
 use super::{CacheSettings, Failure, Fault, Identity};
 use crate::clock::{Clock, UnixSeconds};
 use crate::principal::{IssuerId, Role, Scheme};
@@ -151,29 +152,48 @@ impl Verdict {
     }
 }
 
+/// What an entry is about, and what that rests on.
+pub(super) trait Rests {
+    /// `None` where it was not tied to anything, and so cannot be remembered.
+    fn tie(&self) -> Option<&Tie>;
+}
+
+impl Rests for Arc<Identity> {
+    fn tie(&self) -> Option<&Tie> {
+        self.tie.as_ref()
+    }
+}
+
+/// That a credential is no good.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) fault: Fault,
+    tie: Tie,
+}
+
+impl Rests for Refusal {
+    fn tie(&self) -> Option<&Tie> {
+        Some(&self.tie)
+    }
+}
+
 /// A verdict as remembered.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
     outcome: T,
     /// Past it another look-up is due.
     fresh_until: Instant,
-    valid_until: UnixSeconds,
     /// The newest generation at which it was known to be good; moves on, so that a hit need not look at old changes again.
     generation: AtomicU64,
     voided: AtomicBool,
-    depends: Depends,
+    /// Whether the shelf was asked for it lately.
+    asked: AtomicBool,
 }
 
-impl<T> Entry<T> {
-    fn new(outcome: T, verdict: &Verdict, fresh_until: Instant) -> Arc<Self> {
-        Arc::new(Self {
-            outcome,
-            fresh_until,
-            valid_until: verdict.valid_until,
-            generation: AtomicU64::new(verdict.generation),
-            voided: AtomicBool::new(false),
-            depends: verdict.depends,
-        })
+impl<T: Rests> Entry<T> {
+    fn new(outcome: T, generation: u64, fresh_until: Instant) -> Self {
+        let (voided, asked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { outcome, fresh_until, generation: AtomicU64::new(generation), voided, asked }
     }
 
     pub(super) const fn outcome(&self) -> &T {
@@ -186,16 +206,31 @@ impl<T> Entry<T> {
     }
 
     fn holds(&self, changes: &Changes, unix: impl FnOnce() -> UnixSeconds) -> bool {
+        let Some(Tie { depends, valid_until, .. }) = self.outcome.tie() else { return false };
         // read before the check: what is noted during it has a later generation, and is seen by the next hit
         let current = changes.generation();
         let known_good = self.generation.load(Ordering::Acquire);
-        if self.voided.load(Ordering::Acquire) || !self.depends.hold(changes, known_good) {
+        if self.voided.load(Ordering::Acquire) || !depends.hold(changes, known_good) {
             return false;
         }
         if known_good < current {
             self.generation.store(current, Ordering::Release);
         }
-        self.valid_until == UnixSeconds::MAX || unix() < self.valid_until
+        *valid_until == UnixSeconds::MAX || unix() < *valid_until
+    }
+}
+
+impl<T: Rests> Shelved for Arc<Entry<T>> {
+    fn fresh_until(&self) -> Instant {
+        self.fresh_until
+    }
+
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -205,7 +240,7 @@ pub(super) enum Found {
     /// A principal within its lifetime.
     Fresh(Arc<Entry<Arc<Identity>>>),
     /// A refusal within its lifetime.
-    Refused(Arc<Entry<Fault>>),
+    Refused(Arc<Entry<Refusal>>),
     /// A principal past its lifetime that serves where the store does not answer.
     Stale(Arc<Identity>),
     /// Nothing that can be used.
@@ -226,29 +261,21 @@ impl Found {
 #[derive(Debug)]
 struct Shelves {
     settings: CacheSettings,
-    accepted: Shelf<CacheKey, Arc<Entry<Arc<Identity>>>, foldhash::fast::RandomState>,
-    refused: Shelf<CacheKey, Arc<Entry<Fault>>, foldhash::fast::RandomState>,
+    accepted: Shelf<Arc<Entry<Arc<Identity>>>>,
+    refused: Shelf<Arc<Entry<Refusal>>>,
 }
 
 impl Shelves {
     fn new(settings: &CacheSettings) -> Self {
-        // by moka's own clock: it only frees memory, validity is judged by ours
-        let lifetime = settings.ttl.saturating_add(settings.stale_if_store_down);
         Self {
             settings: settings.clone(),
-            accepted: Shelf::builder()
-                .max_capacity(settings.capacity)
-                .time_to_live(lifetime.min(LIFETIME_MAX))
-                .build_with_hasher(foldhash::fast::RandomState::default()),
-            refused: Shelf::builder()
-                .max_capacity(settings.capacity.min(REFUSED_MAX))
-                .time_to_live(settings.negative_ttl.min(LIFETIME_MAX))
-                .build_with_hasher(foldhash::fast::RandomState::default()),
+            accepted: Shelf::new(settings.capacity, settings.stale_if_store_down),
+            refused: Shelf::new(settings.capacity.min(REFUSED_MAX), Duration::ZERO),
         }
     }
 }
 
-/// moka refuses lifetimes past a thousand years; ten will do.
+/// The longest that an entry is fresh: what is added to a point in time has to have an end.
 const LIFETIME_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 
 type Landed = Result<Verdict, Failure>;
@@ -262,7 +289,8 @@ pub(super) struct Cache {
     /// How often there were new shelves.
     shelves_number: AtomicU64,
     flights: Mutex<HashMap<CacheKey, Flight>>,
-    roles: Mutex<HashSet<Arc<[Role]>>>,
+    /// Lists of roles, with the field that tells an upstream of each.
+    roles: Mutex<HashMap<Arc<[Role]>, HeaderValue>>,
     changes: Arc<Changes>,
     clock: Clock,
     background: Handle,
@@ -309,7 +337,12 @@ impl Cache {
     }
 
     /// Whether a principal that was found on the present shelves is within its lifetime still.
-    pub(super) fn is_fresh<T>(&self, entry: &Entry<T>, now: Instant, unix: impl FnOnce() -> UnixSeconds) -> bool {
+    pub(super) fn is_fresh<T: Rests>(
+        &self,
+        entry: &Entry<T>,
+        now: Instant,
+        unix: impl FnOnce() -> UnixSeconds,
+    ) -> bool {
         now < entry.fresh_until && entry.holds(&self.changes, unix)
     }
 
@@ -318,10 +351,17 @@ impl Cache {
         self.clock.since_1970()
     }
 
-    /// How many principals and refusals are remembered, nearly.
+    /// How many principals and refusals are remembered.
     pub(super) fn entries(&self) -> u64 {
         let shelves = self.shelves.load();
-        shelves.accepted.entry_count() + shelves.refused.entry_count()
+        (shelves.accepted.len() + shelves.refused.len()) as u64
+    }
+
+    /// Forgets what cannot serve any more. To be called every minute or so.
+    pub(super) fn sweep(&self) {
+        let (shelves, now) = (self.shelves.load(), self.clock.now());
+        shelves.accepted.sweep(now);
+        shelves.refused.sweep(now);
     }
 
     /// Makes keys of credentials that are presented in this `scheme`, where all that verdicts on them are made under comes
@@ -428,7 +468,7 @@ impl Cache {
         // a flight is taken off the list after its verdict was put on the shelf: one that has just landed is seen here
         match self.find(&key) {
             Found::Fresh(entry) => return Ok(Boarding::Landed(Ok(Arc::clone(entry.outcome())))),
-            Found::Refused(entry) => return Ok(Boarding::Landed(Err(entry.outcome))),
+            Found::Refused(entry) => return Ok(Boarding::Landed(Err(entry.outcome.fault))),
             Found::Stale(_) | Found::Nothing => {}
         }
         if flights.len() >= FLIGHTS_MAX {
@@ -462,11 +502,13 @@ impl Cache {
         };
         let (shelves, now) = (self.shelves.load(), self.clock.now());
         let CacheSettings { ttl, negative_ttl, .. } = shelves.settings;
+        let Verdict { generation, depends, valid_until, .. } = *verdict;
         match &verdict.outcome {
             Ok(identity) => {
                 // a refusal may have been decided without the store; a principal never is
                 self.ask_again_ms.store(0, Ordering::Relaxed);
-                shelves.accepted.insert(key, Entry::new(Arc::clone(identity), verdict, now + ttl.min(LIFETIME_MAX)));
+                let entry = Entry::new(Arc::clone(identity), generation, now + ttl.min(LIFETIME_MAX));
+                shelves.accepted.insert(key, Arc::new(entry), now);
                 if let Some(entry) = shelves.refused.remove(&key) {
                     entry.void();
                 }
@@ -477,7 +519,9 @@ impl Cache {
                     entry.void();
                 }
                 if verdict.lasts() {
-                    shelves.refused.insert(key, Entry::new(*fault, verdict, now + negative_ttl.min(LIFETIME_MAX)));
+                    let refusal = Refusal { fault: *fault, tie: Tie { depends, generation, valid_until } };
+                    let entry = Entry::new(refusal, generation, now + negative_ttl.min(LIFETIME_MAX));
+                    shelves.refused.insert(key, Arc::new(entry), now);
                 }
             }
         }
@@ -488,14 +532,15 @@ impl Cache {
         let Some(identity) = Arc::get_mut(identity) else { return };
         identity.tie = Some(tie);
         let mut lists = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = lists.get(&identity.principal.roles) {
+        if let Some((shared, field)) = lists.get_key_value(&identity.principal.roles) {
             identity.principal.roles = Arc::clone(shared);
+            identity.roles_field = field.clone();
             return;
         }
         if lists.len() >= ROLE_LISTS_MAX {
             lists.clear();
         }
-        lists.insert(Arc::clone(&identity.principal.roles));
+        lists.insert(Arc::clone(&identity.principal.roles), identity.roles_field.clone());
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<CacheKey, Flight>> {
@@ -556,6 +601,14 @@ impl Drop for TakeOff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What `benches/growth.rs` measures is these, a name twice, and a place on a shelf: 512 bytes at most.
+    #[test]
+    fn what_is_remembered_of_a_principal_is_small() {
+        let counts = 2 * size_of::<usize>();
+        assert!(size_of::<Identity>() + counts <= 256, "{}", size_of::<Identity>());
+        assert!(size_of::<Entry<Arc<Identity>>>() + counts <= 64, "{}", size_of::<Entry<Arc<Identity>>>());
+    }
 
     #[test]
     fn no_dependency_is_ever_lost() {

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cache::{Cache, CacheKey, Entry};
+use super::cache::{Cache, CacheKey, Entry, Refusal, Rests};
 use super::{Fault, Identity};
 use crate::clock::UnixSeconds;
 
@@ -26,7 +26,7 @@ const RECKONED_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Recent {
     accepted: Places<Arc<Identity>>,
-    refused: Places<Fault>,
+    refused: Places<Refusal>,
     /// Of which shelves these are.
     shelves: Cell<u64>,
     wall: Cell<Option<(Instant, Duration)>>,
@@ -49,7 +49,7 @@ impl<T> Default for Places<T> {
     }
 }
 
-impl<T: Clone> Places<T> {
+impl<T: Rests + Clone> Places<T> {
     fn find(&self, key: &CacheKey, is_good: impl FnOnce(&Entry<T>) -> bool) -> Option<T> {
         let mut places = self.0.borrow_mut();
         let place = places.get_mut(index(key))?.as_mut().filter(|place| place.key == *key)?;
@@ -81,7 +81,8 @@ impl Recent {
         }
         let unix = || self.unix(cache, now);
         let accepted = self.accepted.find(key, |entry| cache.is_fresh(entry, now, unix));
-        accepted.map(Ok).or_else(|| self.refused.find(key, |entry| cache.is_fresh(entry, now, unix)).map(Err))
+        let refused = || self.refused.find(key, |entry| cache.is_fresh(entry, now, unix));
+        accepted.map(Ok).or_else(|| refused().map(|refusal| Err(refusal.fault)))
     }
 
     /// Notes what the shelf had, `number` being that of the shelves before they were asked.
@@ -91,7 +92,7 @@ impl Recent {
     }
 
     /// The same of a refusal.
-    pub(super) fn note_refused(&self, number: u64, key: &CacheKey, entry: &Arc<Entry<Fault>>) {
+    pub(super) fn note_refused(&self, number: u64, key: &CacheKey, entry: &Arc<Entry<Refusal>>) {
         self.take_shelves(number);
         self.refused.note(key, entry);
     }

@@ -268,7 +268,7 @@ fn keep_going(
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            gateway.sweep_budgets();
+            gateway.sweep();
             if let Err(error) = store.purge(gateway.state().clock.unix()).await {
                 tracing::warn!(%error, "expired tokens not purged");
             }

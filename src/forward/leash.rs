@@ -5,6 +5,7 @@
 //! be, and the stream is cut where that would be refused. While nobody can say, it stays open and is asked about again.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::num::NonZeroI64;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -143,8 +144,9 @@ impl Leash {
         let mut credential = HeaderValue::from_bytes(credential).unwrap_or_else(|_| HeaderValue::from_static(""));
         credential.set_sensitive(true);
         // one that was taken past its end, by the leeway, is good until the end of that
-        let past = identity.expires_at.is_some_and(|end| now >= end);
-        let ends_at = if past { identity.tie.and_then(Tie::ends_at) } else { identity.expires_at };
+        let expires_at = identity.expires_at.map(NonZeroI64::get);
+        let past = expires_at.is_some_and(|end| now >= end);
+        let ends_at = if past { identity.tie.and_then(Tie::ends_at) } else { expires_at };
         Self {
             cause: Cell::default(),
             wakers: Default::default(),
