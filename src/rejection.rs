@@ -701,7 +701,7 @@ mod tests {
             Rejection::StoreUnavailable,
             Rejection::BadRequest("bad"),
         ] {
-            for format in [Format::Json, Format::Problem, Format::Grpc] {
+            for format in [Format::Json, Format::Problem, Format::Grpc("application/grpc")] {
                 let audience = audience(&texts, format);
                 let (in_map, in_lines) = (rejection.respond(&audience), rejection.respond_in_lines(&audience));
                 assert_eq!(in_lines.status(), in_map.status());

@@ -152,9 +152,11 @@ impl Hasher for KeyBits {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::cell::Cell;
     use std::rc::Rc;
+
+    use super::*;
+    use crate::clock::Clock;
 
     #[derive(Clone)]
     struct Lasting(Rc<Cell<bool>>, Instant);
@@ -181,7 +183,7 @@ mod tests {
 
     #[test]
     fn there_are_never_more_than_there_is_room_for() {
-        let now = Instant::now();
+        let now = Clock::system().now();
         for capacity in [0, 1, 10, 255, 256, 1000, 100_000] {
             let shelf = Shelf::new(capacity, Duration::ZERO);
             for number in 0..20_000 {
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_outlives_a_flood_of_what_is_not() {
-        let now = Instant::now();
+        let now = Clock::system().now();
         let shelf = Shelf::new(1000, Duration::ZERO);
         let entry = || Lasting(Rc::default(), now + Duration::from_secs(1));
         (0..50).for_each(|number| shelf.insert(key(number), entry(), now));
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn room_is_made_where_everything_was_asked_for() {
-        let now = Instant::now();
+        let now = Clock::system().now();
         let shelf = Shelf::new(200, Duration::ZERO);
         for number in 0..2000 {
             shelf.insert(key(number), Lasting(Rc::default(), now + Duration::from_secs(1)), now);
@@ -223,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_is_over_goes_first_and_is_swept() {
-        let now = Instant::now();
+        let now = Clock::system().now();
         let later = now + Duration::from_secs(2);
         let shelf = Shelf::new(100, Duration::ZERO);
         for number in 0..100 {
@@ -232,7 +234,7 @@ mod tests {
             shelf.get(&key(number));
         }
         (100..120).for_each(|number| {
-            shelf.insert(key(number), Lasting(Rc::default(), later + Duration::from_secs(9)), later)
+            shelf.insert(key(number), Lasting(Rc::default(), later + Duration::from_secs(9)), later);
         });
         assert!((100..120).all(|number| shelf.get(&key(number)).is_some()));
         shelf.sweep(later);
