@@ -352,11 +352,11 @@ mod tests {
             assert_eq!(refused, Ok(false));
             clock.now() - begun
         };
-        // the shortest of a few: whatever else the machine does makes the others longer, and none shorter
+        // the shortest of a few, and a wide margin, since the machine has else to do: what is not verified takes a thousandth
         let nobody = (0..3).map(|_| took(None)).min().unwrap();
         for hash in ["!", "", "damaged$hash"] {
             let somebody = took(Some(hash));
-            assert!(somebody * 2 > nobody, "{hash:?}: {somebody:?}, and nobody {nobody:?}");
+            assert!(somebody * 10 > nobody, "{hash:?}: {somebody:?}, and nobody {nobody:?}");
         }
     }
 
