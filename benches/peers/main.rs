@@ -58,6 +58,9 @@ use workloads::{Asking, Workload, prefix, workloads};
 const TOKENS: usize = 100_000;
 const JWTS: usize = 100;
 const TOKENS_ASKED: usize = 1_000;
+/// Of unknown ones. A refusal is remembered for two seconds, and so all of them are looked up in each round: of so many, about as
+/// often for a request as where a thousand are asked for without pause.
+const REFUSED_ASKED: usize = 250;
 const ROUTES_ASKED: usize = 1_000;
 const ROUTES_FEW: usize = 10;
 const PACED_CALLERS: u32 = 16;
@@ -274,7 +277,11 @@ impl Bench<'_> {
     fn requests(&self, workload: &Workload) -> Vec<Vec<u8>> {
         let mut fields = vec![String::new()];
         if let Some(proof) = workload.proof {
-            let count = if proof == Proof::Token { TOKENS_ASKED } else { JWTS };
+            let count = match (proof, workload.refused) {
+                (Proof::Token, Some(_)) => REFUSED_ASKED,
+                (Proof::Token, None) => TOKENS_ASKED,
+                _ => JWTS,
+            };
             let mut values = self.secrets.authorizations(proof, count);
             if workload.refused.is_some() {
                 for value in &mut values {
