@@ -152,11 +152,10 @@ impl Hasher for KeyBits {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::rc::Rc;
-
     use super::*;
     use crate::clock::Clock;
+    use std::cell::Cell;
+    use std::rc::Rc;
 
     #[derive(Clone)]
     struct Lasting(Rc<Cell<bool>>, Instant);
