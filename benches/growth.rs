@@ -39,7 +39,7 @@ use std::time::Duration;
 use figures::{Wanted, median, table};
 use load::{Callers, Target, Until, get};
 use plot::grouped;
-use process::{cpu_ns, memory};
+use process::{Cpu, memory};
 use secrets::{HMAC_SECRET, Proof, ROLE, Secrets, USER};
 use support::{Ending, gateway_under};
 
@@ -59,7 +59,7 @@ const ROUNDS: usize = 9;
 const DESCRIPTORS_BESIDE: usize = 500;
 
 /// Principals and keys of limits that memory is measured with.
-const REMEMBERED: usize = 50_000;
+const REMEMBERED: usize = 100_000;
 
 /// A gateway, and who asks it.
 struct Asked {
@@ -310,7 +310,7 @@ impl Bench {
         fill(folder.path(), &secrets, count);
         let more = format!(
             "auth:
-  cache: {{ ttl: 1h }}
+  cache: {{ ttl: 1h, capacity: 400000 }}
   jwt: {{ issuer: bench, roles: role, keys: [{{ id: hs256, algorithm: HS256, secret: {HMAC_SECRET} }}] }}
 trusted_proxies: [127.0.0.1]
 limits: {{ unauthenticated: off }}"
@@ -370,10 +370,10 @@ const SETTLED: Duration = Duration::from_millis(300);
 impl Asked {
     /// Microseconds of CPU time for a request, of so many.
     fn ask(&mut self, busy: usize, count: usize) -> f64 {
-        let before = cpu_ns(self.gateway.0.id());
+        let before = Cpu::of(self.gateway.0.id());
         let done = self.callers.ask_with(busy, Until::Asked(count));
         assert!(done.errors == 0, "{} of {} went wrong", done.errors, done.answers);
-        (cpu_ns(self.gateway.0.id()) - before) as f64 / 1000.0 / done.answers as f64
+        Cpu::of(self.gateway.0.id()).since(&before) as f64 / 1000.0 / done.answers as f64
     }
 }
 

@@ -51,6 +51,7 @@ use rustls::pki_types::pem::PemObject;
 
 use figures::{Wanted, median, micros, table, within};
 use load::{Callers, Target, Until, get, once};
+use process::Cpu;
 use proxies::{PROXIES, Proxy, Running, Setup};
 use secrets::{Proof, Secrets};
 use workloads::{Asking, Workload, prefix, workloads};
@@ -303,7 +304,7 @@ impl Bench<'_> {
 
     fn ask(&self, asked: &mut Asked, span: Duration) -> Round {
         let workload = asked.workload.clone();
-        let cpu = |running: &Option<Running>| running.as_ref().map_or(0, Running::cpu_ns);
+        let cpu = |running: &Option<Running>| running.as_ref().map_or_else(Cpu::default, Running::cpu);
         let before = cpu(&asked.running);
         let mut took = match workload.asking {
             Asking::Paced(rate) => {
@@ -311,8 +312,13 @@ impl Bench<'_> {
                 paced::latencies(asked.target.address, &self.requests(&workload), PACED_CALLERS, rate, span)
             }
             Asking::Streams(connections, streams) => {
-                let proofs = workload.proof.map_or_else(Vec::new, |proof| self.secrets.authorizations(proof, JWTS));
-                let heads: Vec<_> = proofs.iter().map(|value| http2::head("/small", Some(value))).collect();
+                let heads = match workload.proof {
+                    Some(proof) => {
+                        let values = self.secrets.authorizations(proof, JWTS);
+                        values.iter().map(|value| http2::head("/small", Some(value))).collect()
+                    }
+                    None => vec![http2::head("/small", None)],
+                };
                 let done = http2::ask(&asked.target, &heads, connections, streams, span);
                 assert!(done.errors == 0, "{}: {} of {} went wrong", workload.id, done.errors, done.answers);
                 done.took
@@ -330,7 +336,7 @@ impl Bench<'_> {
                 done.took
             }
         };
-        let spent = (cpu(&asked.running) - before) as f64 / 1000.0;
+        let spent = cpu(&asked.running).since(&before) as f64 / 1000.0;
         let answers = took.len().max(1) as f64;
         Round { cost: spent / answers, p50: within(&mut took, 50.0), p99: within(&mut took, 99.0) }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
-use super::process::{cpu_ns, memory};
+use super::process::{Cpu, memory};
 use super::secrets::{HMAC_SECRET, Proof, ROLE, Secrets, USER};
 use super::workloads::{Workload, prefix};
 
@@ -113,8 +113,8 @@ impl Running {
         all.filter(is_of_group).collect()
     }
 
-    pub(crate) fn cpu_ns(&self) -> u64 {
-        self.processes().into_iter().map(cpu_ns).sum()
+    pub(crate) fn cpu(&self) -> Cpu {
+        self.processes().into_iter().map(Cpu::of).fold(Cpu::default(), Cpu::and)
     }
 
     pub(crate) fn memory(&self) -> u64 {
@@ -181,7 +181,11 @@ fn nginx(setup: &Setup) -> Option<Command> {
             String::new()
         },
         // large answers as they come, by as much at a time as pays
-        if workload.answer > 64 * 1024 { "proxy_buffering off; proxy_buffer_size 64k;" } else { "" },
+        if workload.answer > 64 * 1024 {
+            "proxy_buffering off; proxy_buffer_size 64k; proxy_buffers 16 64k; proxy_busy_buffers_size 256k;"
+        } else {
+            ""
+        },
     );
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {}/{name};", folder.display()))
