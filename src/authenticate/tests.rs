@@ -156,7 +156,7 @@ impl Store for FakeStore {
                 return None;
             }
             let owner = tables.account(owner)?;
-            Some(OpaqueToken { owner, scopes: [].into(), expires_at: *expires_at, session: None })
+            Some(OpaqueToken { owner, scopes: [].into(), expires_at: *expires_at, session: None, client_id: None })
         })
     }
 
@@ -248,7 +248,7 @@ impl Store for FakeStore {
     fn revoke_jwt(&self, _: Arc<str>, _: UnixSeconds) -> Answer<'_, ()> {
         Self::unused()
     }
-    fn revoke_listed(&self, _: i64) -> Answer<'_, Option<TokenListing>> {
+    fn revoke_listed(&self, _: i64, _: UnixSeconds) -> Answer<'_, Option<TokenListing>> {
         Self::unused()
     }
     fn tokens(&self, _: Option<Subject>, _: UnixSeconds) -> Answer<'_, Vec<TokenListing>> {

@@ -63,7 +63,8 @@ impl TokenCommand {
             Self::Issue { name, ttl } => issue(operator, console, name, ttl),
             Self::List { user, json } => list(operator, console, user, json),
             Self::Revoke { id: Some(id), .. } => {
-                let token = operator.wait(operator.store().revoke_listed(id))?.ok_or_else(no_token)?;
+                let revoking = operator.store().revoke_listed(id, operator.last_token_ends());
+                let token = operator.wait(revoking)?.ok_or_else(no_token)?;
                 operator.happened("token_revoked", Some(&token.owner), &[("tokens", token.kind)]);
                 Ok(())
             }
@@ -98,6 +99,7 @@ fn issue(operator: &Operator, console: &mut Console, name: String, ttl: Option<D
         scopes: Arc::default(),
         expires_at: operator.clock.unix().saturating_add(seconds(ttl.unwrap_or(operator.tokens.opaque_ttl))),
         session: None,
+        client_id: None,
         session_version: owner.session_version,
     };
     operator.wait(operator.store().issue(Some(token), None))?;

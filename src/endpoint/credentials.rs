@@ -93,8 +93,8 @@ impl Incoming<'_> {
         let Some(basic) = basic(&self.headers)? else {
             return self.members_pair(("client_id", "client_secret"), Incomplete::Standard);
         };
-        let another = self.members.text("client_id")?.is_some_and(|id| id != basic.name);
-        if another || self.members.text("client_secret")?.is_some() {
+        let another = self.members.filled("client_id")?.is_some_and(|id| id != basic.name);
+        if another || self.members.filled("client_secret")?.is_some() {
             return Err(Rejection::InvalidRequest("the client authenticates in two ways".into()).into());
         }
         Ok(Some(basic))

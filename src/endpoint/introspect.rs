@@ -46,6 +46,9 @@ impl Call<'_> {
                 let owner = &token.owner;
                 let mut members = active(&owner.subject, "Token", &token.scopes, token.expires_at);
                 members.insert("roles".into(), owner.roles.iter().map(Role::as_str).collect());
+                if let Some(id) = &token.client_id {
+                    members.insert("client_id".into(), (&**id).into());
+                }
                 Some(members)
             }
             Found::Refresh { token, live: true } => self.describe_refresh(&token).await?,

@@ -282,6 +282,7 @@ fn new_token(
         scopes: Arc::clone(&grant.principal.scopes),
         expires_at: now + seconds(settings.opaque_ttl),
         session,
+        client_id: grant.client_id.clone(),
         session_version: grant.session_version,
     }
 }

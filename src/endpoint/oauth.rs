@@ -73,6 +73,7 @@ impl Call<'_> {
         let redemption = Redemption {
             text: Secret::new(text.to_owned()),
             client: client.as_ref(),
+            wants_client: true,
             scopes: asked_scopes(incoming)?,
             what: self.named(true),
         };
@@ -88,9 +89,14 @@ impl Call<'_> {
     pub(super) async fn client(&self, incoming: &Incoming<'_>) -> Result<Option<Account>, Rejection> {
         let members = &incoming.members;
         // all our clients have a secret: an id alone authenticates nobody
-        let bare = members.text("client_id")?.is_some() && members.text("client_secret")?.is_none();
-        if bare && !incoming.has_basic() {
-            return Err(Rejection::InvalidClient(CredentialsFault::Malformed));
+        // one without a value is as one that is not there (RFC 6749 3.2)
+        let said = [members.filled("client_id")?, members.filled("client_secret")?].map(|member| member.is_some());
+        if !incoming.has_basic() {
+            match said {
+                [false, false] => return Ok(None),
+                [true, false] => return Err(Rejection::InvalidClient(CredentialsFault::Malformed)),
+                [_, true] => {}
+            }
         }
         let pair = incoming.client_pair().map_err(|why| why.or(Rejection::InvalidClient))?;
         match pair {

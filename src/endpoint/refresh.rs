@@ -19,7 +19,7 @@ use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
 use crate::authenticate::{Failure, Fault};
 use crate::clock::UnixSeconds;
-use crate::principal::{Principal, Scheme, Scope, Subject};
+use crate::principal::{Principal, Scheme, Scope, Subject, SubjectKind};
 use crate::rejection::{MemberFault, Rejection, TokenFault};
 use crate::secret::Secret;
 use crate::store::{Account, Change, RefreshStanding, RefreshToken, Rotation, StoreError, TokenDigest};
@@ -65,6 +65,8 @@ pub(super) struct Redemption<'a> {
     pub(super) text: Secret<String>,
     /// The client that authenticated, if one did.
     pub(super) client: Option<&'a Account>,
+    /// Whether a client's own token wants that client (RFC 6749 6).
+    pub(super) wants_client: bool,
     /// The scopes that are asked for; all of the token's where `None`.
     pub(super) scopes: Option<Vec<Scope>>,
     /// What the reply names.
@@ -82,8 +84,13 @@ impl Call<'_> {
     /// A refresh token to new tokens.
     pub(super) async fn refresh(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let reply = self.endpoint.reply();
-        let redemption =
-            Redemption { text: presented(self.endpoint, incoming)?, client: None, scopes: None, what: reply.issues() };
+        let redemption = Redemption {
+            text: presented(self.endpoint, incoming)?,
+            client: None,
+            wants_client: false,
+            scopes: None,
+            what: reply.issues(),
+        };
         let redeemed = self.redeem(redemption).await.map_err(|why| match why {
             Unredeemed::Refused(fault) => Rejection::RefreshFailed(fault),
             // no scopes were asked for
@@ -114,7 +121,7 @@ impl Call<'_> {
         let standing = self.standing(&redemption.text, digest).await?;
         *owner = standing.token().map(|token| token.owner.clone());
         let token = self.usable(&standing, now_ms).await?;
-        let account = self.holder(token, redemption.client).await?;
+        let account = self.holder(token, &redemption).await?;
         let scopes = narrowed(token, &account, redemption.client, redemption.scopes.as_deref())?;
         let principal = principal(&account, scopes);
         if let RefreshStanding::Used { replay, .. } = &standing {
@@ -250,13 +257,13 @@ impl Call<'_> {
     }
 
     /// The account of the token's owner, where it may still use it.
-    async fn holder(&self, token: &RefreshToken, client: Option<&Account>) -> Result<Account, Unredeemed> {
+    async fn holder(&self, token: &RefreshToken, redemption: &Redemption<'_>) -> Result<Account, Unredeemed> {
         // a token that a client got is that client's alone (RFC 6749 6), and a client comes with no token of others
-        let theirs = match (&token.client_id, client) {
+        let theirs = match (&token.client_id, redemption.client) {
             (Some(id), Some(client)) => client.subject == Subject::client(Arc::clone(id)),
             (None, Some(client)) => client.subject == token.owner,
             (Some(_), None) => false,
-            (None, None) => true,
+            (None, None) => !redemption.wants_client || token.owner.kind != SubjectKind::Client,
         };
         if !theirs {
             return Err(TokenFault::WrongClient.into());

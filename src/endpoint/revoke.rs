@@ -49,7 +49,7 @@ impl Call<'_> {
         match self.find(&text).await? {
             Found::Nothing => {}
             Found::Opaque(digest, token) => {
-                of_client(None, &token.owner.subject, client.as_ref())?;
+                of_client(token.client_id.as_deref(), &token.owner.subject, client.as_ref())?;
                 if let (Extent::Session, Some(family)) = (extent, &token.session) {
                     self.end_family(family, token.expires_at.unwrap_or(FOREVER)).await?;
                 }

@@ -90,6 +90,8 @@ pub struct OpaqueToken {
     pub expires_at: Option<UnixSeconds>,
     /// The family it was issued with, where a refresh token was issued beside.
     pub session: Option<Arc<str>>,
+    /// The client it was issued to, where one authenticated.
+    pub client_id: Option<Arc<str>>,
 }
 
 /// An opaque token to keep.
@@ -105,6 +107,8 @@ pub struct NewToken {
     pub expires_at: UnixSeconds,
     /// The family of the refresh token issued beside.
     pub session: Option<Arc<str>>,
+    /// The client it was issued to, where one authenticated.
+    pub client_id: Option<Arc<str>>,
     /// The owner's session version when its credential was looked up: where sessions were ended between the look-up and
     /// the issue, the token is dead from the start.
     pub session_version: i64,
@@ -307,8 +311,9 @@ pub trait Store: Send + Sync {
     fn revoke_refresh_tokens(&self, family: Arc<str>) -> Answer<'_, ()>;
     /// Revokes a JWT by its `jti`, remembered until `until`.
     fn revoke_jwt(&self, jti: Arc<str>, until: UnixSeconds) -> Answer<'_, ()>;
-    /// Revokes a token by its number in [`Store::tokens`], and says which it was; `None` where there is none.
-    fn revoke_listed(&self, id: i64) -> Answer<'_, Option<TokenListing>>;
+    /// Revokes a token by its number in [`Store::tokens`], and says which it was; `None` where there is none. Of a refresh
+    /// token the family, as [`Store::revoke_family`] does; remembered until `until`, and as long as the token would live.
+    fn revoke_listed(&self, id: i64, until: UnixSeconds) -> Answer<'_, Option<TokenListing>>;
     /// Living opaque and refresh tokens, newest first, at most 10,000; of one subject where given.
     fn tokens(&self, owner: Option<Subject>, now: UnixSeconds) -> Answer<'_, Vec<TokenListing>>;
 

@@ -78,9 +78,6 @@ const TOKENS_MAX: i64 = 10_000;
 /// Accounts listed in one call.
 const ACCOUNTS_MAX: i64 = 100_000;
 
-/// For how long a family that an operator revokes stays revoked at least, in seconds: access JWTs may outlive it.
-const FAMILY_REVOKED_SECONDS: i64 = 86_400;
-
 /// Rows that one token in clear text may find, and hashes from each end of the users' table that are looked at to know of
 /// what makes they are.
 const ALIKE_MAX: i64 = 64;
@@ -284,9 +281,12 @@ impl Store for SqlStore {
         self.read("token", move |inner| async move {
             let row = query(
                 "SELECT t.owner_kind AS kind, t.owner_name AS name, t.session_version AS session_version, \
-                 t.scopes AS scopes, t.expires_at AS expires_at, t.family AS family FROM portcullis_tokens t \
-                 WHERE t.digest = ? AND t.kind = 'token' AND NOT t.revoked AND (t.expires_at IS NULL OR t.expires_at > ?)",
+                 t.scopes AS scopes, t.expires_at AS expires_at, t.family AS family, t.client_id AS client_id \
+                 FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family \
+                 WHERE t.digest = ? AND t.kind = 'token' AND NOT t.revoked AND r.id IS NULL \
+                 AND (t.expires_at IS NULL OR t.expires_at > ?)",
             )
+            // one that was issued while its session ended is dead from the start
             .bind(digest.0.as_slice())
             .bind(now)
             .row(inner.pool.reading().await?.db())
@@ -301,6 +301,7 @@ impl Store for SqlStore {
                 scopes: list(&row, "scopes")?,
                 expires_at: row.maybe_number("expires_at")?,
                 session: row.maybe_text("family")?.map(Arc::from),
+                client_id: row.maybe_text("client_id")?.map(Arc::from),
             }))
         })
     }
@@ -336,6 +337,7 @@ impl Store for SqlStore {
                 scopes: Arc::default(),
                 expires_at: ends_at.filter(|_| ends),
                 session: None,
+                client_id: None,
             }))
         })
     }
@@ -621,7 +623,7 @@ impl Store for SqlStore {
         })
     }
 
-    fn revoke_listed(&self, id: i64) -> Answer<'_, Option<TokenListing>> {
+    fn revoke_listed(&self, id: i64, until: UnixSeconds) -> Answer<'_, Option<TokenListing>> {
         self.write("revoke_listed", move |_, mut tx, now| async move {
             let row = query(
                 "SELECT id, kind AS token_kind, owner_kind AS kind, owner_name AS name, issued_at, expires_at, digest, \
@@ -634,7 +636,7 @@ impl Store for SqlStore {
             let token = listing(&row)?;
             if token.kind == REFRESH {
                 let family = row.text("family")?;
-                let until = token.expires_at.unwrap_or(i64::MAX).max(now.saturating_add(FAMILY_REVOKED_SECONDS));
+                let until = token.expires_at.unwrap_or(i64::MAX).max(until);
                 end_family(&mut tx, &family, until, now).await?;
             } else {
                 query("DELETE FROM portcullis_tokens WHERE id = ?").bind(id).execute(tx.db()).await?;

@@ -45,8 +45,8 @@ pub(super) async fn refresh_row(db: Db<'_>, digest: TokenDigest) -> Result<Optio
 pub(super) async fn insert_token(tx: &mut Tx, token: &NewToken, now: UnixSeconds) -> Result<(), StoreError> {
     query(
         "INSERT INTO portcullis_tokens \
-         (kind, digest, owner_kind, owner_name, session_version, scopes, family, issued_at, expires_at) \
-         VALUES ('token', ?, ?, ?, ?, ?, ?, ?, ?)",
+         (kind, digest, owner_kind, owner_name, session_version, scopes, family, issued_at, expires_at, client_id) \
+         VALUES ('token', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(token.digest.0.as_slice())
     .bind(token.owner.kind.name())
@@ -56,6 +56,7 @@ pub(super) async fn insert_token(tx: &mut Tx, token: &NewToken, now: UnixSeconds
     .bind(token.session.as_deref())
     .bind(now)
     .bind(token.expires_at)
+    .bind(token.client_id.as_deref())
     .execute(tx.db())
     .await
     .map(drop)

@@ -127,6 +127,7 @@ async fn a_refresh_token_is_its_clients_alone() {
         ("a user's own, by a client", &free, Some(&theirs), (400, "invalid_grant")),
         ("a user's own, without a client", &free, None, (200, "")),
         ("a client's own, by another", &by_login, Some(&others), (400, "invalid_grant")),
+        ("a client's own, without a client", &by_login, None, (400, "invalid_grant")),
         ("a client's own, by itself", &by_login, Some(&theirs), (200, "")),
     ] {
         let body = format!("grant_type=refresh_token&refresh_token={}", token.text("refresh_token"));
@@ -135,6 +136,24 @@ async fn a_refresh_token_is_its_clients_alone() {
     }
     let bound = rig.form(&endpoint, Some(&theirs), password).await.text("refresh_token");
     assert_eq!(rig.refreshed(&bound).await.error(), (401, "invalid_token"), "at `refresh`, without its client");
+}
+
+#[tokio::test]
+async fn a_parameter_without_a_value_is_as_one_that_is_not_there() {
+    let rig = Rig::start().await;
+    let endpoint = token_endpoint();
+    let password = "grant_type=password&username=ann&password=correct+horse";
+    let proof = basic(CLIENT);
+    for (name, credentials, more, expected) in [
+        ("both", None, "&client_id=&client_secret=", (200, "")),
+        ("the id", None, "&client_id=", (200, "")),
+        ("both, beside Basic", Some(&proof), "&client_id=&client_secret=", (200, "")),
+        ("the secret alone has one", None, "&client_id=&client_secret=x", (401, "invalid_client")),
+        ("the id alone has one", None, "&client_id=api&client_secret=", (401, "invalid_client")),
+    ] {
+        let said = rig.form(&endpoint, credentials.map(String::as_str), &format!("{password}{more}")).await;
+        assert_eq!(said.error(), expected, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -182,6 +182,7 @@ fn token(text: &str, owner: &Account, expires_at: i64) -> NewToken {
         scopes: vec![Scope::from("read")].into(),
         expires_at,
         session: Some("family".into()),
+        client_id: Some("app".into()),
         session_version: owner.session_version,
     }
 }
@@ -341,7 +342,7 @@ fn what_is_not_there_cannot_be_changed(on: &On) {
     assert!(!wait(store.set_disabled(ann(), true)));
     assert!(!wait(store.remove_account(ann())));
     assert!(!wait(store.revoke_token(digest("t"))));
-    assert!(wait(store.revoke_listed(1)).is_none());
+    assert!(wait(store.revoke_listed(1, i64::MAX)).is_none());
     assert_eq!(stands(&store, "r"), "unknown");
     assert_eq!(wait(store.changes(Some(start))), (vec![], start));
 }
@@ -544,12 +545,30 @@ fn listed_tokens_are_the_living_and_can_be_revoked_by_number(on: &On) {
     let kinds: Vec<_> = listed.iter().map(|listing| (listing.kind, listing.expires_at)).collect();
     assert_eq!(kinds, [("refresh", Some(now + 100)), ("token", Some(now + 100))]);
     assert!(wait(store.tokens(Some(Subject::client("ann")), now)).is_empty());
-    let revoked = |number: usize| wait(store.revoke_listed(listed[number].id)).map(|token| (token.owner, token.kind));
+    // access tokens of the session may outlive its refresh token
+    let until = now + 5_000;
+    let revoked =
+        |number: usize| wait(store.revoke_listed(listed[number].id, until)).map(|token| (token.owner, token.kind));
     assert_eq!(revoked(1), Some((ann(), "token")));
     assert!(wait(store.token(digest("t"), now)).is_none());
     assert_eq!(revoked(0), Some((ann(), "refresh")));
     assert_eq!(stands(&store, "r"), "revoked");
     assert!(wait(store.tokens(Some(ann()), now)).is_empty());
+    wait(store.purge(until - 1));
+    assert!(wait(store.jwt_revoked(vec!["family".into()])));
+}
+
+fn a_token_that_is_issued_while_its_session_ends_is_dead_from_the_start(on: &On) {
+    let place = Place::new(on);
+    let store = place.open();
+    let (owner, now) = (add_ann(&store), place.clock.unix());
+    wait(store.issue(Some(token("before", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
+    assert_eq!(wait(store.token(digest("before"), now)).unwrap().client_id.as_deref(), Some("app"));
+    wait(store.revoke_family("family".into(), now + 100));
+    wait(store.issue(Some(token("after", &owner, now + 100)), None));
+    for text in ["before", "after"] {
+        assert!(wait(store.token(digest(text), now)).is_none(), "{text}");
+    }
 }
 
 fn signing_key(id: &str) -> StoredKey {
@@ -731,6 +750,7 @@ on_each_engine! {
     a_revoked_jwt_is_known_until_it_would_have_expired,
     a_standing_says_what_became_of_the_subject,
     listed_tokens_are_the_living_and_can_be_revoked_by_number,
+    a_token_that_is_issued_while_its_session_ends_is_dead_from_the_start,
     keys_are_added_once_and_rotated,
     each_process_hears_of_what_the_others_changed,
     changes_that_were_forgotten_count_as_all,
