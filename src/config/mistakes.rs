@@ -100,6 +100,12 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             ),
         ),
         (
+            "an open path below a closed prefix with a placeholder, and of one of two hosts",
+            route(
+                "    allow: [admin]\n  - { path: '/{tenant}/admin/**', allow: [admin], to: orders }\n  - { path: /acme/admin/export, allow: anyone, to: orders }\n  - { path: /acme/**, allow: anyone, to: orders }\n  - { path: /x/**, hosts: [a.example], allow: [admin], to: orders }\n  - { path: /x/**, hosts: [b.example], allow: [admin], to: orders }\n  - { path: /x/y, hosts: [b.example], allow: anyone, to: orders }\n  - { path: '/{any}/**', allow: anyone, to: orders }",
+            ),
+        ),
+        (
             "a route that never matches",
             route("    allow: anyone\n  - { path: /oauth/token, allow: anyone, to: orders }"),
         ),

@@ -1,6 +1,7 @@
 //! What is no mistake by itself, but probably one (contract 7): found by what the rules mean, not by how they look.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 
 use http::HeaderName;
@@ -16,6 +17,7 @@ use crate::decision::is_tunnel;
 use crate::endpoint::Action;
 use crate::principal::Role;
 use crate::route::pattern::Segment;
+use crate::route::patterns::Patterns;
 use crate::route::{Allow, Pattern, Route};
 use crate::wire::fields::may_bear_secret;
 use crate::wire::target::canonical_path;
@@ -332,41 +334,32 @@ fn never(snapshot: &Snapshot, route: &Route) -> String {
     "more specific routes decide all of its requests".to_owned()
 }
 
-/// `allow: anyone` on a path that another route's prefix restricts. What everything is below, `/**`, is no such prefix.
+/// `allow: anyone` on paths that another route's prefix restricts. What everything is below, `/**`, is no such prefix.
 fn open_below_restricted(snapshot: &Snapshot, places: &Places, report: &mut Report) {
     let routes = snapshot.routes.routes();
-    let mut prefixes: BTreeMap<String, usize> = BTreeMap::new();
+    let mut prefixes = Patterns::default();
     for (index, route) in routes.iter().enumerate() {
         if route.pattern.is_prefix() && !route.pattern.segments().is_empty() && route.allow != Allow::Anyone {
-            prefixes.entry(shape(&route.pattern, route.pattern.segments().len())).or_insert(index);
+            prefixes.insert(&route.pattern, index);
         }
     }
     for (route, (place, shown)) in routes.iter().zip(&places.routes).filter(|(route, _)| route.allow == Allow::Anyone) {
-        let lengths = (1..=route.pattern.segments().len()).rev();
-        let above = lengths.filter_map(|length| prefixes.get(&shape(&route.pattern, length))).find(|&&index| {
+        let above = prefixes.crossing(&route.pattern).into_iter().filter(|&index| {
             routes.get(index).is_some_and(|above| {
-                above.hosts.is_empty()
-                    || route.hosts.is_empty()
-                    || above.hosts.iter().any(|host| route.hosts.contains(host))
+                // where the restricted one is the more specific, it decides itself
+                route.pattern.compare(&above.pattern).is_le()
+                    && (above.hosts.is_empty()
+                        || route.hosts.is_empty()
+                        || above.hosts.iter().any(|host| route.hosts.contains(host)))
             })
         });
-        if let Some((above_place, above)) = above.and_then(|&index| places.routes.get(index)) {
+        // the one that says most of the path; of those of one length the first of the file
+        let length = |index: usize| routes.get(index).map_or(0, |above| above.pattern.segments().len());
+        let above = above.min_by_key(|&index| (Reverse(length(index)), index));
+        if let Some((above_place, above)) = above.and_then(|index| places.routes.get(index)) {
             let message =
                 format!("{shown} lets anyone pass, below {above} on line {}, which does not", above_place.line);
             report.warn(*place, message, "is it meant to be open?");
         }
     }
-}
-
-/// The first segments of a pattern, whatever its placeholders are called.
-fn shape(pattern: &Pattern, length: usize) -> String {
-    let mut shape = String::new();
-    for segment in pattern.segments().iter().take(length) {
-        shape.push('/');
-        match segment {
-            Segment::Literal(text) => shape.push_str(text),
-            Segment::Any(_) => shape.push_str("{}"),
-        }
-    }
-    shape
 }

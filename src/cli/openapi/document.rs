@@ -86,9 +86,24 @@ impl Document {
         Ok(base)
     }
 
+    /// Whether the first server of `nearer` is another than the document's. One that says a path alone is the same.
+    pub(super) fn is_elsewhere(&self, nearer: &[&Value]) -> bool {
+        self.location(nearer).0.is_some_and(|origin| self.location(&[]).0 != Some(origin))
+    }
+
     /// The origin of the first server, and the path that stands before all others: of the first of `nearer` that names
     /// servers, or else of the document.
     pub(super) fn server(&self, nearer: &[&Value]) -> (String, String) {
+        let (origin, base) = self.location(nearer);
+        let usable = |origin: &String| {
+            ["http://", "https://"].iter().any(|scheme| origin.starts_with(scheme))
+                && !origin.contains(['{', '@', '$', '?', '#'])
+        };
+        (origin.filter(usable).unwrap_or_else(|| DEFAULT_ORIGIN.to_owned()), base)
+    }
+
+    /// The same, as the document says it; no origin where the server is a path.
+    fn location(&self, nearer: &[&Value]) -> (Option<String>, String) {
         let of = |value: &'_ Value| value.pointer("/servers/0").filter(|server| server.get("url").is_some()).cloned();
         let server = nearer.iter().find_map(|value| of(value)).or_else(|| of(&self.root)).unwrap_or_default();
         let mut url = server.get("url").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -97,18 +112,18 @@ impl Document {
                 url = url.replace(&format!("{{{name}}}"), default);
             }
         }
-        let (origin, path) = match url.split_once("://") {
+        // one that leaves the scheme open is another server all the same
+        let whole = if url.starts_with("//") { format!(":{url}") } else { url };
+        let (origin, path) = match whole.split_once("://") {
             Some((scheme, rest)) => {
                 let (authority, path) = rest.find('/').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, ""));
-                (format!("{scheme}://{authority}"), path)
+                (Some(format!("{scheme}://{authority}")), path)
             }
-            None => (String::new(), &*url),
+            None => (None, &*whole),
         };
-        let usable = ["http://", "https://"].iter().any(|scheme| origin.starts_with(scheme))
-            && !origin.contains(['{', '@', '$', '?', '#']);
         let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
         let base = if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        (if usable { origin } else { DEFAULT_ORIGIN.to_owned() }, base)
+        (origin, base)
     }
 }
 

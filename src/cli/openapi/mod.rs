@@ -124,10 +124,13 @@ fn operations(document: &Document) -> Result<(Vec<Operation<'_>>, Vec<Bare<'_>>)
             // no reference is allowed there, but tools follow it; and what it leads to may ask for more
             let operation = document.resolve(operation, &place)?;
             let (pattern, wider) = pattern_of(&document.base(&[operation, item], &place)?, path);
-            let access = if operation.is_object() {
-                access::of(document, operation, &place)?
-            } else {
+            let access = if !operation.is_object() {
                 Err("it is not a mapping".to_owned())
+            } else if document.is_elsewhere(&[operation, item]) {
+                // what is open there may be closed here
+                Err("it is of another server than the document".to_owned())
+            } else {
+                access::of(document, operation, &place)?
             };
             operations.push(Operation { path, method: method.to_ascii_uppercase(), pattern, wider, access });
         }

@@ -164,11 +164,28 @@ fn twins_and_what_get_takes_along_never_tie() {
 fn the_nearest_server_gives_the_base_path() {
     let document = "openapi: 3.0.3\nservers: [{ url: 'https://{region}.example.com/{v}', variables: { region: { default: eu }, \
                     v: { default: v2 } } }]\npaths:\n  /a: { get: {} }\n  /b: { servers: [{ url: /other/ }], get: {}, \
-                    put: { servers: [{ url: 'https://x/y?z' }] } }\n";
+                    put: { servers: [{ url: 'https://eu.example.com/y?z' }] } }\n";
     let found = printed(document);
     assert!(found.contains("servers: [\"https://eu.example.com\"]"), "{found}");
     for path in ["/v2/a", "/other/b", "/y/b"] {
         assert!(found.contains(&format!("path: {path}\n")), "{path}\n{found}");
+    }
+}
+
+#[test]
+fn what_another_server_opens_is_closed_on_this_one() {
+    for root in ["servers: [{ url: 'https://api.example.com' }]\n", "servers: [{ url: /v1 }]\n", ""] {
+        for url in ["https://public.example.net", "//public.example.net/v2", "https://{any}.example.net"] {
+            let server = format!("servers: [{{ url: '{url}', variables: {{ any: {{ default: a }} }} }}]");
+            let document = format!(
+                "openapi: 3.0.3\n{root}security: []\npaths:\n  /a: {{ {server}, get: {{}} }}\n  /b: {{ get: {{ {server} }} }}\n"
+            );
+            let found = printed(&document);
+            for path in ["/a", "/b"] {
+                let closed = format!("# left out, `GET {path}`: it is of another server than the document");
+                assert!(found.contains(&closed) && !found.contains("allow: anyone"), "{document}\n{found}");
+            }
+        }
     }
 }
 

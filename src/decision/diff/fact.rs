@@ -23,6 +23,8 @@ pub(super) struct Fact {
     /// Whether it is told only where the other side has it too.
     is_detail: bool,
     gives: Gives,
+    /// The field that the other end cannot say while this is there, and the key of the fact that says which others.
+    stops: Option<(String, String)>,
 }
 
 /// What callers have by a value. It says which of two values gives somebody what he did not have by the other.
@@ -84,7 +86,7 @@ impl Gives {
 impl Fact {
     pub(super) fn new(key: impl Into<String>, shown: impl Into<String>) -> Self {
         let (key, shown) = (key.into(), shown.into());
-        Self { id: key.clone(), full: shown.clone(), key, shown, is_detail: false, gives: Gives::Nothing }
+        Self { id: key.clone(), full: shown.clone(), key, shown, is_detail: false, gives: Gives::Nothing, stops: None }
     }
 
     /// A list whose order means nothing.
@@ -106,6 +108,11 @@ impl Fact {
 
     pub(super) fn giving(self, gives: Gives) -> Self {
         Self { gives, ..self }
+    }
+
+    /// While it is there, the other end's own field of this name does not pass; nor where the fact `beside` is, and says so.
+    pub(super) fn stopping(self, name: &str, beside: &str) -> Self {
+        Self { stops: Some((name.to_owned(), beside.to_owned())), ..self }
     }
 
     pub(super) fn detail(self) -> Self {
@@ -185,7 +192,13 @@ pub(super) fn changes(old: &[Fact], new: &[Fact]) -> Vec<Change> {
             (None, None) => id,
         };
         let text = difference(key, old, new)?;
-        let widens = new.is_some_and(|new| new.gives.exceeds(old.map(|old| &old.gives)));
+        let widens = match (old, new) {
+            (_, Some(new)) => new.gives.exceeds(old.map(|old| &old.gives)),
+            (Some(old), None) => old.stops.as_ref().is_some_and(|(name, beside)| {
+                !news.get(beside).is_some_and(|fact| matches!(&fact.gives, Gives::AllBut(all) if all.contains(name)))
+            }),
+            (None, None) => false,
+        };
         Some(Change { text, widens })
     })
     .collect()

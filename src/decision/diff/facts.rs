@@ -119,7 +119,9 @@ fn edits(section: &str, edits: &FieldEdits) -> Vec<Fact> {
             "response_headers" => given_to_pages(name, value),
             _ => given_upstream(name, value),
         };
-        field(&format!("{section}.set.{name}"), value).giving(gives)
+        field(&format!("{section}.set.{name}"), value)
+            .giving(gives)
+            .stopping(name.as_str(), &format!("{section}.remove"))
     });
     let remove = edits.remove.iter().map(HeaderName::as_str);
     // what is neither taken away nor written anew passes as the other end says it

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::cover::{Block, Effect, Spot, Statement};
 use super::fact::Change;
+use super::facts;
 use super::meaning::Who;
 use super::names::Names;
 use super::policies::Policies;
@@ -161,8 +162,11 @@ impl<'d, 's> Judge<'d, 's> {
 /// not told whom they are for.
 fn endpoints_of_one(sides: &[Side<'_>; 2]) -> impl Iterator<Item = Action> {
     let [old, new] = sides.each_ref().map(|side| &side.snapshot.endpoints);
+    // a path that one side alone reads leads to an endpoint there alone
+    let [old_reads, new_reads] = sides.each_ref().map(|side| facts::of_paths(side.snapshot.paths));
+    let alike = old_reads == new_reads;
     let alone = |own: &'_ Endpoints, other: &'_ Endpoints| -> Vec<Action> {
-        let is_there = |path: &str, action| other.get(path).is_some_and(|endpoint| endpoint.action == action);
+        let is_there = |path: &str, action| alike && other.get(path).is_some_and(|endpoint| endpoint.action == action);
         let own = own.iter().filter(|(path, endpoint)| !is_there(path, endpoint.action));
         own.map(|(_, endpoint)| endpoint.action).collect()
     };

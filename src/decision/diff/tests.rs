@@ -243,6 +243,14 @@ fn what_an_endpoint_gives_besides_widens() {
     }
 }
 
+#[test]
+fn an_endpoint_that_more_paths_lead_to_is_for_more() {
+    let old = "endpoints: [{ path: /i, action: introspect }]\nupstreams: {}\nroutes: []\n";
+    let rows = diff(&load(old), &load(&format!("paths: {{ empty_segments: merge }}\n{old}"))).unwrap();
+    let row = rows.iter().find(|row| row.methods.contains("POST")).unwrap();
+    assert_eq!((&*row.path, &*row.gains, row.widens()), ("/i", &["introspect".to_owned()][..], true));
+}
+
 /// What no rule is about, and by what somebody is believed, or becomes somebody, who was or could not before.
 #[test]
 fn what_holds_for_all_may_widen() {
@@ -380,6 +388,22 @@ fn changes_are_told_by_the_keys_and_values_of_the_file() {
             with("response_headers: { set: { Cache-Control: no-store }, remove: [Server] }"),
             with("response_headers: { set: { Cache-Control: public } }"),
             "~ response_headers.set.cache-control: no-store -> public\n    + response_headers.remove: [server] -> []",
+        ),
+        // a field that is not written anew any more passes as the other end says it
+        (
+            with("request_headers: { set: { X-Role: viewer } }"),
+            old.clone(),
+            "+ request_headers.set.x-role: viewer -> none",
+        ),
+        (
+            with("request_headers: { set: { X-Role: viewer }, remove: [Cookie] }"),
+            with("request_headers: { remove: [Cookie] }"),
+            "+ request_headers.set.x-role: viewer -> none",
+        ),
+        (
+            with("request_headers: { set: { X-Role: viewer } }"),
+            with("request_headers: { remove: [X-Role] }"),
+            "~ request_headers.remove: [] -> [x-role]\n    ~ request_headers.set.x-role: viewer -> none",
         ),
         (
             with("request_headers: { remove: [X-Internal, Cookie] }"),
