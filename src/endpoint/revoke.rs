@@ -37,6 +37,8 @@ impl Call<'_> {
     /// more, has ended: that is no error (RFC 7009 2.2).
     pub(super) async fn revoke(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let client = self.client(incoming).await?;
+        // a hint is no more than that (RFC 7009 2.1), but it is a text
+        incoming.members.text("token_type_hint")?;
         let (text, extent) = match incoming.members.filled("token")? {
             Some(text) => (Secret::new(text.to_owned()), Extent::Token),
             None if self.endpoint.from == Source::Members => return Err(incoming.members.missing("token")),
