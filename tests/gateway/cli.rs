@@ -86,9 +86,11 @@ struct AtTerminal {
 impl AtTerminal {
     fn run(setup: &Setup, arguments: &str) -> Self {
         let program = setup.command().get_program().to_str().unwrap().to_owned();
-        // the shell waits for what it runs, and then asks the terminal whether it shows what is typed
+        // the shell waits for what it runs, asks the terminal whether it shows what is typed, and stays until that was read:
+        // what is written by one that ends at once may be lost
         let shell = format!(
-            "trap : INT TERM; sh -c 'echo id $$; exec {program} {arguments}'; echo \"ended with $?\"; stty -a; echo over"
+            "trap : INT TERM; sh -c 'echo id $$; exec {program} {arguments}'; echo \"ended with $?\"; stty -a; echo over; \
+             read -r end"
         );
         let mut command = Command::new("script");
         command.args(["--quiet", "--return", "--command", &shell, "/dev/null"]);
@@ -106,10 +108,10 @@ impl AtTerminal {
     }
 
     /// Waits until this was said; gives all that was.
-    fn until(&self, what: &str) -> String {
+    fn until(&mut self, what: &str) -> String {
         eventually(what, || {
             let said = self.said.lock().unwrap().clone();
-            if said.contains(what) { Ok(said) } else { Err(said) }
+            if said.contains(what) { Ok(said) } else { Err((said, self.script.try_wait())) }
         })
     }
 
@@ -119,8 +121,8 @@ impl AtTerminal {
 
     /// All that was said, once it has ended.
     fn end(mut self) -> String {
-        let said = self.until("over");
-        drop(self.script.stdin.take());
+        let said = self.until("over\r\n");
+        self.write(b"\n");
         eventually("it ends", || self.script.try_wait().unwrap().ok_or("it runs"));
         said
     }
