@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::{Answer, Cost, Name, Shared};
+use super::under_way::Begun;
 use super::{Bucket, Key, Quota};
 use crate::rejection::Exhausted;
 
@@ -66,14 +67,14 @@ impl Reserved {
     /// # Errors
     /// Where the gateways together have used one up; none is drawn on then.
     pub async fn confirm(self) -> Result<Attempt, Exhausted> {
-        let Some(shared) = &self.shared else { return Ok(Attempt { drawn: self, by_all: false }) };
+        let Some(shared) = &self.shared else { return Ok(Attempt::of(self, false)) };
         if self.draws.iter().all(Option::is_none) {
-            return Ok(Attempt { drawn: self, by_all: false });
+            return Ok(Attempt::of(self, false));
         }
         // boxed, so that who draws on nothing that is shared carries none of it
         match Box::pin(shared.draw(self.names())).await {
-            Answer::Granted => Ok(Attempt { drawn: self, by_all: true }),
-            Answer::Unknown => Ok(Attempt { drawn: self, by_all: false }),
+            Answer::Granted => Ok(Attempt::of(self, true)),
+            Answer::Unknown => Ok(Attempt::of(self, false)),
             Answer::Exhausted(index, retry_after) => {
                 let draw = self.draws.iter().flatten().nth(index).or(self.draws.iter().flatten().next());
                 let exhausted = draw.map(|draw| draw.exhausted(retry_after));
@@ -102,9 +103,19 @@ pub struct Attempt {
     drawn: Reserved,
     /// Whether it is counted in what all gateways share.
     by_all: bool,
+    /// Who waits for how it ends is told once it is dropped.
+    begun: Option<Begun>,
 }
 
 impl Attempt {
+    const fn of(drawn: Reserved, by_all: bool) -> Self {
+        Self { drawn, by_all, begun: None }
+    }
+
+    pub(super) fn while_under_way(self, begun: Begun) -> Self {
+        Self { begun: Some(begun), ..self }
+    }
+
     /// The credential was good: it does not count. Waits for a bounded time until all gateways know.
     pub async fn succeeded(self) {
         self.give_back().await;
@@ -117,6 +128,8 @@ impl Attempt {
 
     async fn give_back(self) {
         self.drawn.cancel();
+        // what is given back here is there for others, whether or not all gateways know of it yet
+        drop(self.begun);
         if let Some(shared) = self.drawn.shared.as_ref().filter(|_| self.by_all) {
             Box::pin(shared.refund(self.drawn.names())).await;
         }

@@ -8,6 +8,7 @@ pub mod bucket;
 mod draw;
 mod routes;
 pub mod shared;
+mod under_way;
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
@@ -29,9 +30,13 @@ pub use routes::RouteBudgets;
 
 use draw::Draw;
 use shared::{Name, Shared};
+use under_way::{Spent, UnderWay};
 
 /// Keys of each budget of the section `limits`; under 100 bytes each.
 const KEYS_MAX: usize = 200_000;
+
+/// How long an attempt at an account waits in all for how others end.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A budget such as `30/m` with a burst: `count` requests per `per`, at most `burst` at once. None of them is zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +83,8 @@ pub struct Limits {
     budgets: ArcSwap<Budgets>,
     /// The counts of all gateways, where they are shared.
     shared: ArcSwapOption<Shared>,
+    /// Attempts at accounts.
+    under_way: UnderWay,
     /// Two seeds make keys of accounts 128 bits long: nobody finds two that meet, and a long name takes no more memory.
     seeds: [RandomState; 2],
 }
@@ -109,7 +116,13 @@ impl Limits {
     /// No limits yet; [`Limits::apply`] sets them.
     pub fn new(clock: Clock) -> Self {
         let seeds = [RandomState::new(), RandomState::new()];
-        Self { clock, budgets: ArcSwap::default(), shared: ArcSwapOption::empty(), seeds }
+        Self {
+            clock,
+            budgets: ArcSwap::default(),
+            shared: ArcSwapOption::empty(),
+            under_way: UnderWay::new(WAIT_MAX),
+            seeds,
+        }
     }
 
     /// The names of all limits, as metrics and [`Exhausted`] have them.
@@ -167,12 +180,20 @@ impl Limits {
         Ok(())
     }
 
-    /// Reserves an attempt at an account, from this address and from anywhere. It counts unless it is told otherwise.
+    /// Reserves an attempt at an account, from this address and from anywhere. It counts unless it is told otherwise. Where
+    /// others that are under way have taken all there is, waits a bounded time for how they end.
     ///
     /// # Errors
     /// Where one of the two is used up; the other is not drawn on then.
     pub async fn attempt(&self, account: &Subject, address: IpAddr) -> Result<Attempt, Exhausted> {
-        self.with_account(Reserved::with(self.shared.load_full()), account, address)?.confirm().await
+        let here = self.account_key(account, Some(Key::address(address)));
+        let anywhere = self.account_key(account, None);
+        let draw = || {
+            self.with_account(Reserved::with(self.shared.load_full()), account, address)
+                .map_err(|why| Spent { key: if why.limit == PER_ACCOUNT { here } else { anywhere }, why })
+        };
+        let (reserved, begun) = self.under_way.begin([here, anywhere], draw).await?;
+        Ok(reserved.confirm().await?.while_under_way(begun))
     }
 
     /// Counts a failed credential of an address.
@@ -399,17 +420,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn attempts_in_parallel_cannot_outrun_the_count() {
-        let limits = limits(&settings(0, 2, 0, 2));
-        let (alice, here) = (Subject::user("alice"), ip("192.0.2.1"));
-        let under_way = [now(limits.attempt(&alice, here)), now(limits.attempt(&alice, here))];
-        assert!(now(limits.attempt(&alice, here)).is_err());
-        for attempt in under_way {
-            now(attempt.unwrap().succeeded());
+    /// Right passwords in parallel are no failures, and wrong ones in parallel are as many as in a row.
+    #[tokio::test]
+    async fn who_finds_all_taken_by_attempts_under_way_waits_for_how_they_end() {
+        let (alice, here, there) = (Subject::user("alice"), ip("192.0.2.1"), ip("192.0.2.2"));
+        for (name, settings, second) in
+            [("from here", settings(0, 2, 0, 0), here), ("from anywhere", settings(0, 0, 2, 0), there)]
+        {
+            let limits = limits(&settings);
+            let [right, wrong] = [limits.attempt(&alice, here), limits.attempt(&alice, second)].map(now);
+            let (mut third, mut fourth) =
+                (Box::pin(limits.attempt(&alice, here)), Box::pin(limits.attempt(&alice, here)));
+            assert!((&mut third).now_or_never().is_none() && (&mut fourth).now_or_never().is_none(), "{name}");
+            right.unwrap().succeeded().await;
+            let third = third.await;
+            assert!(third.is_ok() && (&mut fourth).now_or_never().is_none(), "{name}: one place became free");
+            drop(wrong);
+            assert!((&mut fourth).now_or_never().is_none(), "{name}: one is still under way");
+            drop(third);
+            assert!(fourth.await.is_err(), "{name}: all failed");
+            assert!(now(limits.attempt(&alice, here)).is_err(), "{name}: and nobody is waited for any more");
         }
-        assert!(now(limits.attempt(&alice, here)).is_ok());
+    }
 
+    #[test]
+    fn guesses_in_parallel_cannot_outrun_the_count() {
+        let limits = limits(&settings(0, 0, 0, 2));
+        let here = ip("192.0.2.1");
         let under_way = [guessed(&limits, here), guessed(&limits, here)];
         assert_eq!(guessed(&limits, here).unwrap_err().limit, "unauthenticated");
         drop(under_way);

@@ -65,6 +65,27 @@ fn an_account_is_limited_by_its_failures_alone() {
     }
 }
 
+/// As after a restart of whatever shares an account: what is right is no failure, however much of it comes at once.
+#[test]
+fn log_ins_at_once_are_all_let_in_where_they_are_right_and_counted_where_they_are_not() {
+    let upstream = Upstream::hello();
+    let limits = limits("per_address: off, per_account: { rate: 1/h, burst: 3 }", "unauthenticated: off");
+    let gateway = Gateway::start(&format!("{USERS}{limits}{}", routes(&upstream)));
+    let at_once = |password: &str| {
+        let login = post("/auth/login").json(&json!({ "username": "user", "password": password }));
+        let mut statuses: Vec<u16> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..12).map(|_| scope.spawn(|| gateway.send(&login).status)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        statuses.sort_unstable();
+        statuses
+    };
+    assert_eq!(at_once("userpassword"), [200; 12]);
+    let wrong: Vec<u16> = [[401; 3].as_slice(), &[429; 9]].concat();
+    assert_eq!(at_once("nope"), wrong);
+    assert_eq!(at_once("userpassword"), [429; 12]);
+}
+
 #[test]
 fn an_account_is_limited_on_routes_as_at_the_log_in() {
     let upstream = Upstream::hello();
