@@ -16,9 +16,9 @@ use super::issuers::{self, Issuer};
 use super::keys::{Algorithm, KeyRing};
 use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource, answered};
 use crate::clock::UnixSeconds;
-use crate::principal::{Principal, Role, Scheme, SubjectKind};
+use crate::principal::{Principal, Role, Scheme, Subject, SubjectKind};
 use crate::rejection::TokenFault;
-use crate::store::{Account, Change, JwtStanding};
+use crate::store::{Account, Change, IssuedTo, JwtStanding};
 
 /// The longest token, in bytes; a longer one is refused before anything of it is decoded.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -114,6 +114,17 @@ pub fn read(
     Claims::parse(&payload, &header, settings, kind, now)
 }
 
+/// As [`read`], whether its time is over or yet to come: for whoever asks that it end.
+pub(super) fn read_whenever(
+    token: &str,
+    settings: &JwtSettings,
+    ring: &KeyRing,
+    kind: JwtKind,
+) -> Result<Claims, TokenFault> {
+    let (header, payload) = verified(token, ring)?;
+    Claims::whenever(&payload, &header, settings, kind).map(|(claims, _)| claims)
+}
+
 /// Who presents this token.
 pub(super) async fn look_up(
     parts: &LookUp,
@@ -138,6 +149,9 @@ pub(super) async fn look_up(
         Err(fault) => return Ok(Verdict::refused(fault, generation, depends)),
     };
     let mut depends = depends.and(&parts.changes, &Change::Subject(claims.subject.clone()));
+    if let Some(client) = &claims.client {
+        depends = depends.and(&parts.changes, &Change::Subject(Subject::client(Arc::clone(&client.id))));
+    }
     for id in claims.ids() {
         depends = depends.and(&parts.changes, &Change::Session(id));
     }
@@ -168,15 +182,22 @@ pub(super) async fn standing(parts: &LookUp, settings: &JwtSettings, claims: &Cl
 
 async fn of_name(parts: &LookUp, settings: &JwtSettings, claims: &Claims) -> Result<Principal, Failure> {
     let known = parts.store.jwt_standing(claims.subject.clone(), claims.ids().collect()).await?;
-    let account =
-        alive(&known, claims, settings).map_err(|fault| Failure::Refused(Fault::Token(Scheme::Bearer, fault)))?;
+    let refused = |fault| Failure::Refused(Fault::Token(Scheme::Bearer, fault));
+    let account = alive(&known, claims, settings).map_err(refused)?;
+    if let Some(IssuedTo { id, session_version }) = &claims.client {
+        let client = parts.store.account(Subject::client(Arc::clone(id))).await?;
+        if client.is_none_or(|client| client.disabled || client.session_version != *session_version) {
+            return Err(refused(TokenFault::Revoked));
+        }
+    }
+    let claimed = |path| claims.roles(path).map_err(refused);
     let roles: Arc<[Role]> = match (&settings.roles, account) {
         // a token of ours: its claim is what the account's roles were when it was issued, and they may have changed since
         (RoleSource::Claim(_), Some(account)) if claims.session_version.is_some() => Arc::clone(&account.roles),
         (RoleSource::Claim(path), Some(account)) if settings.require_account => {
-            claims.roles(path).into_iter().filter(|role| account.roles.contains(role)).collect()
+            claimed(path)?.into_iter().filter(|role| account.roles.contains(role)).collect()
         }
-        (RoleSource::Claim(path), _) => claims.roles(path).into(),
+        (RoleSource::Claim(path), _) => claimed(path)?.into(),
         (RoleSource::Store, Some(account)) => Arc::clone(&account.roles),
         (RoleSource::Store, None) => Arc::default(),
     };
@@ -704,15 +725,21 @@ mod tests {
             ("nothing", json!({}), vec![], vec![]),
             ("a list", json!({ "realm_access": { "roles": ["a", "b c", ""] } }), vec!["a", "b c"], vec![]),
             ("a text", json!({ "realm_access": { "roles": "a b,c, d" } }), vec!["a", "b", "c", "d"], vec![]),
-            ("what is no text is no role", json!({ "realm_access": { "roles": [1, "a"] } }), vec!["a"], vec![]),
+            ("a claim without a value", json!({ "realm_access": { "roles": null } }), vec![], vec![]),
+            ("nothing at that path", json!({ "realm_access": "roles" }), vec![], vec![]),
             ("scope", json!({ "scope": "r  w" }), vec![], vec!["r", "w"]),
             ("scp", json!({ "scp": ["r", "w"] }), vec![], vec!["r", "w"]),
         ] {
             let token = signed(HEADER, &good(more));
             let read = read(&token, &settings, settings.keys.as_ref().unwrap(), JwtKind::Access, NOW).unwrap();
-            let found: Vec<Role> = read.roles(&path);
+            let found: Vec<Role> = read.roles(&path).unwrap();
             assert_eq!(found.iter().map(Role::as_str).collect::<Vec<_>>(), roles, "{name}");
             assert_eq!(read.scopes.iter().map(crate::principal::Scope::as_str).collect::<Vec<_>>(), scopes, "{name}");
+        }
+        for roles in [json!(1), json!(true), json!({ "admin": {} }), json!(["a", 1]), json!([["a"]])] {
+            let token = signed(HEADER, &good(json!({ "realm_access": { "roles": roles } })));
+            let read = read(&token, &settings, settings.keys.as_ref().unwrap(), JwtKind::Access, NOW).unwrap();
+            assert_eq!(read.roles(&path), Err(TokenFault::Malformed), "{roles}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The claims of a JWT whose signature holds: parsed strictly, and checked against the settings and the time.
 //!
 //! A claim of the wrong type is a refusal, not a default (RFC 7519 4.1, RFC 8725 3). Ours beside the registered ones:
-//! `sub_type` (`user` or `client`), `sid` (the family it was issued with), `sv` (the session version of the account).
+//! `sub_type` (`user` or `client`), `sid` (the family it was issued with), `sv` (the session version of the account), and `cv`
+//! (that of the client `client_id`, where that got it for the account).
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::{ClaimPath, JwtSettings, TypeSource};
 use crate::clock::UnixSeconds;
 use crate::principal::{Role, Scope, Subject, SubjectKind};
 use crate::rejection::TokenFault;
+use crate::store::IssuedTo;
 
 /// Claims that hold for the settings and the time they were read at.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Claims {
     pub session: Option<Arc<str>>,
     /// `sv`.
     pub session_version: Option<i64>,
+    /// `client_id` and `cv`: the client that got the token for its subject.
+    pub client: Option<IssuedTo>,
     /// `scope` or `scp`.
     pub scopes: Arc<[Scope]>,
     /// Every claim as it came.
@@ -48,33 +52,54 @@ impl Claims {
         kind: JwtKind,
         now: UnixSeconds,
     ) -> Result<Self, TokenFault> {
+        let (claims, times) = Self::whenever(payload, header, settings, kind)?;
+        times.check(settings, now)?;
+        Ok(claims)
+    }
+
+    /// As [`Claims::parse`] at whatever time, with what is to be checked of times.
+    pub(super) fn whenever(
+        payload: &[u8],
+        header: &Header,
+        settings: &JwtSettings,
+        kind: JwtKind,
+    ) -> Result<(Self, Times), TokenFault> {
         let all = strict_object(payload).ok_or(TokenFault::Malformed)?;
         check_type(header, &all, &settings.token_type, kind)?;
         check_issuer(&all, settings)?;
         check_audience(&all, &settings.audience)?;
         let times = Times::read(&all)?;
-        times.check(settings, now)?;
         // with another issuer these claims, and `sub_type`, may mean anything
         let is_foreign = matches!(settings.subject_kind, SubjectKind::Foreign(_));
-        let session_version = match all.get("sv") {
-            Some(value) if !is_foreign => Some(value.as_i64().ok_or(TokenFault::Malformed)?),
-            Some(_) | None => None,
+        let version = |name: &str| match all.get(name) {
+            Some(value) if !is_foreign => value.as_i64().ok_or(TokenFault::Malformed).map(Some),
+            Some(_) | None => Ok(None),
+        };
+        let session_version = version("sv")?;
+        let client = match version("cv")? {
+            Some(session_version) => {
+                let id = text(&all, "client_id")?.ok_or(TokenFault::MissingClaim)?;
+                Some(IssuedTo { id: id.into(), session_version })
+            }
+            None => None,
         };
         let session = if is_foreign { None } else { text(&all, "sid")? };
         let id = text(&all, "jti")?.map(Arc::from);
         if settings.require_jti && id.is_none() {
             return Err(TokenFault::MissingClaim);
         }
-        Ok(Self {
+        let claims = Self {
             subject: subject(&all, settings)?,
             issued_at: times.issued_at,
             expires_at: times.expires_at,
             id,
             session: session.map(Into::into),
             session_version,
+            client,
             scopes: scopes(&all)?,
             all,
-        })
+        };
+        Ok((claims, times))
     }
 
     /// The ids by which it can be revoked.
@@ -83,17 +108,21 @@ impl Claims {
     }
 
     /// The roles at `path`: an array of texts, or a text split at spaces and commas. None where there is no such claim.
-    pub fn roles(&self, path: &ClaimPath) -> Vec<Role> {
-        let names: Vec<Role> = match at(&self.all, path).as_deref() {
-            Some(Value::String(text)) => {
-                text.split([' ', ',']).filter(|name| !name.is_empty()).map(Role::from).collect()
-            }
+    ///
+    /// # Errors
+    /// It is anything else.
+    pub fn roles(&self, path: &ClaimPath) -> Result<Vec<Role>, TokenFault> {
+        let is_some = |name: &&str| !name.is_empty();
+        match at(&self.all, path).as_deref() {
+            Some(Value::String(text)) => Ok(text.split([' ', ',']).filter(is_some).map(Role::from).collect()),
             Some(Value::Array(items)) => {
-                items.iter().filter_map(Value::as_str).filter(|name| !name.is_empty()).map(Role::from).collect()
+                let names: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
+                let names = names.ok_or(TokenFault::Malformed)?;
+                Ok(names.into_iter().filter(is_some).map(Role::from).collect())
             }
-            Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => Vec::new(),
-        };
-        names
+            Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => Err(TokenFault::Malformed),
+            Some(Value::Null) | None => Ok(Vec::new()),
+        }
     }
 }
 
@@ -177,7 +206,8 @@ fn check_audience(claims: &Map<String, Value>, ours: &[Box<str>]) -> Result<(), 
     if fits { Ok(()) } else { Err(TokenFault::WrongAudience) }
 }
 
-struct Times {
+/// When a token holds.
+pub(super) struct Times {
     expires_at: Option<UnixSeconds>,
     not_before: Option<UnixSeconds>,
     issued_at: Option<UnixSeconds>,

@@ -587,6 +587,14 @@ impl Authenticator {
         bearer::read(token, settings, &self.parts.keys.ring(settings), kind, self.parts.clock.unix())
     }
 
+    /// The claims of an access JWT of ours that is good but for its time: for whoever asks that it end, never for a path.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn read_jwt_whenever(&self, settings: &JwtSettings, token: &str) -> Result<Claims, TokenFault> {
+        bearer::read_whenever(token, settings, &self.parts.keys.ring(settings), JwtKind::Access)
+    }
+
     /// The claims of a JWT of another issuer that is good as far as it can tell itself, with what it is revoked by; `None`
     /// for a token of nobody whom we believe.
     ///

@@ -156,7 +156,14 @@ impl Store for FakeStore {
                 return None;
             }
             let owner = tables.account(owner)?;
-            Some(OpaqueToken { owner, scopes: [].into(), expires_at: *expires_at, session: None, client_id: None })
+            Some(OpaqueToken {
+                owner,
+                scopes: [].into(),
+                expires_at: *expires_at,
+                session: None,
+                client: None,
+                issued_at: None,
+            })
         })
     }
 

@@ -3,10 +3,12 @@
 //! What has our prefix and not our checksum never reaches the store. A text without our prefix does: it may come from a
 //! table that was there before us.
 
+use std::sync::Arc;
+
 use super::cache::{Depends, Verdict};
 use super::{Failure, Fault, Identity, LookUp};
 use crate::clock::UnixSeconds;
-use crate::principal::{Principal, Scheme};
+use crate::principal::{Principal, Scheme, Subject};
 use crate::rejection::TokenFault;
 use crate::secret::Secret;
 use crate::store::{Change, OpaqueToken, Store, StoreError, digest};
@@ -39,6 +41,9 @@ pub(super) async fn look_up(parts: &LookUp, token: &str) -> Result<Verdict, Fail
         return refused(TokenFault::Unknown, depends);
     };
     let mut depends = depends.and(&parts.changes, &Change::Subject(found.owner.subject.clone()));
+    if let Some(client) = &found.client {
+        depends = depends.and(&parts.changes, &Change::Subject(Subject::client(Arc::clone(&client.id))));
+    }
     if let Some(session) = found.session {
         depends = depends.and(&parts.changes, &Change::Session(session));
     }

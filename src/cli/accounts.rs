@@ -96,12 +96,12 @@ pub enum ClientCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Give a client a new generated secret, which ends every session
+    /// Give a client a new generated secret, which ends every session, those that it got for users included
     Rotate {
         /// The `client_id`
         id: String,
     },
-    /// Disable a client, which ends every session
+    /// Disable a client, which ends every session, those that it got for users included
     Disable {
         /// The `client_id`
         id: String,
@@ -111,7 +111,7 @@ pub enum ClientCommand {
         /// The `client_id`
         id: String,
     },
-    /// Remove a client with every session and token
+    /// Remove a client with every session and token, those that it got for users included
     Remove {
         /// The `client_id`
         id: String,

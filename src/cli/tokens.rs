@@ -99,7 +99,7 @@ fn issue(operator: &Operator, console: &mut Console, name: String, ttl: Option<D
         scopes: Arc::default(),
         expires_at: operator.clock.unix().saturating_add(seconds(ttl.unwrap_or(operator.tokens.opaque_ttl))),
         session: None,
-        client_id: None,
+        client: None,
         session_version: owner.session_version,
     };
     operator.wait(operator.store().issue(Some(token), None))?;
@@ -257,7 +257,7 @@ mod tests {
         let text = mint(OpaqueKind::Refresh).unwrap();
         let refresh = RefreshToken {
             owner: ann.subject.clone(),
-            client_id: None,
+            client: None,
             scopes: Arc::default(),
             family: "family".into(),
             expires_at: i64::MAX,

@@ -62,6 +62,14 @@ impl Call<'_> {
         Ok(token.map_or(Found::Nothing, |token| Found::Opaque(digest, token)))
     }
 
+    /// What `text` is where its own time is over, if it says in which session it was issued: what was issued with it may
+    /// live on.
+    pub(super) fn find_ended(&self, text: &Secret<String>) -> Found {
+        let claims = self.service.authenticator.read_jwt_whenever(&self.asked.auth.jwt, text.expose());
+        let of_session = claims.ok().filter(|claims| claims.session.is_some());
+        of_session.map_or(Found::Nothing, |claims| Found::Jwt(claims, JwtKind::Access))
+    }
+
     async fn find_refresh(&self, digest: TokenDigest) -> Result<Option<Found>, Rejection> {
         let now = self.service.clock.unix();
         Ok(match self.service.store.refresh_token(digest).await.map_err(unavailable)? {

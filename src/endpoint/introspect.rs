@@ -28,9 +28,12 @@ impl Call<'_> {
     pub(super) async fn introspect(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let client = self.client(incoming).await?.ok_or(Rejection::InvalidClient(CredentialsFault::Malformed))?;
         if !client.roles.contains(&Role::from(ROLE)) {
+            self.happened("introspection_refused", Some(&client.subject), &[("reason", "insufficient_permissions")]);
             return Err(Rejection::InsufficientPermissions(Some(Scheme::Basic)));
         }
         let members = &incoming.members;
+        // a hint is no more than that (RFC 7662 2.1), but it is a text
+        members.text("token_type_hint")?;
         let text = members.filled("token")?.ok_or_else(|| members.missing("token"))?;
         let described = self.describe(&Secret::new(text.to_owned())).await?;
         let members = described.unwrap_or_else(|| Map::from_iter([("active".to_owned(), false.into())]));
@@ -46,8 +49,11 @@ impl Call<'_> {
                 let owner = &token.owner;
                 let mut members = active(&owner.subject, "Token", &token.scopes, token.expires_at);
                 members.insert("roles".into(), owner.roles.iter().map(Role::as_str).collect());
-                if let Some(id) = &token.client_id {
-                    members.insert("client_id".into(), (&**id).into());
+                if let Some(client) = &token.client {
+                    members.insert("client_id".into(), (&*client.id).into());
+                }
+                if let Some(issued_at) = token.issued_at {
+                    members.insert("iat".into(), issued_at.into());
                 }
                 Some(members)
             }
@@ -62,8 +68,8 @@ impl Call<'_> {
             account.is_some_and(|account| !account.disabled && account.session_version == token.session_version);
         Ok(alive.then(|| {
             let mut members = active(&token.owner, REFRESH_TOKEN, &token.scopes, Some(token.expires_at));
-            if let Some(client_id) = &token.client_id {
-                members.insert("client_id".into(), (&**client_id).into());
+            if let Some(client) = &token.client {
+                members.insert("client_id".into(), (&*client.id).into());
             }
             members
         }))

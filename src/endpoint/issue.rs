@@ -1,7 +1,8 @@
 //! Tokens made: access JWTs (RFC 9068), opaque tokens, refresh tokens.
 //!
 //! What is made for one answer is stored in one transaction before it is told to anybody. A token that is refused later,
-//! by what is revoked or changed, bears what that is found by: `jti`, `sid` (its family), `sv` (its owner's sessions).
+//! by what is revoked or changed, bears what that is found by: `jti`, `sid` (its family), `sv` (its owner's sessions), `cv`
+//! (those of the client that got it for its owner).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +17,10 @@ use super::{Call, RefreshFormat, Settings};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::{ClaimPath, JwtSettings, RoleSource, TypeSource};
 use crate::clock::UnixSeconds;
-use crate::principal::{Principal, Role, Scope, SubjectKind};
+use crate::principal::{Principal, Role, Scope, Subject, SubjectKind};
 use crate::rejection::Rejection;
 use crate::secret::Secret;
-use crate::store::{NewToken, RefreshToken, TokenDigest};
+use crate::store::{IssuedTo, NewToken, RefreshToken, TokenDigest};
 use crate::wire::opaque::{self, OpaqueKind};
 
 /// What tokens are made for.
@@ -31,7 +32,7 @@ pub(super) struct Grant {
     /// The owner's, as looked up when its credential was.
     pub(super) session_version: i64,
     /// The client that authenticated for it, where the owner is another.
-    pub(super) client_id: Option<Arc<str>>,
+    pub(super) client: Option<IssuedTo>,
     /// The family of the refresh token that was presented.
     pub(super) family: Option<Arc<str>>,
 }
@@ -93,10 +94,15 @@ impl Call<'_> {
         for kind in tokens.kinds() {
             self.service.metrics.tokens_issued.with_label_values(&[kind]).inc();
         }
+        self.told(kind, tokens, &grant.principal.subject, grant.client.as_ref());
+    }
+
+    /// Tells of tokens that somebody gets, and by which client.
+    pub(super) fn told(&self, kind: &'static str, tokens: &Tokens, owner: &Subject, client: Option<&IssuedTo>) {
         let kinds = tokens.kinds().collect::<Vec<_>>().join(" ");
-        let client = grant.client_id.as_deref().map(|id| ("client", id));
+        let client = client.map(|client| ("client", &*client.id));
         let details: Vec<_> = std::iter::once(("tokens", kinds.as_str())).chain(client).collect();
-        self.happened(kind, Some(&grant.principal.subject), &details);
+        self.happened(kind, Some(owner), &details);
     }
 
     /// Makes what a reply names; nothing of it holds before it is stored, but for an access JWT.
@@ -161,7 +167,7 @@ struct Stamp<'a> {
 }
 
 /// The claims that a configuration cannot set: we do, and a token without them, or with others, could not be refused.
-pub const PROTECTED_CLAIMS: [&str; 9] = ["aud", "exp", "iat", "iss", "jti", "nbf", "sid", "sub_type", "sv"];
+pub const PROTECTED_CLAIMS: [&str; 10] = ["aud", "cv", "exp", "iat", "iss", "jti", "nbf", "sid", "sub_type", "sv"];
 
 fn claims(grant: &Grant, jwt: &JwtSettings, settings: &Settings, stamp: Stamp<'_>) -> Map<String, Value> {
     let ttl = match stamp.kind {
@@ -187,6 +193,9 @@ fn claims(grant: &Grant, jwt: &JwtSettings, settings: &Settings, stamp: Stamp<'_
     put("sub_type", principal.subject.kind.name().into());
     if let Some(client_id) = client_of(grant) {
         put("client_id", client_id.into());
+    }
+    if let Some(client) = &grant.client {
+        put("cv", client.session_version.into());
     }
     let scopes = if stamp.kind == JwtKind::Access { &principal.scopes } else { &grant.refresh_scopes };
     if !scopes.is_empty() {
@@ -262,8 +271,8 @@ fn put_at(claims: &mut Map<String, Value>, path: &ClaimPath, value: Value) {
 /// RFC 9068 2.2: the client that a token was issued to, which for a client is itself.
 fn client_of(grant: &Grant) -> Option<&str> {
     let subject = &grant.principal.subject;
-    match (&grant.client_id, subject.kind) {
-        (Some(client_id), _) => Some(client_id),
+    match (&grant.client, subject.kind) {
+        (Some(client), _) => Some(&client.id),
         (None, SubjectKind::Client) => Some(&subject.name),
         (None, SubjectKind::User | SubjectKind::Foreign(_)) => None,
     }
@@ -282,7 +291,7 @@ fn new_token(
         scopes: Arc::clone(&grant.principal.scopes),
         expires_at: now + seconds(settings.opaque_ttl),
         session,
-        client_id: grant.client_id.clone(),
+        client: grant.client.clone(),
         session_version: grant.session_version,
     }
 }
@@ -290,7 +299,7 @@ fn new_token(
 fn refresh_token(grant: &Grant, family: Arc<str>, expires_at: UnixSeconds) -> RefreshToken {
     RefreshToken {
         owner: grant.principal.subject.clone(),
-        client_id: grant.client_id.clone(),
+        client: grant.client.clone(),
         scopes: Arc::clone(&grant.refresh_scopes),
         family,
         expires_at,

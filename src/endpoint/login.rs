@@ -49,7 +49,7 @@ impl Grant {
             principal: principal(account, Arc::clone(&account.scopes)),
             refresh_scopes: Arc::clone(&account.scopes),
             session_version: account.session_version,
-            client_id: None,
+            client: None,
             family: None,
         }
     }

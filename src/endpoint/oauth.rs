@@ -13,7 +13,7 @@ use super::{Call, Incoming};
 use crate::principal::{Principal, Scope, SubjectKind};
 use crate::rejection::{CredentialsFault, OAuthError, Rejection};
 use crate::secret::Secret;
-use crate::store::Account;
+use crate::store::{Account, IssuedTo};
 use crate::wire::body::Body;
 
 const INVALID_GRANT: Rejection = Rejection::OAuth(OAuthError::InvalidGrant, "Invalid or expired grant");
@@ -58,7 +58,7 @@ impl Call<'_> {
         let grant = Grant {
             principal: principal(&user, Arc::clone(&scopes)),
             refresh_scopes: scopes,
-            client_id: client.map(|client| client.subject.name),
+            client: client.as_ref().map(issued_to),
             ..Grant::of(&user)
         };
         let tokens = self.issue(&grant, self.named(true)).await?;
@@ -132,6 +132,10 @@ fn standard(tokens: &Tokens, scope: &str) -> Map<String, Value> {
         members.insert("scope".into(), scope.into());
     }
     members
+}
+
+fn issued_to(client: &Account) -> IssuedTo {
+    IssuedTo { id: Arc::clone(&client.subject.name), session_version: client.session_version }
 }
 
 /// The scopes that the request asks for, each once; `None` where it asks for none in particular (RFC 6749 3.3).

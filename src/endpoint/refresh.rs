@@ -102,12 +102,14 @@ impl Call<'_> {
 
     /// New tokens for a refresh token.
     pub(super) async fn redeem(&self, redemption: Redemption<'_>) -> Result<Redeemed, Unredeemed> {
-        let mut owner = None;
+        let (mut owner, client) = (None, redemption.client.map(|client| &*client.subject.name));
         let redeemed = self.exchange(redemption, &mut owner).await;
         match &redeemed {
             Ok(redeemed) => self.asked.proven.is(&redeemed.principal.subject),
             Err(Unredeemed::Refused(fault)) => {
-                self.happened("refresh_failed", owner.as_ref(), &[("reason", fault.name())]);
+                let client = client.map(|id| ("client", id));
+                let details: Vec<_> = std::iter::once(("reason", fault.name())).chain(client).collect();
+                self.happened("refresh_failed", owner.as_ref(), &details);
             }
             Err(Unredeemed::Scope | Unredeemed::Otherwise(_)) => {}
         }
@@ -131,7 +133,7 @@ impl Call<'_> {
             principal,
             refresh_scopes: Arc::clone(&token.scopes),
             session_version: token.session_version,
-            client_id: token.client_id.clone(),
+            client: token.client.clone(),
             family: Some(Arc::clone(&token.family)),
         };
         let tokens = if redemption.what.refresh {
@@ -214,7 +216,7 @@ impl Call<'_> {
         };
         Ok(RefreshToken {
             owner: account.subject.clone(),
-            client_id: None,
+            client: None,
             scopes: Arc::clone(&account.scopes),
             family,
             expires_at,
@@ -236,7 +238,8 @@ impl Call<'_> {
                 if replay.is_none() || !self.within_grace(now_ms.saturating_sub(*used_at_ms)) =>
             {
                 self.service.metrics.refresh_reuse.inc();
-                self.happened("refresh_reused", Some(&token.owner), &[]);
+                let issued_to = token.client.as_ref().map(|client| ("client", &*client.id));
+                self.happened("refresh_reused", Some(&token.owner), issued_to.as_slice());
                 self.end_family(&token.family, token.expires_at).await?;
                 self.service.metrics.tokens_revoked.with_label_values(&["refresh"]).inc();
                 Err(TokenFault::Revoked.into())
@@ -259,8 +262,8 @@ impl Call<'_> {
     /// The account of the token's owner, where it may still use it.
     async fn holder(&self, token: &RefreshToken, redemption: &Redemption<'_>) -> Result<Account, Unredeemed> {
         // a token that a client got is that client's alone (RFC 6749 6), and a client comes with no token of others
-        let theirs = match (&token.client_id, redemption.client) {
-            (Some(id), Some(client)) => client.subject == Subject::client(Arc::clone(id)),
+        let theirs = match (&token.client, redemption.client) {
+            (Some(issued_to), Some(client)) => client.subject == Subject::client(Arc::clone(&issued_to.id)),
             (None, Some(client)) => client.subject == token.owner,
             (Some(_), None) => false,
             (None, None) => !redemption.wants_client || token.owner.kind != SubjectKind::Client,
@@ -324,7 +327,7 @@ impl Call<'_> {
         if lacks {
             return Err(TokenFault::Revoked.into());
         }
-        self.happened("refresh_repeated", Some(&token.owner), &[]);
+        self.told("refresh_repeated", &tokens, &token.owner, token.client.as_ref());
         Ok(Redeemed { tokens, principal, scope })
     }
 

@@ -13,7 +13,7 @@ use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
 use crate::clock::UnixSeconds;
 use crate::principal::{Subject, SubjectKind};
-use crate::rejection::{OAuthError, Rejection};
+use crate::rejection::{OAuthError, Rejection, TokenFault};
 use crate::secret::Secret;
 use crate::store::{Account, Change};
 use crate::wire::authorization::{self, Credential, CredentialError};
@@ -48,10 +48,17 @@ impl Call<'_> {
                 Ok(Some(Credential::Basic { .. }) | None) | Err(_) => return Err(incoming.members.missing("token")),
             },
         };
-        match self.find(&text).await? {
+        let mut found = self.find(&text).await?;
+        if extent == Extent::Session && matches!(found, Found::Nothing) {
+            found = self.find_ended(&text);
+        }
+        if let Some(client) = client.as_ref().filter(|client| is_anothers(&found, client)) {
+            self.happened("revocation_refused", Some(&client.subject), &[("reason", TokenFault::WrongClient.name())]);
+            return Err(Rejection::OAuth(OAuthError::InvalidGrant, "Token was issued to another client"));
+        }
+        match found {
             Found::Nothing => {}
             Found::Opaque(digest, token) => {
-                of_client(token.client_id.as_deref(), &token.owner.subject, client.as_ref())?;
                 if let (Extent::Session, Some(family)) = (extent, &token.session) {
                     self.end_family(family, token.expires_at.unwrap_or(FOREVER)).await?;
                 }
@@ -60,10 +67,9 @@ impl Call<'_> {
                     store.revoke_clear_token(text).await.map_err(unavailable)?;
                 }
                 self.note(&Change::Token(digest));
-                self.revoked("token", &token.owner.subject);
+                self.revoked("token", &token.owner.subject, client.as_ref());
             }
             Found::Refresh { token, .. } => {
-                of_client(token.client_id.as_deref(), &token.owner, client.as_ref())?;
                 match self.endpoint.ends {
                     Ends::Family => self.end_family(&token.family, token.expires_at).await?,
                     // no access token is looked up by it, so no process has to hear of it
@@ -72,20 +78,16 @@ impl Call<'_> {
                         self.service.store.revoke_refresh_tokens(family).await.map_err(unavailable)?;
                     }
                 }
-                self.revoked("refresh", &token.owner);
+                self.revoked("refresh", &token.owner, client.as_ref());
             }
             Found::Foreign(claims, id) => {
-                if client.is_some() {
-                    return Err(Rejection::OAuth(OAuthError::InvalidGrant, "Token was issued to another client"));
-                }
                 self.end_id(id, self.remembered_until(&claims)).await?;
-                self.revoked("access", &claims.subject);
+                self.revoked("access", &claims.subject, client.as_ref());
             }
             Found::Jwt(claims, kind) => {
-                let issued_to = claims.all.get("client_id").and_then(|id| id.as_str());
-                of_client(issued_to, &claims.subject, client.as_ref())?;
                 self.end_jwt(&claims, extent).await?;
-                self.revoked(if kind == JwtKind::Access { "access" } else { "refresh" }, &claims.subject);
+                let kind = if kind == JwtKind::Access { "access" } else { "refresh" };
+                self.revoked(kind, &claims.subject, client.as_ref());
             }
         }
         let reply = self.endpoint.reply();
@@ -118,9 +120,11 @@ impl Call<'_> {
         claims.expires_at.map_or(FOREVER, |exp| exp.saturating_add(leeway).saturating_add(1))
     }
 
-    fn revoked(&self, kind: &'static str, owner: &Subject) {
+    fn revoked(&self, kind: &'static str, owner: &Subject, client: Option<&Account>) {
         self.service.metrics.tokens_revoked.with_label_values(&[kind]).inc();
-        self.happened("token_revoked", Some(owner), &[("tokens", kind)]);
+        let by = client.map(|client| ("client", &*client.subject.name));
+        let details: Vec<_> = std::iter::once(("tokens", kind)).chain(by).collect();
+        self.happened("token_revoked", Some(owner), &details);
         // whoever holds a token is its owner, unless a client has said that it is somebody else
         if self.asked.proven.name().is_none() {
             self.asked.proven.is(owner);
@@ -128,13 +132,15 @@ impl Call<'_> {
     }
 }
 
-/// RFC 7009 2.1: a client that authenticates ends its own tokens only. What a client got for itself was issued to it.
-fn of_client(issued_to: Option<&str>, owner: &Subject, client: Option<&Account>) -> Result<(), Rejection> {
+/// Whether a token was issued to another client than this one (RFC 7009 2.1). What a client got for itself was issued to it.
+fn is_anothers(found: &Found, client: &Account) -> bool {
+    let (issued_to, owner) = match found {
+        Found::Nothing => return false,
+        Found::Foreign(..) => return true,
+        Found::Opaque(_, token) => (token.client.as_ref().map(|client| &*client.id), &token.owner.subject),
+        Found::Refresh { token, .. } => (token.client.as_ref().map(|client| &*client.id), &token.owner),
+        Found::Jwt(claims, _) => (claims.all.get("client_id").and_then(|id| id.as_str()), &claims.subject),
+    };
     let own = (owner.kind == SubjectKind::Client).then_some(&*owner.name);
-    match (issued_to.or(own), client) {
-        (Some(id), Some(client)) if *client.subject.name != *id => {
-            Err(Rejection::OAuth(OAuthError::InvalidGrant, "Token was issued to another client"))
-        }
-        (Some(_) | None, Some(_) | None) => Ok(()),
-    }
+    issued_to.or(own).is_some_and(|id| *id != *client.subject.name)
 }

@@ -86,12 +86,23 @@ pub struct OpaqueToken {
     pub owner: Account,
     /// What it is limited to.
     pub scopes: Arc<[Scope]>,
+    /// When it was issued, in unix seconds, where that is known.
+    pub issued_at: Option<UnixSeconds>,
     /// When it ends, in unix seconds; `None`: never.
     pub expires_at: Option<UnixSeconds>,
     /// The family it was issued with, where a refresh token was issued beside.
     pub session: Option<Arc<str>>,
     /// The client it was issued to, where one authenticated.
-    pub client_id: Option<Arc<str>>,
+    pub client: Option<IssuedTo>,
+}
+
+/// The client that a token was issued to, which is not its owner (RFC 6749 6). It ends with that client's sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedTo {
+    /// The client's id.
+    pub id: Arc<str>,
+    /// The client's session version when it authenticated.
+    pub session_version: i64,
 }
 
 /// An opaque token to keep.
@@ -108,7 +119,7 @@ pub struct NewToken {
     /// The family of the refresh token issued beside.
     pub session: Option<Arc<str>>,
     /// The client it was issued to, where one authenticated.
-    pub client_id: Option<Arc<str>>,
+    pub client: Option<IssuedTo>,
     /// The owner's session version when its credential was looked up: where sessions were ended between the look-up and
     /// the issue, the token is dead from the start.
     pub session_version: i64,
@@ -120,7 +131,7 @@ pub struct RefreshToken {
     /// Whose.
     pub owner: Subject,
     /// The client it was issued to, where one authenticated (RFC 6749 6).
-    pub client_id: Option<Arc<str>>,
+    pub client: Option<IssuedTo>,
     /// The scopes of the grant.
     pub scopes: Arc<[Scope]>,
     /// Its family, the `sid` of JWTs issued with it.

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::sql::engine::Row;
-use super::{Change, RefreshToken, StoreError, StoredKey, TokenDigest, TokenListing};
+use super::{Change, IssuedTo, RefreshToken, StoreError, StoredKey, TokenDigest, TokenListing};
 use crate::principal::{Subject, SubjectKind};
 use crate::secret::Secret;
 
@@ -59,10 +59,18 @@ pub(super) fn key(row: &Row) -> Result<StoredKey, StoreError> {
     })
 }
 
+/// The columns `client_id` and `client_version`.
+pub(super) fn issued_to(row: &Row) -> Result<Option<IssuedTo>, StoreError> {
+    let Some(id) = row.maybe_text("client_id")? else { return Ok(None) };
+    // without a version, it is of no client that ever was
+    let session_version = row.maybe_number("client_version")?.unwrap_or(0);
+    Ok(Some(IssuedTo { id: id.into(), session_version }))
+}
+
 pub(super) fn refresh(row: &Row) -> Result<RefreshToken, StoreError> {
     Ok(RefreshToken {
         owner: subject(row)?,
-        client_id: row.maybe_text("client_id")?.map(Arc::from),
+        client: issued_to(row)?,
         scopes: list(row, "scopes")?,
         family: row.text("family")?.into(),
         expires_at: row.number("expires_at")?,

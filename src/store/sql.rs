@@ -27,10 +27,10 @@ pub use self::open::ServerUrl;
 use self::engine::{Engine, Pool, Tx, query};
 use self::errors::unavailable;
 use self::relations::{Foreign, Relations};
-use super::rows::{REFRESH, change, digest_column, key, list, listing, subject};
+use super::rows::{REFRESH, change, digest_column, issued_to, key, list, listing, subject};
 use super::statements::{
-    RefreshRow, end_family, end_sessions, insert_key, insert_refresh, insert_token, last_change, note, refresh_row,
-    revocation_id, revoke_id,
+    RefreshRow, WITH_CLIENT, end_family, end_sessions, insert_key, insert_refresh, insert_token, last_change, note,
+    refresh_row, revocation_id, revoke_id,
 };
 use super::tables::Tables;
 use super::{
@@ -279,13 +279,14 @@ impl Store for SqlStore {
 
     fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>> {
         self.read("token", move |inner| async move {
-            let row = query(
+            let row = query(format!(
                 "SELECT t.owner_kind AS kind, t.owner_name AS name, t.session_version AS session_version, \
-                 t.scopes AS scopes, t.expires_at AS expires_at, t.family AS family, t.client_id AS client_id \
-                 FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family \
+                 t.scopes AS scopes, t.issued_at AS issued_at, t.expires_at AS expires_at, t.family AS family, \
+                 t.client_id AS client_id, t.client_version AS client_version \
+                 FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family {WITH_CLIENT} \
                  WHERE t.digest = ? AND t.kind = 'token' AND NOT t.revoked AND r.id IS NULL \
-                 AND (t.expires_at IS NULL OR t.expires_at > ?)",
-            )
+                 AND (t.client_id IS NULL OR c.id IS NOT NULL) AND (t.expires_at IS NULL OR t.expires_at > ?)"
+            ))
             // one that was issued while its session ended is dead from the start
             .bind(digest.0.as_slice())
             .bind(now)
@@ -301,7 +302,8 @@ impl Store for SqlStore {
                 scopes: list(&row, "scopes")?,
                 expires_at: row.maybe_number("expires_at")?,
                 session: row.maybe_text("family")?.map(Arc::from),
-                client_id: row.maybe_text("client_id")?.map(Arc::from),
+                client: issued_to(&row)?,
+                issued_at: row.maybe_number("issued_at")?,
             }))
         })
     }
@@ -337,7 +339,8 @@ impl Store for SqlStore {
                 scopes: Arc::default(),
                 expires_at: ends_at.filter(|_| ends),
                 session: None,
-                client_id: None,
+                client: None,
+                issued_at: None,
             }))
         })
     }
@@ -660,9 +663,10 @@ impl Store for SqlStore {
             let of_owner = if owner.is_some() { "AND t.owner_kind = ? AND t.owner_name = ? " } else { "" };
             let mut statement = query(format!(
                 "SELECT t.id AS id, t.kind AS token_kind, t.owner_kind AS kind, t.owner_name AS name, \
-                 t.issued_at AS issued_at, t.expires_at AS expires_at FROM portcullis_tokens t \
+                 t.issued_at AS issued_at, t.expires_at AS expires_at FROM portcullis_tokens t {WITH_CLIENT} \
                  JOIN ({versions}) a ON a.kind = t.owner_kind AND a.name = t.owner_name \
                  WHERE NOT t.revoked AND t.used_at_ms IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?) \
+                 AND (t.client_id IS NULL OR c.id IS NOT NULL) \
                  AND a.session_version = t.session_version {of_owner}ORDER BY t.id DESC LIMIT ?"
             ))
             .bind(now);

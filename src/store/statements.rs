@@ -14,6 +14,10 @@ use crate::principal::{Scope, Subject};
 /// A longer id of a JWT is kept as its digest.
 const ID_BYTES_MAX: usize = 200;
 
+/// Joins to a token `t` the client that it was issued to, as `c`, while the sessions last that it was issued in.
+pub(super) const WITH_CLIENT: &str = "LEFT JOIN portcullis_accounts c ON c.kind = 'client' AND c.name = t.client_id \
+     AND c.session_version = t.client_version AND NOT c.disabled";
+
 /// A refresh token as its row says; whether it is alive depends on its owner too.
 pub(super) struct RefreshRow {
     pub(super) token: RefreshToken,
@@ -23,20 +27,23 @@ pub(super) struct RefreshRow {
 }
 
 pub(super) async fn refresh_row(db: Db<'_>, digest: TokenDigest) -> Result<Option<RefreshRow>, StoreError> {
-    let row = query(
-        "SELECT t.owner_kind AS kind, t.owner_name AS name, t.client_id AS client_id, t.scopes AS scopes, \
-         t.family AS family, t.expires_at AS expires_at, t.session_version AS session_version, \
-         t.used_at_ms AS used_at_ms, t.replay AS replay, t.revoked AS revoked, r.until AS revoked_until \
-         FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family \
-         WHERE t.digest = ? AND t.kind = 'refresh'",
-    )
+    let row = query(format!(
+        "SELECT t.owner_kind AS kind, t.owner_name AS name, t.client_id AS client_id, \
+         t.client_version AS client_version, c.id AS living_client, t.scopes AS scopes, t.family AS family, \
+         t.expires_at AS expires_at, t.session_version AS session_version, t.used_at_ms AS used_at_ms, \
+         t.replay AS replay, t.revoked AS revoked, r.until AS revoked_until \
+         FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family {WITH_CLIENT} \
+         WHERE t.digest = ? AND t.kind = 'refresh'"
+    ))
     .bind(digest.0.as_slice())
     .row(db)
     .await?;
     let Some(row) = row else { return Ok(None) };
+    let token = refresh(&row)?;
+    let orphaned = token.client.is_some() && row.maybe_number("living_client")?.is_none();
     Ok(Some(RefreshRow {
-        token: refresh(&row)?,
-        revoked: row.truth("revoked")? || row.maybe_number("revoked_until")?.is_some(),
+        token,
+        revoked: orphaned || row.truth("revoked")? || row.maybe_number("revoked_until")?.is_some(),
         used_at_ms: row.maybe_number("used_at_ms")?,
         replay: row.maybe_bytes("replay")?,
     }))
@@ -45,8 +52,9 @@ pub(super) async fn refresh_row(db: Db<'_>, digest: TokenDigest) -> Result<Optio
 pub(super) async fn insert_token(tx: &mut Tx, token: &NewToken, now: UnixSeconds) -> Result<(), StoreError> {
     query(
         "INSERT INTO portcullis_tokens \
-         (kind, digest, owner_kind, owner_name, session_version, scopes, family, issued_at, expires_at, client_id) \
-         VALUES ('token', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         (kind, digest, owner_kind, owner_name, session_version, scopes, family, issued_at, expires_at, client_id, \
+         client_version) \
+         VALUES ('token', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(token.digest.0.as_slice())
     .bind(token.owner.kind.name())
@@ -56,7 +64,8 @@ pub(super) async fn insert_token(tx: &mut Tx, token: &NewToken, now: UnixSeconds
     .bind(token.session.as_deref())
     .bind(now)
     .bind(token.expires_at)
-    .bind(token.client_id.as_deref())
+    .bind(token.client.as_ref().map(|client| &*client.id))
+    .bind(token.client.as_ref().map(|client| client.session_version))
     .execute(tx.db())
     .await
     .map(drop)
@@ -70,8 +79,9 @@ pub(super) async fn insert_refresh(
 ) -> Result<(), StoreError> {
     query(
         "INSERT INTO portcullis_tokens \
-         (kind, digest, owner_kind, owner_name, session_version, scopes, family, issued_at, expires_at, client_id) \
-         VALUES ('refresh', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         (kind, digest, owner_kind, owner_name, session_version, scopes, family, issued_at, expires_at, client_id, \
+         client_version) \
+         VALUES ('refresh', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(digest.0.as_slice())
     .bind(token.owner.kind.name())
@@ -81,7 +91,8 @@ pub(super) async fn insert_refresh(
     .bind(&*token.family)
     .bind(now)
     .bind(token.expires_at)
-    .bind(token.client_id.as_deref())
+    .bind(token.client.as_ref().map(|client| &*client.id))
+    .bind(token.client.as_ref().map(|client| client.session_version))
     .execute(tx.db())
     .await
     .map(drop)

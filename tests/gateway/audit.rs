@@ -19,7 +19,9 @@ endpoints:
   - { path: /auth/logout, action: revoke }
   - { path: /auth/token, action: login, reply: { token: '{token}' } }
   - { path: /auth/change-password, action: change_password }
-  - { path: /oauth/token, action: oauth_token }
+  - { path: /oauth/token, action: oauth_token, password_grant: true }
+  - { path: /oauth/revoke, action: revoke }
+  - { path: /oauth/introspect, action: introspect }
 ";
 
 /// A gateway, what its audit log has said so far, and what must never be in it.
@@ -168,10 +170,10 @@ fn log_ins_and_tokens_are_told_with_the_request_that_did_it() {
     audited.request(get("/any/x"), 401, &[]);
 
     let refreshing = post("/auth/refresh").json(&json!({ "refresh_token": refresh }));
-    let refreshed = of_user("token_refreshed", "user", both);
+    let refreshed = of_user("token_refreshed", "user", both.clone());
     let next = audited.request(refreshing.clone(), 200, std::slice::from_ref(&refreshed));
     let [access, newest] = ["access_token", "refresh_token"].map(|name| audited.secret(next.member(name)));
-    audited.request(refreshing.clone(), 200, &[of_user("refresh_repeated", "user", none.clone())]);
+    audited.request(refreshing.clone(), 200, &[of_user("refresh_repeated", "user", both.clone())]);
     // once what it gave was used, the same comes from somebody else
     let third = post("/auth/refresh").json(&json!({ "refresh_token": newest }));
     let third = audited.request(third, 200, std::slice::from_ref(&refreshed));
@@ -192,6 +194,28 @@ fn log_ins_and_tokens_are_told_with_the_request_that_did_it() {
     let token = audited.secret(token.member("access_token"));
     let revoked = of("client", "token_revoked", "robot", json!({ "tokens": "access" }));
     audited.request(post("/auth/logout").bearer(&token), 200, std::slice::from_ref(&revoked));
+
+    // by clients, of which one may not
+    let added = of("client", "account_added", "other", json!({ "roles": "", "scopes": "" }));
+    audited.command(&["client", "add", "other", "--secret-stdin"], "other-secret-1", &[added]);
+    let password = audited.secret("userpassword");
+    let granting = format!("grant_type=password&username=user&password={password}");
+    let robot = |path: &str| post(path).basic("robot", "robot-secret-1");
+    let via_robot = json!({ "tokens": "access refresh", "client": "robot" });
+    let granted =
+        audited.request(robot("/oauth/token").form(&granting), 200, &[of_user("token_issued", "user", via_robot)]);
+    let [_, refresh] = ["access_token", "refresh_token"].map(|name| audited.secret(granted.member(name)));
+    let refreshing = format!("grant_type=refresh_token&refresh_token={refresh}");
+    let stolen = json!({ "reason": "wrong_client", "client": "other" });
+    let other = |path: &str| post(path).basic("other", "other-secret-1");
+    audited.request(other("/oauth/token").form(&refreshing), 400, &[of_user("refresh_failed", "user", stolen)]);
+    let refused = of("client", "revocation_refused", "other", json!({ "reason": "wrong_client" }));
+    audited.request(other("/oauth/revoke").form(&format!("token={refresh}")), 400, &[refused]);
+    let curious = of("client", "introspection_refused", "other", json!({ "reason": "insufficient_permissions" }));
+    audited.request(other("/oauth/introspect").form(&format!("token={refresh}")), 403, &[curious]);
+    let by_robot = json!({ "tokens": "refresh", "client": "robot" });
+    let revoked = of_user("token_revoked", "user", by_robot);
+    audited.request(robot("/oauth/revoke").form(&format!("token={refresh}")), 200, &[revoked]);
 
     let new = audited.secret("Canary-of-registration-1");
     let registering = post("/auth/register").json(&json!({ "username": "somebody", "password": new }));

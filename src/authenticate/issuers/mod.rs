@@ -79,7 +79,7 @@ impl Issuer {
             return Err(TokenFault::Malformed);
         }
         let roles: Arc<[Role]> = match &self.claims.roles {
-            RoleSource::Claim(path) => claims.roles(path).into(),
+            RoleSource::Claim(path) => claims.roles(path)?.into(),
             RoleSource::Store => Arc::default(),
         };
         Ok(Principal {

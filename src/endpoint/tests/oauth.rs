@@ -138,6 +138,46 @@ async fn a_refresh_token_is_its_clients_alone() {
     assert_eq!(rig.refreshed(&bound).await.error(), (401, "invalid_token"), "at `refresh`, without its client");
 }
 
+/// RFC 9700 2.2, 4.14: a client that is trusted no more is not trusted with what it got before.
+#[tokio::test]
+async fn what_a_client_got_for_a_user_ends_with_the_client() {
+    for (name, removed) in [("disabled, and enabled again", false), ("removed, and another of the same id", true)] {
+        let rig = Rig::start().await;
+        rig.add(Subject::client("reader"), "reader secret", &["introspect"], &[]).await;
+        let reply = json!({"access": "{access}", "refresh": "{refresh}", "token": "{token}"});
+        let endpoint = Endpoint { password_grant: true, ..with_reply(Action::OauthToken, &reply) };
+        let password = "grant_type=password&username=ann&password=correct+horse";
+        let [bound, free] =
+            [rig.form(&endpoint, Some(&basic(CLIENT)), password).await, rig.form(&endpoint, None, password).await];
+        let texts = |said: &Said| ["access", "refresh", "token"].map(|member| said.text(member));
+        let (theirs, users) = (texts(&bound), texts(&free));
+        assert!(claims(&theirs[0])["cv"].is_i64() && claims(&users[0])["cv"].is_null(), "{name}");
+        let state = async |[access, refresh, token]: &[String; 3]| {
+            let mut state = vec![rig.accepts(&bearer(access)).await, rig.accepts(&format!("Token {token}")).await];
+            for text in [access, refresh, token] {
+                let reader = basic(("reader", "reader secret"));
+                let asked = json!({ "token": text });
+                let described = rig.post(&super::endpoint(Action::Introspect), Some(&reader), &asked).await;
+                state.push(described.body["active"] == true);
+            }
+            state
+        };
+        assert_eq!((state(&theirs).await, state(&users).await), (vec![true; 5], vec![true; 5]), "{name}");
+        let (store, client) = (&rig.service.store, Subject::client(CLIENT.0));
+        if removed {
+            store.remove_account(client.clone()).await.unwrap();
+            rig.add(client.clone(), CLIENT.1, &[], &["read", "write"]).await;
+        } else {
+            store.set_disabled(client.clone(), true).await.unwrap();
+            store.set_disabled(client.clone(), false).await.unwrap();
+        }
+        rig.service.changes.note(&Change::Subject(client));
+        assert_eq!((state(&theirs).await, state(&users).await), (vec![false; 5], vec![true; 5]), "{name}");
+        let body = format!("grant_type=refresh_token&refresh_token={}", theirs[1]);
+        assert_eq!(rig.form(&endpoint, Some(&basic(CLIENT)), &body).await.error(), (400, "invalid_grant"), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_parameter_without_a_value_is_as_one_that_is_not_there() {
     let rig = Rig::start().await;

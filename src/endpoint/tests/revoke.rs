@@ -19,6 +19,30 @@ async fn a_log_out_ends_all_that_was_issued_with_the_token() {
     assert_eq!(rig.service.metrics.tokens_revoked.with_label_values(&["token"]).get(), 1);
 }
 
+/// A log-out is often the first thing that a caller does after a long time.
+#[tokio::test]
+async fn a_log_out_with_a_token_whose_time_is_over_ends_what_was_issued_with_it() {
+    let (rig, revoke) = (Rig::start().await, endpoint(Action::Revoke));
+    let said = rig.logged_in().await;
+    let (text, refresh) = (said.text("access_token"), said.text("refresh_token"));
+    rig.clock.advance(Duration::from_hours(1));
+    assert!(!rig.accepts(&bearer(&text)).await);
+    let refreshed = rig.refreshed(&refresh).await;
+    let later = bearer(&refreshed.text("access_token"));
+    let (signed, signature) = text.rsplit_once('.').unwrap();
+    let forged = format!("{signed}.{}", signature.chars().rev().collect::<String>());
+    for (name, authorization, body) in [
+        ("by whoever made one up", Some(bearer(&forged)), json!(null)),
+        ("as a token that is to end alone (RFC 7009)", None, json!({ "token": text })),
+    ] {
+        assert_eq!(rig.post(&revoke, authorization.as_deref(), &body).await.status, 200, "{name}");
+        assert!(rig.accepts(&later).await, "{name}");
+    }
+    assert_eq!(rig.post(&revoke, Some(&bearer(&text)), &json!(null)).await.status, 200);
+    assert!(!rig.accepts(&later).await);
+    assert_eq!(rig.refreshed(&refreshed.text("refresh_token")).await.status, 401);
+}
+
 #[tokio::test]
 async fn a_token_without_a_family_ends_alone() {
     let rig = Rig::start().await;

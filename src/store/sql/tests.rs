@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::store::IssuedTo;
 use crate::wire::opaque::digest;
 
 /// An engine to be tested on.
@@ -175,6 +176,14 @@ fn add_ann(store: &SqlStore) -> Account {
     wait(store.account(ann())).unwrap()
 }
 
+/// A client, and what is issued to it.
+fn add_app(store: &SqlStore) -> IssuedTo {
+    let app = Subject::client("app");
+    assert_eq!(wait(store.add_account(app.clone(), secret("hash"), vec![], vec![])), Added::Yes);
+    let session_version = wait(store.account(app)).unwrap().session_version;
+    IssuedTo { id: "app".into(), session_version }
+}
+
 fn token(text: &str, owner: &Account, expires_at: i64) -> NewToken {
     NewToken {
         digest: digest(text),
@@ -182,7 +191,7 @@ fn token(text: &str, owner: &Account, expires_at: i64) -> NewToken {
         scopes: vec![Scope::from("read")].into(),
         expires_at,
         session: Some("family".into()),
-        client_id: Some("app".into()),
+        client: None,
         session_version: owner.session_version,
     }
 }
@@ -190,7 +199,7 @@ fn token(text: &str, owner: &Account, expires_at: i64) -> NewToken {
 fn refresh(owner: &Account, expires_at: i64) -> RefreshToken {
     RefreshToken {
         owner: owner.subject.clone(),
-        client_id: Some("app".into()),
+        client: None,
         scopes: vec![Scope::from("read"), Scope::from("write")].into(),
         family: "family".into(),
         expires_at,
@@ -411,12 +420,13 @@ fn an_opaque_token_lives_until_its_last_second(on: &On) {
 fn a_refresh_token_is_used_once_and_then_known_as_used(on: &On) {
     let place = Place::new(on);
     let store = place.open();
-    let (owner, now) = (add_ann(&store), place.clock.unix());
-    wait(store.issue(None, Some((digest("r1"), refresh(&owner, now + 100)))));
+    let (owner, app, now) = (add_ann(&store), add_app(&store), place.clock.unix());
+    let first = RefreshToken { client: Some(app.clone()), ..refresh(&owner, now + 100) };
+    wait(store.issue(None, Some((digest("r1"), first))));
     assert!(wait(store.token(digest("r1"), now)).is_none(), "a refresh token is no access token");
     let beside = Rotation { token: Some(token("t", &owner, now + 50)), ..rotation("r1", "r2", now) };
     let RefreshStanding::Live(before) = wait(store.rotate(beside)) else { panic!("not live") };
-    assert_eq!((before.client_id.as_deref(), &*before.family), (Some("app"), "family"));
+    assert_eq!((before.client.as_ref(), &*before.family), (Some(&app), "family"));
     assert!(wait(store.token(digest("t"), now)).is_some());
     let RefreshStanding::Used { used_at_ms, replay, .. } = wait(store.refresh_token(digest("r1"))) else {
         panic!("not used")
@@ -425,7 +435,7 @@ fn a_refresh_token_is_used_once_and_then_known_as_used(on: &On) {
     assert_eq!(standing_word(&wait(store.rotate(rotation("r1", "r3", now)))), "used");
     assert_eq!(stands(&store, "r3"), "unknown", "a refused rotation leaves nothing");
     let RefreshStanding::Live(next) = wait(store.refresh_token(digest("r2"))) else { panic!("not live") };
-    assert_eq!((next.expires_at, next.client_id.as_deref()), (now + 200, Some("app")));
+    assert_eq!((next.expires_at, next.client), (now + 200, Some(app)));
     assert_eq!(&*next.scopes, &[Scope::from("read")][..]);
     assert_eq!(standing_word(&wait(store.rotate(rotation("r2", "r4", now + 200)))), "unknown", "expired");
     assert_eq!(standing_word(&wait(store.rotate(rotation("none", "r5", now)))), "unknown");
@@ -563,11 +573,51 @@ fn a_token_that_is_issued_while_its_session_ends_is_dead_from_the_start(on: &On)
     let store = place.open();
     let (owner, now) = (add_ann(&store), place.clock.unix());
     wait(store.issue(Some(token("before", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
-    assert_eq!(wait(store.token(digest("before"), now)).unwrap().client_id.as_deref(), Some("app"));
+    assert!(wait(store.token(digest("before"), now)).is_some());
     wait(store.revoke_family("family".into(), now + 100));
     wait(store.issue(Some(token("after", &owner, now + 100)), None));
     for text in ["before", "after"] {
         assert!(wait(store.token(digest(text), now)).is_none(), "{text}");
+    }
+}
+
+fn what_a_client_got_for_a_user_ends_with_the_sessions_of_the_client(on: &On) {
+    let app = Subject::client("app");
+    for name in ["disabled, and enabled again", "with a new secret", "removed, and another of the same id"] {
+        let place = Place::new(on);
+        let store = place.open();
+        let (owner, before, now) = (add_ann(&store), add_app(&store), place.clock.unix());
+        let before = Some(before);
+        let issue = |of: &str, client: &Option<IssuedTo>| {
+            let [opaque, of_refresh] = ["t", "r"].map(|kind| format!("{kind} {of}"));
+            let opaque = NewToken { client: client.clone(), session: None, ..token(&opaque, &owner, now + 100) };
+            let family = format!("family of {of}").into();
+            let token = RefreshToken { client: client.clone(), family, ..refresh(&owner, now + 100) };
+            wait(store.issue(Some(opaque), Some((digest(&of_refresh), token))));
+        };
+        issue("own", &None);
+        issue("old", &before);
+        assert_eq!(wait(store.token(digest("t old"), now)).unwrap().client, before, "{name}");
+        assert_eq!(wait(store.tokens(Some(ann()), now)).len(), 4, "{name}");
+        match name {
+            "with a new secret" => assert!(wait(store.set_password(app.clone(), secret("other")))),
+            "removed, and another of the same id" => {
+                assert!(wait(store.remove_account(app.clone())));
+                assert_ne!(Some(add_app(&store)), before);
+            }
+            _ => assert!([true, false].into_iter().all(|disabled| wait(store.set_disabled(app.clone(), disabled)))),
+        }
+        // by a client that authenticated before that
+        issue("late", &before);
+        for of in ["old", "late"] {
+            assert!(wait(store.token(digest(&format!("t {of}")), now)).is_none(), "{name}: {of}");
+            assert_eq!(stands(&store, &format!("r {of}")), "revoked", "{name}: {of}");
+            let used = format!("r {of}");
+            assert_eq!(standing_word(&wait(store.rotate(rotation(&used, "next", now)))), "revoked", "{name}: {of}");
+        }
+        assert_eq!(wait(store.tokens(Some(ann()), now)).len(), 2, "{name}: what came without a client lives");
+        assert!(wait(store.token(digest("t own"), now)).is_some(), "{name}");
+        assert_eq!(stands(&store, "r own"), "live", "{name}");
     }
 }
 
@@ -751,6 +801,7 @@ on_each_engine! {
     a_standing_says_what_became_of_the_subject,
     listed_tokens_are_the_living_and_can_be_revoked_by_number,
     a_token_that_is_issued_while_its_session_ends_is_dead_from_the_start,
+    what_a_client_got_for_a_user_ends_with_the_sessions_of_the_client,
     keys_are_added_once_and_rotated,
     each_process_hears_of_what_the_others_changed,
     changes_that_were_forgotten_count_as_all,
