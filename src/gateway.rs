@@ -385,20 +385,16 @@ impl Current {
 }
 
 impl Handler for Worker {
-    fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> impl Future<Output = Response<Body>> {
-        // taken apart here, since an `async fn` would keep room for the whole beside its parts
-        let (mut head, body) = request.into_parts();
-        async move {
-            let current = self.current();
-            let snapshot = current.snapshot();
-            let mut exchange = self.open(&current, peer, &head.method, &head.headers);
-            let mut voice = Voice::of(snapshot);
-            match self.pass(&current.in_force, peer, &mut exchange, &mut voice, &mut head, body).await {
-                Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
-                Err(rejection) => {
-                    let said = (Format::of(&head.headers), head.version);
-                    refuse(&rejection, &voice, said, snapshot, exchange, &self.0.metrics)
-                }
+    async fn handle(&self, peer: &Rc<Peer>, mut head: Box<request::Parts>, body: Body) -> Response<Body> {
+        let current = self.current();
+        let snapshot = current.snapshot();
+        let mut exchange = self.open(&current, peer, &head.method, &head.headers);
+        let mut voice = Voice::of(snapshot);
+        match self.pass(&current.in_force, peer, &mut exchange, &mut voice, &mut head, body).await {
+            Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
+            Err(rejection) => {
+                let said = (Format::of(&head.headers), head.version);
+                refuse(&rejection, &voice, said, snapshot, exchange, &self.0.metrics)
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -206,8 +205,8 @@ impl<H: Handler> Service<H> {
                 let under_way = service.link.begin();
                 async move {
                     // a stream that is answered while its body comes would be reset at once else
-                    let request = request.map(|body| Body::streamed(body).lingering());
-                    let response = service.answer(request).await;
+                    let (head, body) = request.into_parts();
+                    let response = service.answer(Box::new(head), Body::streamed(body).lingering()).await;
                     Ok::<_, Infallible>(response.map(|body| Tracked::new(body, under_way.answered())))
                 }
             });
@@ -235,13 +234,11 @@ impl<H: Handler> Service<H> {
     }
 
     /// Answers a request, whatever happens to the handler. No `async fn`: each would keep a copy of the request.
-    pub(super) fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> {
-        let (method, version) = (request.method().clone(), request.version());
-        let answered = match catch_unwind(AssertUnwindSafe(|| self.answer_early(request))) {
-            Ok(ControlFlow::Continue(request)) => {
-                Either::Right(AssertUnwindSafe(self.handler.handle(&self.peer, request)).catch_unwind())
-            }
-            Ok(ControlFlow::Break(response)) => Either::Left(ready(Ok(response))),
+    pub(super) fn answer(&self, head: Box<request::Parts>, body: Body) -> impl Future<Output = Response<Body>> {
+        let (method, version) = (head.method.clone(), head.version);
+        let answered = match catch_unwind(AssertUnwindSafe(|| self.answer_early(&head))) {
+            Ok(None) => Either::Right(AssertUnwindSafe(self.handler.handle(&self.peer, head, body)).catch_unwind()),
+            Ok(Some(response)) => Either::Left(ready(Ok(response))),
             Err(panic) => Either::Left(ready(Err(panic))),
         };
         answered.map(move |answered| {
@@ -259,18 +256,17 @@ impl<H: Handler> Service<H> {
         self.handler.refuse(&self.peer, asked, rejection)
     }
 
-    /// The response to what the handler is not asked about; or the request.
-    fn answer_early(&self, request: Request<Body>) -> ControlFlow<Response<Body>, Request<Body>> {
-        if request.version() == Version::HTTP_2
-            && let Err(fault) = http2_head::look_at(&request, &self.bounds)
+    /// The response to what the handler is not asked about.
+    fn answer_early(&self, asked: &request::Parts) -> Option<Response<Body>> {
+        if asked.version == Version::HTTP_2
+            && let Err(fault) = http2_head::look_at(asked, &self.bounds)
         {
-            return ControlFlow::Break(self.refuse(&request.into_parts().0, fault.into()));
+            return Some(self.refuse(asked, fault.into()));
         }
-        let Some(https_port) = self.redirect_to else { return ControlFlow::Continue(request) };
-        let (asked, _) = request.into_parts();
-        ControlFlow::Break(match redirect::location(&asked.uri, asked.extensions.get(), &asked.headers, https_port) {
-            Ok(location) => self.handler.redirect(&self.peer, &asked, location),
-            Err(rejection) => self.refuse(&asked, rejection),
+        let https_port = self.redirect_to?;
+        Some(match redirect::location(&asked.uri, asked.extensions.get(), &asked.headers, https_port) {
+            Ok(location) => self.handler.redirect(&self.peer, asked, location),
+            Err(rejection) => self.refuse(asked, rejection),
         })
     }
 }

@@ -72,8 +72,8 @@ pub struct HeadBounds {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "what a caller may wish, each by itself")]
 pub struct Head {
-    /// What it says.
-    pub parts: request::Parts,
+    /// What it says; boxed, since it is handed on by value, and often.
+    pub parts: Box<request::Parts>,
     /// Its bytes.
     pub length: usize,
     pub(crate) framing: Framing,
@@ -236,7 +236,7 @@ fn complete(bytes: &[u8], parsed: &httparse::Request<'_, '_>) -> Result<Head, Fa
     if said.chunked && old {
         return Err(Fault::Malformed("Transfer-Encoding over HTTP/1.0"));
     }
-    let (mut parts, ()) = Request::new(()).into_parts();
+    let mut parts = Box::new(Request::new(()).into_parts().0);
     (parts.method, parts.uri, parts.headers) = (method, uri, headers);
     parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
     if let Some(raw_query) = raw_query {
@@ -495,7 +495,7 @@ mod tests {
             let (whole, cut) =
                 (read(&said, bounds), (0..said.len()).find_map(|end| read(&said[..end], bounds).transpose()));
             assert!(cut.is_none_or(|cut| cut.is_err() && whole.is_err()), "{target:?}");
-            let found = whole.map(|head| head.unwrap().parts);
+            let found = whole.map(|head| *head.unwrap().parts);
             let shown = found.as_ref().map(|parts| {
                 assert_eq!(parts.headers["host"], &b"\xe9?"[..], "what stands elsewhere is as it was");
                 (parts.uri.to_string(), parts.extensions.get().map(RawQuery::as_bytes).unwrap_or_default())

@@ -4,7 +4,7 @@
 //! too large for us is refused here, in ours.
 
 use http::header::COOKIE;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, request};
 
 use super::Bounds;
 use super::head::Fault;
@@ -22,11 +22,11 @@ pub(super) fn list_bytes_max(bounds: &Bounds) -> u32 {
 ///
 /// # Errors
 /// More bytes or fields than there may be, or a value that begins or ends with white space (RFC 9113 8.2.1).
-pub(super) fn look_at<B>(request: &Request<B>, bounds: &Bounds) -> Result<(), Fault> {
-    let fields = request.headers();
+pub(super) fn look_at(head: &request::Parts, bounds: &Bounds) -> Result<(), Fault> {
+    let fields = &head.headers;
     // RFC 9113 8.2.3: one field in pieces
     let crumbs = fields.get_all(COOKIE).iter().count();
-    if fields.len() - crumbs.saturating_sub(1) > bounds.headers_max || bytes(request) > bounds.header_bytes_max {
+    if fields.len() - crumbs.saturating_sub(1) > bounds.headers_max || bytes(head) > bounds.header_bytes_max {
         return Err(Fault::TooLarge);
     }
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
@@ -38,13 +38,13 @@ pub(super) fn look_at<B>(request: &Request<B>, bounds: &Bounds) -> Result<(), Fa
 }
 
 /// How large the head would be in HTTP/1.1.
-fn bytes<B>(request: &Request<B>) -> usize {
-    let uri = request.uri();
+fn bytes(head: &request::Parts) -> usize {
+    let uri = &head.uri;
     let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
     let host = uri.authority().map_or(0, |authority| "host: \r\n".len() + authority.as_str().len());
-    let line = request.method().as_str().len() + target + "  HTTP/1.1\r\n".len();
-    let cookie = if request.headers().contains_key(COOKIE) { "cookie: ".len() } else { 0 };
-    let fields = request.headers().iter().map(|(name, value)| {
+    let line = head.method.as_str().len() + target + "  HTTP/1.1\r\n".len();
+    let cookie = if head.headers.contains_key(COOKIE) { "cookie: ".len() } else { 0 };
+    let fields = head.headers.iter().map(|(name, value)| {
         let name = if name == COOKIE { 0 } else { name.as_str().len() + ": ".len() };
         name + value.len() + "\r\n".len()
     });
@@ -53,14 +53,16 @@ fn bytes<B>(request: &Request<B>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
-    fn request(fields: &[(&'static str, &str)]) -> Request<()> {
+    fn head(fields: &[(&'static str, &str)]) -> request::Parts {
         let mut request = Request::get("http://a/x");
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        request.body(()).unwrap()
+        request.body(()).unwrap().into_parts().0
     }
 
     fn bounds(header_bytes_max: usize, headers_max: usize) -> Bounds {
@@ -78,10 +80,10 @@ mod tests {
             ("a field more beside a cookie", [many("cookie", 9), many("a", 3)].concat(), Err(Fault::TooLarge)),
             ("space within, and nothing", vec![("a", "b c"), ("d", "")], Ok(())),
         ] {
-            assert_eq!(look_at(&request(&fields), &bounds(1_000, 3)), expected, "{name}");
+            assert_eq!(look_at(&head(&fields), &bounds(1_000, 3)), expected, "{name}");
         }
         for padded in [" ", " b", "b ", "\tb", "b\t"] {
-            let looked = look_at(&request(&[("cookie", padded)]), &bounds(1_000, 3));
+            let looked = look_at(&head(&[("cookie", padded)]), &bounds(1_000, 3));
             assert!(matches!(looked, Err(Fault::Malformed(_))), "{padded:?}");
         }
     }
@@ -96,10 +98,10 @@ mod tests {
                 "GET /x HTTP/1.1\r\nhost: a\r\ncookie: a=1; b=2\r\nf: g\r\n\r\n",
             ),
         ] {
-            let request = request(fields);
-            assert_eq!(bytes(&request), text.len(), "{text:?}");
-            assert_eq!(look_at(&request, &bounds(text.len(), 9)), Ok(()));
-            assert_eq!(look_at(&request, &bounds(text.len() - 1, 9)), Err(Fault::TooLarge));
+            let head = head(fields);
+            assert_eq!(bytes(&head), text.len(), "{text:?}");
+            assert_eq!(look_at(&head, &bounds(text.len(), 9)), Ok(()));
+            assert_eq!(look_at(&head, &bounds(text.len() - 1, 9)), Err(Fault::TooLarge));
         }
     }
 }

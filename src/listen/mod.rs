@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response, request};
+use http::{HeaderValue, Response, request};
 use tokio::sync::watch;
 
 use crate::record::metrics::Metrics;
@@ -102,9 +102,11 @@ pub struct Peer {
 
 /// What answers requests. Lives on one worker, so it need not be `Send`.
 pub trait Handler: Clone + 'static {
-    /// Answers a request, which bears an [`OnUpgrade`](crate::wire::upgrade::OnUpgrade) where it asks for one over HTTP/1.1,
+    /// Answers a request, whose head bears an [`OnUpgrade`](crate::wire::upgrade::OnUpgrade) where it asks for one over HTTP/1.1,
     /// and hyper's over HTTP/2. A panic in it ends this request with [`Rejection::Internal`], and nothing else.
-    fn handle(&self, peer: &Rc<Peer>, request: Request<Body>) -> impl Future<Output = Response<Body>>;
+    ///
+    /// The head is boxed, since it is handed on by value, and often.
+    fn handle(&self, peer: &Rc<Peer>, head: Box<request::Parts>, body: Body) -> impl Future<Output = Response<Body>>;
 
     /// The response to what is refused before it is taken for a request. Its body must be there at once: it is not streamed.
     /// `asked` is what could be read of it ([`head::glimpse`]).

@@ -51,7 +51,8 @@ struct Told {
 }
 
 impl Handler for Told {
-    async fn handle(&self, _: &Rc<Peer>, mut request: Request<Body>) -> Response<Body> {
+    async fn handle(&self, _: &Rc<Peer>, head: Box<request::Parts>, body: Body) -> Response<Body> {
+        let mut request = Request::from_parts(*head, body);
         let path = request.uri().path().to_owned();
         self.seen.borrow_mut().push(format!("{} {path}", request.method()));
         match path.as_str() {

@@ -46,8 +46,10 @@ pub enum BodyEnd {
 
 type Hook = Box<dyn FnOnce(BodyEnd, u64)>;
 
-/// A streamed body.
-pub struct Body {
+/// A streamed body. What there is to one that is more than empty is boxed, since bodies are handed on by value, and often.
+pub struct Body(Option<Box<Inner>>);
+
+struct Inner {
     source: Source,
     /// Bytes that passed.
     passed: u64,
@@ -75,17 +77,17 @@ enum Source {
 impl Body {
     /// No body.
     pub const fn empty() -> Self {
-        Self::of(Source::Empty)
+        Self(None)
     }
 
     /// These bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self::of(if bytes.is_empty() { Source::Empty } else { Source::Full(bytes) })
+        if bytes.is_empty() { Self::empty() } else { Self::of(Source::Full(bytes)) }
     }
 
     /// What the other side of a connection sends.
-    pub const fn streamed(incoming: Incoming) -> Self {
+    pub fn streamed(incoming: Incoming) -> Self {
         Self::of(Source::Streamed(incoming))
     }
 
@@ -94,6 +96,81 @@ impl Body {
         Self::of(Source::Boxed(Box::pin(body)))
     }
 
+    fn of(source: Source) -> Self {
+        Self(Some(Box::new(Inner::of(source))))
+    }
+
+    /// Also where it is empty.
+    fn inner(&mut self) -> &mut Inner {
+        self.0.get_or_insert_with(|| Box::new(Inner::of(Source::Empty)))
+    }
+
+    /// With a change that only matters to a body of which something is to come.
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        self.0.as_deref_mut().map(change);
+        self
+    }
+
+    /// Whether all of it is here, and nothing is waited for.
+    pub fn is_here(&self) -> bool {
+        self.0.as_ref().is_none_or(|inner| matches!(inner.source, Source::Empty | Source::Full(_)))
+    }
+
+    /// Fails with [`BodyError::TooLarge`] once more than `bytes_max` have come.
+    #[must_use]
+    pub fn capped(self, bytes_max: u64) -> Self {
+        self.with(|inner| inner.bytes_max = Some(bytes_max))
+    }
+
+    /// Fails with [`BodyError::Stalled`] where nothing comes for `after` while somebody waits.
+    #[must_use]
+    pub fn stalling_after(self, after: Duration) -> Self {
+        self.with(|inner| inner.stall_after = Some(after))
+    }
+
+    /// Where nobody reads it to its end, what still comes is read and dropped for a while, by a task of the worker's own.
+    /// For HTTP/2: a stream that is answered while its body comes is reset at once else, which RFC 9113 8.1 allows and
+    /// usual clients take for a failure.
+    #[must_use]
+    pub fn lingering(self) -> Self {
+        self.with(|inner| inner.lingers = true)
+    }
+
+    /// With fields that came along, which stand in no map. Only a connection of HTTP/1 can hand them on.
+    #[must_use]
+    pub fn behind(mut self, lines: Option<Lines>) -> Self {
+        if lines.is_some() {
+            self.inner().lines = lines;
+        }
+        self
+    }
+
+    /// The fields that came along.
+    pub fn lines(&self) -> Option<&Lines> {
+        self.0.as_ref()?.lines.as_ref()
+    }
+
+    /// The same, to add to them.
+    pub fn lines_mut(&mut self) -> Option<&mut Lines> {
+        self.0.as_mut()?.lines.as_mut()
+    }
+
+    /// Calls `hook` once when the body has ended, with the bytes that passed; after those that were there before.
+    #[must_use]
+    pub fn on_end(mut self, hook: impl FnOnce(BodyEnd, u64) + 'static) -> Self {
+        let inner = self.inner();
+        inner.hook = Some(match inner.hook.take() {
+            None => Box::new(hook),
+            Some(first) => Box::new(move |end, bytes| {
+                first(end, bytes);
+                hook(end, bytes);
+            }),
+        });
+        self
+    }
+}
+
+impl Inner {
     const fn of(source: Source) -> Self {
         Self {
             source,
@@ -105,64 +182,6 @@ impl Body {
             lingers: false,
             lines: None,
         }
-    }
-
-    /// Whether all of it is here, and nothing is waited for.
-    pub const fn is_here(&self) -> bool {
-        matches!(self.source, Source::Empty | Source::Full(_))
-    }
-
-    /// Fails with [`BodyError::TooLarge`] once more than `bytes_max` have come.
-    #[must_use]
-    pub const fn capped(mut self, bytes_max: u64) -> Self {
-        self.bytes_max = Some(bytes_max);
-        self
-    }
-
-    /// Fails with [`BodyError::Stalled`] where nothing comes for `after` while somebody waits.
-    #[must_use]
-    pub const fn stalling_after(mut self, after: Duration) -> Self {
-        self.stall_after = Some(after);
-        self
-    }
-
-    /// Where nobody reads it to its end, what still comes is read and dropped for a while, by a task of the worker's own.
-    /// For HTTP/2: a stream that is answered while its body comes is reset at once else, which RFC 9113 8.1 allows and
-    /// usual clients take for a failure.
-    #[must_use]
-    pub const fn lingering(mut self) -> Self {
-        self.lingers = true;
-        self
-    }
-
-    /// With fields that came along, which stand in no map. Only a connection of HTTP/1 can hand them on.
-    #[must_use]
-    pub fn behind(mut self, lines: Option<Lines>) -> Self {
-        self.lines = lines;
-        self
-    }
-
-    /// The fields that came along.
-    pub const fn lines(&self) -> Option<&Lines> {
-        self.lines.as_ref()
-    }
-
-    /// The same, to add to them.
-    pub const fn lines_mut(&mut self) -> Option<&mut Lines> {
-        self.lines.as_mut()
-    }
-
-    /// Calls `hook` once when the body has ended, with the bytes that passed; after those that were there before.
-    #[must_use]
-    pub fn on_end(mut self, hook: impl FnOnce(BodyEnd, u64) + 'static) -> Self {
-        self.hook = Some(match self.hook.take() {
-            None => Box::new(hook),
-            Some(first) => Box::new(move |end, bytes| {
-                first(end, bytes);
-                hook(end, bytes);
-            }),
-        });
-        self
     }
 
     fn finish(&mut self, end: BodyEnd) {
@@ -194,44 +213,38 @@ impl Body {
         let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(after)));
         stall.as_mut().poll(cx)
     }
-}
 
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let body = self.get_mut();
-        let polled = match body.poll_source(cx) {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match self.poll_source(cx) {
             Poll::Ready(polled) => polled,
             Poll::Pending => {
-                ready!(body.poll_stall(cx));
-                body.finish(BodyEnd::Failed);
+                ready!(self.poll_stall(cx));
+                self.finish(BodyEnd::Failed);
                 return Poll::Ready(Some(Err(BodyError::Stalled)));
             }
         };
-        body.stall = None;
+        self.stall = None;
         match polled {
             None => {
-                body.finish(BodyEnd::Complete);
+                self.finish(BodyEnd::Complete);
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
-                body.finish(BodyEnd::Failed);
+                self.finish(BodyEnd::Failed);
                 Poll::Ready(Some(Err(error)))
             }
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    body.passed += data.remaining() as u64;
-                    if body.bytes_max.is_some_and(|max| body.passed > max) {
-                        body.finish(BodyEnd::Failed);
+                    self.passed += data.remaining() as u64;
+                    if self.bytes_max.is_some_and(|max| self.passed > max) {
+                        self.finish(BodyEnd::Failed);
                         return Poll::Ready(Some(Err(BodyError::TooLarge)));
                     }
                 } else if let Some(trailers) = frame.trailers_mut() {
                     fields::keep_trailers(trailers);
                 }
-                if body.is_end_stream() {
-                    body.finish(BodyEnd::Complete);
+                if self.is_end_stream() {
+                    self.finish(BodyEnd::Complete);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -257,13 +270,30 @@ impl HttpBody for Body {
     }
 }
 
-impl Drop for Body {
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |inner| inner.poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|inner| inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |inner| inner.size_hint())
+    }
+}
+
+impl Drop for Inner {
     fn drop(&mut self) {
         let end = if self.is_end_stream() { BodyEnd::Complete } else { BodyEnd::Dropped };
         self.finish(end);
         // without a runtime the connection ends as well
         if self.lingers && end == BodyEnd::Dropped && tokio::runtime::Handle::try_current().is_ok() {
-            let rest = Self::of(std::mem::replace(&mut self.source, Source::Empty));
+            let rest = Body::of(std::mem::replace(&mut self.source, Source::Empty));
             let rest = rest.capped(LINGER_BYTES_MAX).stalling_after(LINGER_SILENCE);
             tokio::task::spawn_local(tokio::time::timeout(LINGER, read_and_drop(rest)));
         }
@@ -276,7 +306,8 @@ async fn read_and_drop(mut body: Body) {
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Body").field("passed", &self.passed).finish_non_exhaustive()
+        let passed = self.0.as_ref().map_or(0, |inner| inner.passed);
+        f.debug_struct("Body").field("passed", &passed).finish_non_exhaustive()
     }
 }
 

@@ -86,7 +86,7 @@ enum Coming {
 /// What has come.
 pub(super) enum Arrived {
     /// A request: its head and its body.
-    Request(Box<Head>, Body),
+    Request(Head, Body),
     /// What is none.
     /// What is no request, and what could be read of it.
     Refused(Fault, Box<request::Parts>),
@@ -272,7 +272,7 @@ impl<S: Socket> Caller<S> {
 
 /// What bytes come to.
 enum Read {
-    Head(Box<Head>),
+    Head(Head),
     Http2,
     End,
 }
@@ -343,7 +343,7 @@ impl<S: Socket> State<S> {
         let bounds = HeadBounds { bytes_max, ..expected.bounds };
         if looked_at && let Some(head) = head::read(bytes, bounds)? {
             self.seen = 0;
-            return Ok(Some(Read::Head(Box::new(head))));
+            return Ok(Some(Read::Head(head)));
         }
         self.seen = bytes.len();
         self.link.enter(Phase::Head);

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -150,17 +150,17 @@ impl<S: Socket, H: Handler> Connection<'_, S, H> {
     }
 
     /// One request and its response.
-    async fn answer(&self, head: Box<Head>, body: Body) -> Next {
+    async fn answer(&self, head: Head, body: Body) -> Next {
         let under_way = self.service.link.begin();
         let asked = Asked::new(&head);
-        let Head { mut parts, upgrades, .. } = *head;
+        let Head { mut parts, upgrades, .. } = head;
         let promise = upgrades.then(|| {
             let (promise, promised) = upgrade::promise();
             parts.extensions.insert(promised);
             promise
         });
         let response = {
-            let mut answered = pin!(self.service.answer(Request::from_parts(parts, body)));
+            let mut answered = pin!(self.service.answer(parts, body));
             let response = poll_fn(|cx| {
                 if let Poll::Ready(response) = self.caller.at_work(|| answered.as_mut().poll(cx)) {
                     return Poll::Ready(Some(response));

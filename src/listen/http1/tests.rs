@@ -108,8 +108,7 @@ async fn see<B: http_body::Body<Data = Bytes>>(head: &request::Parts, body: B) -
 struct Reader(Rc<RefCell<Vec<Seen>>>);
 
 impl Handler for Reader {
-    async fn handle(&self, _: &Rc<Peer>, request: Request<Body>) -> Response<Body> {
-        let (head, body) = request.into_parts();
+    async fn handle(&self, _: &Rc<Peer>, head: Box<request::Parts>, body: Body) -> Response<Body> {
         let seen = see(&head, body).await;
         let broken = seen.body.is_none();
         self.0.borrow_mut().push(seen);
@@ -479,8 +478,8 @@ impl Told {
 }
 
 impl Handler for Told {
-    async fn handle(&self, _: &Rc<Peer>, request: Request<Body>) -> Response<Body> {
-        (self.0)(request).await
+    async fn handle(&self, _: &Rc<Peer>, head: Box<request::Parts>, body: Body) -> Response<Body> {
+        (self.0)(Request::from_parts(*head, body)).await
     }
 
     fn refuse(&self, peer: &Rc<Peer>, asked: &request::Parts, rejection: Rejection) -> Response<Body> {
