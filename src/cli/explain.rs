@@ -272,6 +272,11 @@ fn claim(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<Option<Cla
     if arguments.role.is_empty() && scopes.is_empty() && arguments.scheme.is_none() {
         return Ok(None);
     }
+    if arguments.role.iter().any(|role| role.starts_with('@')) {
+        let usage = "the name of a role does not begin with `@`: `--anyone` asks for a caller without credentials, and \
+                     `--scheme` without a role for a principal that has none";
+        return Err(CliError::Usage(usage.to_owned()));
+    }
     let roles = arguments.role.iter().map(|role| Role::from(role.as_str())).collect();
     let principal = Principal { subject: Subject::user("somebody"), user_id: None, roles, scopes };
     Ok(Some(Claim { principal, disabled: false }))

@@ -40,6 +40,13 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             "a role that nobody has",
             format!("bootstrap: {{ users: [{{ name: a, roles: [admin] }}] }}\n{}", route("    allow: [amdin]")),
         ),
+        (
+            "a role that looks like one of an expectation",
+            format!(
+                "expect: [{{ request: GET /orders/7, as: {{ roles: [admin] }}, is: 403 }}]\n{}",
+                route("    allow: [amdin, editor]")
+            ),
+        ),
         ("nobody is named", route("")),
         ("a role where a list belongs", route("    allow: admin")),
         ("an impossible pattern", LEAST.replace("path: /", "path: /a/../b")),
@@ -128,6 +135,18 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
                 route("    methods: ['${M:-GET}']\n    hosts: ['${H:-a.example}']\n    allow: '${A:-anyone}'")
             ),
         ),
+        (
+            "access by variables, of credentials and of what is done",
+            format!(
+                "trusted_proxies: ['${{P:-10.0.0.0/8}}']\nauth: {{ schemes: ['${{S:-bearer}}'] }}\n{}",
+                route(
+                    "    allow: authenticated\n    scopes: ['${C:-read}']\n    schemes: ['${S:-bearer}']\n    strip_prefix: '${X:-/orders}'"
+                )
+                .replace("to: orders", "to: '${T:-orders}'")
+                // where servers are is what variables are for
+                .replace("builtin: echo", "servers: ['${U:-http://127.0.0.1:9}']")
+            ),
+        ),
         ("a tunnel", route("    methods: [GET, CONNECT]\n    allow: anyone")),
         ("nothing but a tunnel", route("    methods: [CONNECT]\n    allow: anyone")),
         (
@@ -173,6 +192,20 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
     writeln!(all, "# a file that is not UTF-8\n{}", told(latin1)).unwrap();
     assert!(!all.contains("canary"), "{all}");
     same_as_kept("mistakes.txt", &all);
+}
+
+#[test]
+fn what_was_not_looked_at_is_told() {
+    let mut text = "upstreams: { a: { builtin: echo } }\nroutes:\n".to_owned();
+    for n in 0..60 {
+        writeln!(text, "  - {{ path: '/l{n}/{{x}}', methods: [GET], allow: [r], to: a }}").unwrap();
+        writeln!(text, "  - {{ path: '/{{x}}/m{n}', allow: anyone, to: a }}").unwrap();
+    }
+    // 60 times 60 pairs fall, and no more than 200 are printed
+    let told = told(text.as_bytes());
+    let last = "`/l16/{x}` which methods fall to a wider route: there are too many that overlap";
+    assert!(told.contains(&format!("warning: it was not looked further than {last}")), "{told}");
+    assert!(told.ends_with("and 801 more\n"), "{told}");
 }
 
 /// Compares with what is kept in `tests/data`. What is told now is written beside, to be taken over where it is better.

@@ -10,18 +10,38 @@ use crate::route::regions::{Region, Regions, Rule};
 use crate::route::{Allow, Pattern, Route};
 use crate::wire::target::canonical_path;
 
+/// Requests and pairs of routes that a check looks at; less than a second.
+const LOOKS_MAX: usize = 2_000_000;
+/// Pairs of routes that are told; a person reads the first few.
+const FALLS_MAX: usize = 1_000;
+
 /// What routes do together. They are meant by their place in the file.
 #[derive(Debug)]
 pub struct Reach {
-    /// Whether each decides any request.
+    /// Whether each may decide some request; where `unseen` says so, that it may is not known.
     pub decides: Vec<bool>,
     /// From a restricted route to a wider one: the methods that fall.
     pub falls: BTreeMap<(usize, usize), BTreeSet<String>>,
+    /// From which route on it was not looked at all of this, because there is too much.
+    pub unseen: Unseen,
+}
+
+/// What was not looked at, from which route on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// Whether it can match.
+    pub decides: Option<usize>,
+    /// Whether its methods fall to another.
+    pub falls: Option<usize>,
 }
 
 impl Reach {
     /// Looks at a request of every kind that a route, or two of them together, can decide.
     pub fn of(snapshot: &Snapshot) -> Self {
+        Self::within(snapshot, LOOKS_MAX)
+    }
+
+    fn within(snapshot: &Snapshot, looks_max: usize) -> Self {
         let routes = snapshot.routes.routes();
         let rules = routes.iter().map(|route| Rule {
             pattern: route.pattern.clone(),
@@ -31,39 +51,85 @@ impl Reach {
         let endpoints = snapshot.endpoints.keys();
         let endpoints = endpoints.map(|path| Rule { pattern: Pattern::exact(path), hosts: &[], methods: &[] });
         let regions = Regions::new([rules.collect(), endpoints.collect()]);
-        let mut reach = Self { decides: vec![false; routes.len()], falls: BTreeMap::new() };
-        let mut seen = HashSet::new();
-        let mut look = |pattern: &Pattern| {
-            if seen.insert(pattern.shape()) {
-                for region in regions.of(pattern, &[], 0) {
-                    reach.look(snapshot, &region);
-                }
-            }
+        let mut search = Search {
+            snapshot,
+            regions: &regions,
+            seen: HashSet::new(),
+            looks_left: looks_max,
+            decides: vec![false; routes.len()],
+            falls: BTreeMap::new(),
         };
-        for route in routes {
-            look(&route.pattern);
-            // its methods fall to a wider one where both match
-            if route.methods.is_empty() {
-                continue;
-            }
-            for other in regions.crossing(&route.pattern, 0).into_iter().filter_map(|index| routes.get(index)) {
-                if is_wider(route, other)
-                    && let Some(both) = route.pattern.meet(&other.pattern)
-                {
-                    look(&both);
-                }
+        let mut unseen = Unseen::default();
+        // what a route decides at all, it decides at a request that fits it and as few others as can be
+        unseen.decides = routes.iter().position(|route| !search.look(&route.pattern));
+        for decides in search.decides.iter_mut().skip(unseen.decides.unwrap_or(routes.len())) {
+            *decides = true;
+        }
+        unseen.falls = routes.iter().position(|route| !search.look_for_falls(route));
+        Self { decides: search.decides, falls: search.falls, unseen }
+    }
+}
+
+/// What is found so far.
+struct Search<'s> {
+    snapshot: &'s Snapshot,
+    regions: &'s Regions<'s>,
+    /// The shapes of the patterns that were looked at.
+    seen: HashSet<String>,
+    looks_left: usize,
+    decides: Vec<bool>,
+    falls: BTreeMap<(usize, usize), BTreeSet<String>>,
+}
+
+impl Search<'_> {
+    /// Looks where methods of this route can fall to a wider one: where both match. Whether it came to the end.
+    fn look_for_falls(&mut self, route: &Route) -> bool {
+        if route.methods.is_empty() || route.allow == Allow::Anyone {
+            return true;
+        }
+        let crossing = self.regions.crossing(&route.pattern, 0);
+        if !self.takes(1 + crossing.len()) {
+            return false;
+        }
+        let routes = self.snapshot.routes.routes();
+        let may_take =
+            crossing.into_iter().filter_map(|index| routes.get(index)).filter(|other| may_fall(route, other));
+        for other in may_take {
+            let Some(both) = route.pattern.meet(&other.pattern) else { continue };
+            if self.falls.len() >= FALLS_MAX || !self.look(&both) {
+                return false;
             }
         }
-        reach
+        true
     }
 
-    fn look(&mut self, snapshot: &Snapshot, region: &Region<'_>) {
+    /// Counts; whether so much may still be looked at.
+    fn takes(&mut self, looks: usize) -> bool {
+        let left = self.looks_left.checked_sub(looks);
+        self.looks_left = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Looks at the requests of a pattern, if it is the first time. Whether it came to the end.
+    fn look(&mut self, pattern: &Pattern) -> bool {
+        if !self.seen.insert(pattern.shape()) {
+            return true;
+        }
+        let regions = self.regions;
+        regions.of(pattern, &[], 0).iter().all(|region| self.look_at(region))
+    }
+
+    fn look_at(&mut self, region: &Region<'_>) -> bool {
+        let snapshot = self.snapshot;
         if snapshot.endpoints.contains_key(&*region.path) || canonical_path(&region.path, &snapshot.paths).is_err() {
-            return;
+            return true;
         }
         let methods: Vec<&Method> = region.methods().into_iter().filter(|method| !is_tunnel(method)).collect();
         for host in region.hosts() {
             let candidates = snapshot.routes.candidates(host, &region.path);
+            if !self.takes(candidates.len() + methods.len()) {
+                return false;
+            }
             let Some(&first) = candidates.first() else { continue };
             for method in &methods {
                 let Some(winner) = candidates.iter().find(|route| route.allows_method(method)) else { continue };
@@ -84,7 +150,20 @@ impl Reach {
                 }
             }
         }
+        true
     }
+}
+
+/// Whether a method of some request that fits both, and for which `route` comes first, can fall from it to `other`. Where
+/// `other` matches all paths of `route`, that was seen when it was looked whether `route` can match.
+fn may_fall(route: &Route, other: &Route) -> bool {
+    is_wider(route, other)
+        && (other.methods.is_empty() || other.listed_methods().any(|method| !route.allows_method(method)))
+        && route.pattern.compare(&other.pattern).is_lt()
+        && !other.pattern.covers(&route.pattern)
+        && (route.hosts.is_empty()
+            || other.hosts.is_empty()
+            || other.hosts.iter().any(|host| route.hosts.contains(host)))
 }
 
 /// Whether `other` lets somebody pass whom the restricted `route` does not: of another role, or without a scope.
@@ -107,14 +186,18 @@ mod tests {
     use super::*;
     use crate::config::{Environment, load_text};
 
-    /// By the lines of the routes that come last.
     fn reach(routes: &[String]) -> Reach {
+        Reach::of(&snapshot(routes))
+    }
+
+    /// By the lines of the routes that come last.
+    fn snapshot(routes: &[String]) -> Snapshot {
         let mut text =
             "endpoints: [{ path: /x, action: jwks }]\nupstreams: { a: { builtin: echo } }\nroutes:\n".to_owned();
         for route in routes {
             writeln!(text, "  - {{ {route}, to: a }}").unwrap();
         }
-        Reach::of(&load_text(&text, Path::new("."), "a.yaml", &Environment::default()).unwrap())
+        load_text(&text, Path::new("."), "a.yaml", &Environment::default()).unwrap()
     }
 
     #[test]
@@ -157,5 +240,57 @@ mod tests {
         // to what is less specific, where both match
         let falls: Vec<_> = found.falls.keys().copied().collect();
         assert_eq!(falls, (0..7).map(|from| (from, 7)).collect::<Vec<_>>());
+        assert_eq!(found.unseen, Unseen::default());
+    }
+
+    /// `/l0/{x}`, `/{x}/m1`, `/l2/{x}` and so on: of each two kinds, all cross each other.
+    fn two_kinds(routes: usize, first: &str, second: &str) -> Vec<String> {
+        let route = |n: usize| match n % 2 {
+            0 => format!("path: '/l{n}/{{x}}', {first}"),
+            _ => format!("path: '/{{x}}/m{n}', {second}"),
+        };
+        (0..routes).map(route).collect()
+    }
+
+    #[test]
+    fn a_route_that_was_not_looked_at_is_never_said_not_to_match() {
+        let mut routes = two_kinds(40, "methods: [GET], allow: [r]", "allow: anyone");
+        // nothing is left for it
+        routes.extend(["/{y}", "/{y}/", "/{y}/{z}/**"].map(|path| format!("path: '{path}', allow: [r]")));
+        routes.push("path: '/{y}/**', allow: [r], methods: [GET]".to_owned());
+        let snapshot = snapshot(&routes);
+        let all = Reach::of(&snapshot);
+        assert_eq!((all.decides.iter().position(|decides| !decides), all.falls.len()), (Some(43), 20 * 20));
+        assert_eq!(all.unseen, Unseen::default());
+        let mut last = 0;
+        for looks_max in [0, 50, 200, 1_000, 2_000] {
+            let some = Reach::within(&snapshot, looks_max);
+            assert!(some.unseen.falls.is_some(), "{looks_max}");
+            assert!(some.falls.len() >= last && some.falls.iter().all(|(pair, _)| all.falls.contains_key(pair)));
+            last = some.falls.len();
+            for (index, decides) in some.decides.iter().enumerate() {
+                let is_seen = some.unseen.decides.is_none_or(|unseen| index < unseen);
+                assert_eq!(*decides, !is_seen || all.decides[index], "{index} of {looks_max}");
+            }
+        }
+        assert!(last > 0);
+    }
+
+    #[test]
+    fn pairs_that_cannot_fall_are_not_looked_at() {
+        let pairs = 100 * 100;
+        for (name, first, second, looks) in [
+            ("nobody else passes", "methods: [GET], allow: [r, s]", "allow: [r]", 2 * pairs),
+            ("no other method", "methods: [GET], allow: [r]", "methods: [GET], allow: anyone", 2 * pairs),
+            ("no common host", "hosts: [a], methods: [GET], allow: [r]", "hosts: [b], allow: anyone", 2 * pairs),
+            ("no methods", "allow: [r]", "allow: anyone", pairs),
+            ("the other is more specific", "allow: anyone", "methods: [GET], allow: [r]", 2 * pairs),
+        ] {
+            let found = Reach::within(&snapshot(&two_kinds(200, first, second)), looks);
+            assert_eq!((found.unseen, found.falls.len()), (Unseen::default(), 0), "{name}");
+        }
+        // and no more of them than are read
+        let many = Reach::of(&snapshot(&two_kinds(200, "methods: [GET], allow: [r]", "allow: anyone")));
+        assert!(many.falls.len() == FALLS_MAX && many.unseen.falls.is_some() && many.unseen.decides.is_none());
     }
 }

@@ -56,6 +56,7 @@ pub struct Report {
     more: usize,
     elsewhere: Vec<String>,
     warnings: Vec<Finding>,
+    warnings_more: usize,
 }
 
 impl Report {
@@ -73,6 +74,8 @@ impl Report {
     pub fn warn(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         if self.warnings.len() < PROBLEMS_MAX {
             self.warnings.push(Finding { place, message: message.into(), hint: Some(hint.into()) });
+        } else {
+            self.warnings_more += 1;
         }
     }
 
@@ -145,7 +148,7 @@ impl Report {
         self.warnings.sort();
         self.warnings.dedup();
         let all = self.warnings.into_iter().map(|finding| Problem::of(finding, Severity::Warning, file, listing));
-        Problems { all: all.collect(), more: 0, unreadable: false, files: Vec::new() }
+        Problems { all: all.collect(), more: self.warnings_more, unreadable: false, files: Vec::new() }
     }
 
     fn push(&mut self, place: Place, message: String, hint: Option<String>) {

@@ -8,9 +8,9 @@ use http::HeaderName;
 
 use super::decode::{self, Placed};
 use super::model::{ListenerMode, Model};
-use super::reach::Reach;
+use super::reach::{Reach, Unseen};
 use super::report::{self, Place, Report};
-use super::snapshot::{ExpectedCaller, Snapshot};
+use super::snapshot::{Expectation, ExpectedCaller, Snapshot};
 use super::tree::{Node, Plain, Value};
 use crate::authenticate::RoleSource;
 use crate::decision::is_tunnel;
@@ -24,6 +24,9 @@ use crate::wire::target::canonical_path;
 
 /// The role that the endpoint `introspect` asks for, which no route names.
 const INTROSPECT: &str = "introspect";
+
+/// Restricted prefixes above open routes that a check looks at; less than a second.
+const PREFIXES_MAX: usize = 2_000_000;
 
 /// Where the parts of a snapshot stand in the file.
 #[derive(Debug)]
@@ -130,18 +133,41 @@ fn fields(root: &Node, report: &mut Report) {
     }
 }
 
+/// The keys of a route by which it is decided who may do what: for which requests it is, and who may make them, by which
+/// credentials and with which scopes.
+const WHO_MAY: [&str; 6] = ["path", "hosts", "methods", "allow", "scopes", "schemes"];
+
+/// Those by which it is decided what is done: another upstream, or another path there, is another thing for the same people.
+/// Where the servers of an upstream are is no such thing: that is what differs between one place of work and another.
+const DO_WHAT: [&str; 2] = ["to", "strip_prefix"];
+
 /// Who may do what, where the file does not say it: a review, a diff and the tests of a pipeline see another value than the
 /// one that is served.
 fn access_by_variables(root: &Node, report: &mut Report) {
     let routes = items(child(Some(root), "routes"));
-    let of_routes = routes.flat_map(|route| ["path", "hosts", "methods", "allow"].map(|key| child(Some(route), key)));
+    let keys = || WHO_MAY.into_iter().chain(DO_WHAT);
+    let of_routes = routes.flat_map(|route| keys().map(move |key| child(Some(route), key)));
     let accounts = ["users", "clients"].into_iter();
     let accounts = accounts.flat_map(|kind| items(child(child(Some(root), "bootstrap"), kind)));
     let of_accounts = accounts.map(|account| child(Some(account), "roles"));
     let default = child(child(Some(root), "tokens"), "default_role");
-    for node in of_routes.chain(of_accounts).chain([default]).flatten() {
+    // what routes take that name no scheme
+    let schemes = child(child(Some(root), "auth"), "schemes");
+    let nodes = of_routes.chain(of_accounts).chain([default, schemes]);
+    by_variable(nodes, "who may do what depends on this variable", report);
+    // whoever is believed says for himself from where he comes, and is limited and told upstream by it
+    let proxies = child(Some(root), "trusted_proxies");
+    by_variable(
+        std::iter::once(proxies),
+        "whose word for a caller's address is taken depends on this variable",
+        report,
+    );
+}
+
+fn by_variable<'n>(nodes: impl Iterator<Item = Option<&'n Node>>, what: &str, report: &mut Report) {
+    for node in nodes.flatten() {
         if let Some(one) = std::iter::once(node).chain(items(Some(node))).find(|one| decode::is_expanded(one)) {
-            let message = "who may do what depends on this variable: elsewhere it can be another than was checked here";
+            let message = format!("{what}: elsewhere it can be another than was checked here");
             report.warn(one.place, message, "write it out, so that whoever reads or compares the file sees it");
         }
     }
@@ -210,40 +236,53 @@ fn has_accounts(snapshot: &Snapshot) -> bool {
         || snapshot.endpoints.values().any(|endpoint| endpoint.action == Action::Register)
 }
 
-/// Roles that are named by routes alone, or by accounts alone. Where no account is made here, nothing is known of them.
+/// Roles that are named by routes alone, or by accounts alone. Where no account is made here, others may have any: then it is
+/// told of those alone that look like one that an expectation names.
 fn roles(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     let accounts: Vec<&Node> = ["users", "clients"]
         .into_iter()
         .flat_map(|kind| items(child(child(Some(root), "bootstrap"), kind)))
         .flat_map(|account| items(child(Some(account), "roles")))
         .collect();
-    if accounts.is_empty() {
-        return;
-    }
     let routes: Vec<&Node> =
         items(child(Some(root), "routes")).flat_map(|route| items(child(Some(route), "allow"))).collect();
-    let mut known: BTreeSet<&str> = accounts.iter().filter_map(|node| word(node)).collect();
-    known.extend(snapshot.expect.iter().flat_map(|expectation| {
-        match &expectation.caller {
-            ExpectedCaller::Anyone => &[],
-            ExpectedCaller::Principal { roles, .. } => roles.as_slice(),
-        }
-        .iter()
-        .map(Role::as_str)
-    }));
+    let expected: BTreeSet<&str> = snapshot.expect.iter().flat_map(expected_roles).map(Role::as_str).collect();
+    if accounts.is_empty() && expected.is_empty() {
+        return;
+    }
+    let mut known: BTreeSet<&str> = accounts.iter().filter_map(|node| word(node)).chain(expected).collect();
     known.insert(snapshot.tokens.default_role.as_str());
+    let names: Vec<&str> = known.iter().copied().collect();
     let mut told = HashSet::new();
     for node in &routes {
-        if word(node).is_some_and(|role| !known.contains(role) && told.insert(role.to_owned())) {
-            let message = format!("no user or client of this file ever has the role {}", decode::shown_node(node));
-            report.warn(node.place, message, "is it spelt right? an expectation that names it says that it is meant");
+        let Some(role) = word(node).filter(|role| !known.contains(role)) else { continue };
+        let alike = report::nearest(role, &names);
+        if accounts.is_empty() && alike.is_none() || !told.insert(role) {
+            continue;
         }
+        let message = match accounts.is_empty() {
+            true => format!("no expectation names the role {}", decode::shown_node(node)),
+            false => format!("no user or client of this file ever has the role {}", decode::shown_node(node)),
+        };
+        let question = match alike {
+            Some(alike) => format!("did you mean `{alike}`?"),
+            None => "is it spelt right?".to_owned(),
+        };
+        report.warn(node.place, message, format!("{question} an expectation that names it says that it is meant"));
     }
     let named: BTreeSet<&str> = routes.iter().filter_map(|node| word(node)).collect();
     for node in accounts {
         if word(node).is_some_and(|role| !named.is_empty() && !named.contains(role) && role != INTROSPECT) {
             report.warn(node.place, format!("no route asks for the role {}", decode::shown_node(node)), "");
         }
+    }
+}
+
+/// The roles of whom an expectation is about.
+fn expected_roles(expectation: &Expectation) -> &[Role] {
+    match &expectation.caller {
+        ExpectedCaller::Anyone => &[],
+        ExpectedCaller::Principal { roles, .. } => roles,
     }
 }
 
@@ -284,6 +323,10 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
         }
     }
     let found = Reach::of(snapshot);
+    let Unseen { decides, falls } = found.unseen;
+    for (from, what) in [(decides, "which routes can never match"), (falls, "which methods fall to a wider route")] {
+        not_looked_at(from, what, places, report);
+    }
     for (route, (place, shown)) in routes.iter().zip(&places.routes) {
         if route.methods.iter().any(is_tunnel) {
             let hint = "no tunnel is given; a WebSocket counts as GET, over HTTP/2 as well";
@@ -306,6 +349,14 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
             to_place.line
         );
         report.warn(*place, message, "leave `methods` out, or give the others a route of their own");
+    }
+}
+
+/// More routes overlap than are looked at; what is not said of those behind is not known.
+fn not_looked_at(from: Option<usize>, what: &str, places: &Places, report: &mut Report) {
+    if let Some((place, shown)) = from.and_then(|index| places.routes.get(index)) {
+        let message = format!("it was not looked further than {shown} {what}: there are too many that overlap");
+        report.warn(*place, message, "`explain FILE METHOD URL` says of any one request what decides it");
     }
 }
 
@@ -343,8 +394,15 @@ fn open_below_restricted(snapshot: &Snapshot, places: &Places, report: &mut Repo
             prefixes.insert(&route.pattern, index);
         }
     }
-    for (route, (place, shown)) in routes.iter().zip(&places.routes).filter(|(route, _)| route.allow == Allow::Anyone) {
-        let above = prefixes.crossing(&route.pattern).into_iter().filter(|&index| {
+    let mut looks_left = PREFIXES_MAX;
+    let open = routes.iter().zip(&places.routes).enumerate().filter(|(_, (route, _))| route.allow == Allow::Anyone);
+    for (index, (route, (place, shown))) in open {
+        let above = prefixes.crossing(&route.pattern);
+        let Some(left) = looks_left.checked_sub(above.len()) else {
+            return not_looked_at(Some(index), "which are open below a restricted prefix", places, report);
+        };
+        looks_left = left;
+        let above = above.into_iter().filter(|&index| {
             routes.get(index).is_some_and(|above| {
                 // where the restricted one is the more specific, it decides itself
                 route.pattern.compare(&above.pattern).is_le()

@@ -140,9 +140,10 @@ impl Pattern {
     /// already, it is taken as it is written; the last such one.
     pub fn common<'p>(patterns: impl Iterator<Item = &'p Self> + Clone) -> Self {
         let everything = Self { segments: Box::default(), below: true };
-        let mut common = patterns.clone().fold(everything, |common, pattern| common.meet(pattern).unwrap_or(common));
-        let shape = common.shape();
-        if let Some(written) = patterns.filter(|pattern| pattern.shape() == shape).last() {
+        let mut common = patterns.clone().fold(everything, |common, pattern| {
+            if pattern.covers(&common) { common } else { common.meet(pattern).unwrap_or(common) }
+        });
+        if let Some(written) = patterns.filter(|pattern| common.covers(pattern)).last() {
             return written.clone();
         }
         common.rename_twins();

@@ -263,6 +263,62 @@ fn diff_says_who_gains_and_who_loses() {
     diff("missing.yaml", &[]).expect(2);
 }
 
+/// `@anyone` and `@authenticated` are what `diff` calls everybody. Nothing takes them for roles, which nobody could have.
+#[test]
+fn everybody_is_no_role() {
+    let rules = |allow: &str, more: &str| {
+        format!(
+            "endpoints: []\nupstreams: {{ api: {{ builtin: echo }} }}\nroutes: [{{ path: /a, allow: {allow}, to: api }}]\n{more}"
+        )
+    };
+    let setup = Setup::new("");
+    for (name, allow) in [("roles", "[x]"), ("authenticated", "authenticated"), ("anyone", "anyone")] {
+        setup.write(&format!("{name}.yaml"), rules(allow, ""));
+    }
+    let diff = |old: &str, new: &str| {
+        let (old, new) = (format!("{old}.yaml"), format!("{new}.yaml"));
+        let rows = setup.cli_plain(&["diff", &old, &new, "--json"], "").expect(0).json();
+        (rows[0]["gains"].clone(), rows[0]["loses"].clone())
+    };
+    assert_eq!(diff("roles", "anyone"), (json!(["@anyone", "@authenticated"]), json!([])));
+    assert_eq!(diff("roles", "authenticated"), (json!(["@authenticated"]), json!([])));
+    assert_eq!(diff("anyone", "authenticated"), (json!([]), json!(["@anyone"])));
+    // whom they stand for can be asked about
+    for (file, anyone, principal) in
+        [("roles.yaml", 401, 403), ("authenticated.yaml", 401, 200), ("anyone.yaml", 200, 200)]
+    {
+        for (argument, status) in [(&["--anyone"][..], anyone), (&["--scheme", "basic"], principal)] {
+            let mut arguments = vec!["explain", file, "GET", "/a", "--json"];
+            arguments.extend(argument);
+            let said = setup.cli_plain(&arguments, "").expect(i32::from(status != 200)).json();
+            assert_eq!(said["status"], if status == 200 { json!(null) } else { json!(status) }, "{file} {argument:?}");
+        }
+    }
+    for name in ["@anyone", "@authenticated", "@x"] {
+        for arguments in
+            [&["explain", "roles.yaml", "GET", "/a", "--role", name][..], &["explain", "roles.yaml", "--role", name]]
+        {
+            let said = setup.cli_plain(arguments, "").expect(2);
+            assert!(said.stderr.contains("the name of a role does not begin with `@`: `--anyone` asks"), "{said:?}");
+        }
+        let expectation = format!("expect: [{{ request: GET /a, as: {{ roles: ['{name}'] }}, is: 403 }}]\n");
+        setup.write("expect.yaml", rules("[x]", &expectation));
+        setup.write("allow.yaml", rules(&format!("['{name}']"), ""));
+        for arguments in [
+            &["test", "expect.yaml"][..],
+            &["diff", "roles.yaml", "expect.yaml"],
+            &["diff", "roles.yaml", "allow.yaml"],
+            &["explain", "allow.yaml", "GET", "/a"],
+        ] {
+            let said = setup.cli_plain(arguments, "").expect(2);
+            assert!(said.stderr.contains("the name of a role does not begin with `@`"), "{arguments:?} {said:?}");
+        }
+    }
+    setup.write("bare.yaml", rules("[x]", "expect: [{ request: GET /a, as: '@anyone', is: 401 }]\n"));
+    let said = setup.cli_plain(&["test", "bare.yaml"], "").expect(2);
+    assert!(said.stderr.contains("expected `anyone` or a principal such as `{ roles: [user] }`"), "{said:?}");
+}
+
 #[test]
 fn check_speaks_to_people_tools_and_workflows() {
     let setup = Setup::new(RULES);

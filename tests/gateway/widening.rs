@@ -43,6 +43,13 @@ fn a_change_by_which_somebody_has_more_fails_and_any_other_does_not() {
             &answered("Access-Control-Allow-Origin: 'https://a'"),
             &answered("Access-Control-Allow-Origin: '*'"),
         ),
+        ("what the upstream says of CORS", &edited(", cors: { origins: ['https://a'] }"), &edited("")),
+        ("what the upstream says of an origin", &answered("Access-Control-Allow-Origin: 'https://a'"), &edited("")),
+        (
+            "what a preflight allows",
+            "routes: [{ path: /e, methods: [PUT], allow: anyone, cors: { origins: ['*'] }, to: api }, { path: /e, methods: [DELETE], allow: anyone, cors: { origins: ['*'] }, to: api }]",
+            "routes: [{ path: /e, methods: [PUT, DELETE], allow: anyone, cors: { origins: ['*'] }, to: api }]",
+        ),
         ("pages with credentials", &edited(""), &answered("Access-Control-Allow-Credentials: 'true'")),
         ("a credential for whoever passes", &edited(""), &old_key),
     ] {

@@ -5,6 +5,7 @@
 //! not said again. Each statement is therefore true for all requests that it is about.
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::TooMany;
 use super::names::Names;
@@ -52,8 +53,8 @@ pub(super) struct Statement {
 /// # Errors
 /// Those of `against`.
 pub(super) fn cover(
-    spots: Vec<Spot>,
-    mut against: impl FnMut(&Spot, &Block) -> Result<Vec<Spot>, TooMany>,
+    spots: Vec<Rc<Spot>>,
+    mut against: impl FnMut(&Spot, &Block) -> Result<Vec<Rc<Spot>>, TooMany>,
 ) -> Result<Vec<Statement>, TooMany> {
     let mut queue = Queue::default();
     for spot in spots {
@@ -95,7 +96,7 @@ enum Origin {
 
 /// A region, with what is left to say of it.
 struct Entry {
-    spot: Spot,
+    spot: Rc<Spot>,
     left: Vec<Block>,
     origin: Origin,
 }
@@ -111,7 +112,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn add(&mut self, spot: Spot, left: Vec<Block>, origin: Origin) {
+    fn add(&mut self, spot: Rc<Spot>, left: Vec<Block>, origin: Origin) {
         let at = self.entries.len();
         let (rules, path) = spot.order();
         self.order.insert((rules, path.to_owned(), at));
@@ -121,10 +122,10 @@ impl Queue {
     }
 
     /// The next spot, and what is left to say of it.
-    fn next(&mut self) -> Option<(Spot, Vec<Block>)> {
+    fn next(&mut self) -> Option<(Rc<Spot>, Vec<Block>)> {
         let (.., at) = self.order.pop_first()?;
         let Entry { spot, left, .. } = self.entries.get_mut(at)?;
-        Some((spot.clone(), std::mem::take(left)))
+        Some((Rc::clone(spot), std::mem::take(left)))
     }
 
     /// Leaves out what is said by this of all paths of a spot.
@@ -142,7 +143,7 @@ impl Queue {
     }
 
     /// What `block` says, and is not said of `other`, is to be said by itself where it is so.
-    fn except(&mut self, other: Spot, block: &Block) {
+    fn except(&mut self, other: Rc<Spot>, block: &Block) {
         let alike = other.blocks.iter().filter(|own| own.effect == block.effect);
         let rest = alike.map(|own| Block {
             hosts: own.hosts.and(&block.hosts),
@@ -171,7 +172,7 @@ impl Spot {
     }
 
     /// Whether all that `block` says is so here.
-    fn says(&self, block: &Block) -> bool {
+    pub(super) fn says(&self, block: &Block) -> bool {
         let mut hosts = block.hosts.clone();
         let alike = self.blocks.iter().filter(|own| own.effect == block.effect);
         for own in alike.filter(|own| block.methods.without(&own.methods).is_empty()) {
@@ -219,6 +220,7 @@ mod tests {
     }
 
     fn said(spots: Vec<Spot>) -> Vec<String> {
+        let spots: Vec<Rc<Spot>> = spots.into_iter().map(Rc::new).collect();
         let all = spots.clone();
         let statements = cover(spots, |spot, block| {
             let below = all.iter().filter(|other| spot.pattern.covers(&other.pattern) && !other.says(block));

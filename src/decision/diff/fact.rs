@@ -23,8 +23,18 @@ pub(super) struct Fact {
     /// Whether it is told only where the other side has it too.
     is_detail: bool,
     gives: Gives,
-    /// The field that the other end cannot say while this is there, and the key of the fact that says which others.
-    stops: Option<(String, String)>,
+    stops: Option<Stops>,
+}
+
+/// A field that the other end cannot say while a fact is there.
+#[derive(Clone, Debug)]
+pub(super) struct Stops {
+    /// The field.
+    pub(super) name: String,
+    /// The key of the fact that gives all fields but those that are stopped, by whatever fact.
+    pub(super) by: &'static str,
+    /// What passes where nothing stops it any more.
+    pub(super) passes: &'static str,
 }
 
 /// What callers have by a value. It says which of two values gives somebody what he did not have by the other.
@@ -110,9 +120,9 @@ impl Fact {
         Self { gives, ..self }
     }
 
-    /// While it is there, the other end's own field of this name does not pass; nor where the fact `beside` is, and says so.
-    pub(super) fn stopping(self, name: &str, beside: &str) -> Self {
-        Self { stops: Some((name.to_owned(), beside.to_owned())), ..self }
+    /// While it is there, the other end's own field does not pass.
+    pub(super) fn stopping(self, stops: Stops) -> Self {
+        Self { stops: Some(stops), ..self }
     }
 
     pub(super) fn detail(self) -> Self {
@@ -132,11 +142,6 @@ impl Fact {
     /// What is compared.
     pub(super) fn compared(&self) -> (&str, &str) {
         (&self.id, &self.full)
-    }
-
-    /// Its value.
-    pub(super) fn shown(&self) -> &str {
-        &self.shown
     }
 }
 
@@ -173,13 +178,13 @@ pub fn joined<'c>(changes: impl IntoIterator<Item = &'c Change>) -> String {
 
 /// Each difference.
 pub(super) fn changes(old: &[Fact], new: &[Fact]) -> Vec<Change> {
-    let by_id = |facts: &'_ [Fact]| facts.iter().map(|fact| (fact.id.clone(), fact.clone())).collect::<HashMap<_, _>>();
     let (olds, news) = (by_id(old), by_id(new));
-    let another_upstream = olds.get("to").map(Fact::shown) != news.get("to").map(Fact::shown);
-    let gone = old.iter().filter(|fact| !news.contains_key(&fact.id));
-    let ids = new.iter().chain(gone).map(|fact| &fact.id);
+    let to = |facts: &HashMap<&str, &Fact>| facts.get("to").map(|fact| fact.shown.clone());
+    let another_upstream = to(&olds) != to(&news);
+    let gone = old.iter().filter(|fact| !news.contains_key(&*fact.id));
+    let ids = new.iter().chain(gone).map(|fact| &*fact.id);
     ids.filter_map(|id| {
-        let (old, new) = (olds.get(id), news.get(id));
+        let (old, new) = (olds.get(id).copied(), news.get(id).copied());
         if let (Some(fact), None) | (None, Some(fact)) = (old, new)
             && fact.is_detail
         {
@@ -191,17 +196,24 @@ pub(super) fn changes(old: &[Fact], new: &[Fact]) -> Vec<Change> {
             (_, Some(fact)) | (Some(fact), None) => &fact.key,
             (None, None) => id,
         };
-        let text = difference(key, old, new)?;
-        let widens = match (old, new) {
-            (_, Some(new)) => new.gives.exceeds(old.map(|old| &old.gives)),
-            (Some(old), None) => old.stops.as_ref().is_some_and(|(name, beside)| {
-                !news.get(beside).is_some_and(|fact| matches!(&fact.gives, Gives::AllBut(all) if all.contains(name)))
-            }),
-            (None, None) => false,
+        let mut text = difference(key, old, new)?;
+        let exceeds = new.is_some_and(|new| new.gives.exceeds(old.map(|old| &old.gives)));
+        let is_stopped = |stops: &&Stops| {
+            news.get(stops.by)
+                .is_some_and(|fact| matches!(&fact.gives, Gives::AllBut(all) if all.contains(&stops.name)))
         };
-        Some(Change { text, widens })
+        let passes = old.and_then(|old| old.stops.as_ref()).filter(|stops| !is_stopped(stops));
+        if let Some(Stops { passes, .. }) = passes {
+            // writing to a text cannot fail
+            write!(text, " ({passes} passes now)").ok();
+        }
+        Some(Change { text, widens: exceeds || passes.is_some() })
     })
     .collect()
+}
+
+fn by_id(facts: &[Fact]) -> HashMap<&str, &Fact> {
+    facts.iter().map(|fact| (&*fact.id, fact)).collect()
 }
 
 /// What is another value, in words.

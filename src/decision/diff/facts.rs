@@ -6,9 +6,10 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
+use http::{HeaderName, HeaderValue, Method};
 
-use super::fact::{Fact, Gives, set};
+use super::fact::{Fact, Gives, Stops, set};
 use crate::config::model::endpoints::{ENDS, INCOMPLETE, SOURCES};
 use crate::config::snapshot::Snapshot;
 use crate::config::units::{show_duration, show_rate, show_size};
@@ -17,6 +18,7 @@ use crate::forward::{FileDigest, HealthCheck, ServerGroup, UpstreamKind, Upstrea
 use crate::limit::Quota;
 use crate::rejection::Texts;
 use crate::rejection::texts::Message;
+use crate::route::cors::OURS;
 use crate::route::{Cors, FieldEdits, Origins, RateBy, Route, RouteRate};
 use crate::wire::fields::may_bear_secret;
 use crate::wire::target::PathPolicy;
@@ -37,6 +39,7 @@ pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<F
         // for which requests it is and who may pass is told by patterns and people
         pattern: _,
         hosts: _,
+        // what a preflight is told of them is a fact
         methods: _,
         allow: _,
         scopes: _,
@@ -50,9 +53,14 @@ pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<F
     let ends = [(ends_streams.expiry, "expiry"), (ends_streams.revocation, "revocation")];
     let which = |on: bool| ends.iter().filter(move |(ends, _)| *ends == on).map(|(_, name)| *name);
     facts.push(Fact::optional("strip_prefix", strip_prefix.as_deref()));
-    facts.extend(edits("request_headers", request_fields));
-    facts.extend(edits("response_headers", response_fields));
+    facts.extend(edits(&REQUEST, request_fields, &[]));
+    // what an upstream says of CORS is replaced, whatever the route writes; and means nothing where it is without its origin
+    let hides_origin = response_fields.remove.contains(&ACCESS_CONTROL_ALLOW_ORIGIN)
+        && response_fields.set.iter().all(|(name, _)| *name != ACCESS_CONTROL_ALLOW_ORIGIN);
+    let replaced = if cors.is_some() || hides_origin { &OURS[..] } else { &[] };
+    facts.extend(edits(&RESPONSE, response_fields, replaced));
     facts.extend(of_cors(cors.as_deref()));
+    facts.extend(cors.is_some().then(|| preflight_methods(route)));
     facts.extend([
         // a stream outlives what does not end it
         Fact::list("end_streams_on", which(true)).giving(Gives::these(which(false))),
@@ -113,21 +121,43 @@ fn health(check: &HealthCheck) -> String {
     )
 }
 
-fn edits(section: &str, edits: &FieldEdits) -> Vec<Fact> {
+/// A section of a route that changes fields.
+struct Section {
+    name: &'static str,
+    /// The key for the fields that do not pass.
+    remove: &'static str,
+    /// What a field gives that the route writes itself.
+    given: fn(&HeaderName, &HeaderValue) -> Gives,
+    /// What passes where it is not written any more.
+    passes: &'static str,
+}
+
+const REQUEST: Section = Section {
+    name: "request_headers",
+    remove: "request_headers.remove",
+    given: given_upstream,
+    passes: "the caller's own",
+};
+
+const RESPONSE: Section = Section {
+    name: "response_headers",
+    remove: "response_headers.remove",
+    given: given_to_pages,
+    passes: "the upstream's own",
+};
+
+/// `replaced` are the fields that something else of the route writes anew.
+fn edits(section: &Section, edits: &FieldEdits, replaced: &[HeaderName]) -> Vec<Fact> {
     let set = edits.set.iter().map(|(name, value)| {
-        let gives = match section {
-            "response_headers" => given_to_pages(name, value),
-            _ => given_upstream(name, value),
-        };
-        field(&format!("{section}.set.{name}"), value)
-            .giving(gives)
-            .stopping(name.as_str(), &format!("{section}.remove"))
+        let stops = Stops { name: name.to_string(), by: section.remove, passes: section.passes };
+        field(&format!("{}.set.{name}", section.name), value).giving((section.given)(name, value)).stopping(stops)
     });
     let remove = edits.remove.iter().map(HeaderName::as_str);
     // what is neither taken away nor written anew passes as the other end says it
-    let stopped = edits.set.iter().map(|(name, _)| name.as_str()).chain(remove.clone());
+    let written = edits.set.iter().map(|(name, _)| name).chain(replaced);
+    let stopped = written.map(HeaderName::as_str).chain(remove.clone());
     let passes = Gives::AllBut(stopped.map(str::to_owned).collect());
-    set.chain([Fact::list(format!("{section}.remove"), remove).giving(passes)]).collect()
+    set.chain([Fact::list(section.remove, remove).giving(passes)]).collect()
 }
 
 /// What pages of other origins have by a field of the response that a route writes itself, without `cors`.
@@ -170,12 +200,29 @@ fn of_cors(cors: Option<&Cors>) -> Vec<Fact> {
     let headers: Vec<&str> = headers.split(',').map(str::trim_ascii).filter(|name| !name.is_empty()).collect();
     let max_age = cors.and_then(|cors| cors.max_age.as_ref()).and_then(|age| text(age).parse().ok());
     let credentials = cors.is_some_and(|cors| cors.credentials);
+    let mut origins = Fact::optional("cors.origins", origins).giving(read_by);
+    if cors.is_some() {
+        let name = ACCESS_CONTROL_ALLOW_ORIGIN.to_string();
+        origins = origins.stopping(Stops { name, by: RESPONSE.remove, passes: "what the upstream says of CORS" });
+    }
     vec![
-        Fact::optional("cors.origins", origins).giving(read_by),
+        origins,
         Fact::list("cors.headers", headers.iter().copied()).giving(Gives::these(headers.iter().copied())),
         Fact::optional("cors.max_age", max_age.map(|seconds| show_duration(Duration::from_secs(seconds)))),
         Fact::word("cors.credentials", credentials).giving(Gives::this_if(credentials, "with credentials")),
     ]
+}
+
+/// What a preflight is told that a browser may send afterwards without another one.
+fn preflight_methods(route: &Route) -> Fact {
+    let mut listed: Vec<&str> = route.listed_methods().map(Method::as_str).collect();
+    listed.sort_unstable();
+    // a route for one method or for all is told of none but the one that is asked for
+    let is_asked = listed.len() <= 1;
+    let shown = if is_asked { "the one asked for".to_owned() } else { set(listed.iter().copied()) };
+    // no preflight is needed for the others
+    let needed = listed.into_iter().filter(|method| !["GET", "HEAD", "POST"].contains(method));
+    Fact::new("cors: methods that a preflight allows", shown).giving(Gives::these(needed)).detail()
 }
 
 fn of_rate(rate: &RouteRate) -> String {

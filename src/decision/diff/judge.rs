@@ -16,6 +16,7 @@ use super::sides::{Decider, Numbered, Side};
 use crate::endpoint::{Action, Endpoints};
 use crate::route::regions::Region;
 use crate::route::{Allow, Pattern};
+use crate::wire::target::Target;
 
 /// What differs for a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +29,7 @@ struct Difference {
 /// Asks both sides, and numbers what differs.
 pub(super) struct Judge<'d, 's> {
     sides: &'d [Side<'s>; 2],
+    /// Sorted.
     everybody: Vec<Who>,
     by_deciders: HashMap<[Decider; 2], Option<Effect>>,
     known: HashMap<Difference, Effect>,
@@ -51,13 +53,19 @@ impl<'d, 's> Judge<'d, 's> {
         Self { sides, everybody, by_deciders: HashMap::new(), known: HashMap::new(), differences: Vec::new() }
     }
 
-    /// What differs in a region for requests of one path, which is in it.
-    pub(super) fn spot(&mut self, region: &Region<'_>, path: &str, marks: u8) -> Spot {
+    /// What differs in a region for requests of one path, which is in it; `None` where neither side can read it, so that it
+    /// matches nothing.
+    pub(super) fn spot(&mut self, region: &Region<'_>, path: &str, marks: u8) -> Option<Spot> {
+        let uri: Uri = path.parse().ok()?;
+        let targets = self.sides.each_ref().map(|side| side.target(&uri));
+        if targets.iter().all(Result::is_err) {
+            return None;
+        }
         let (hosts, methods) = (region.hosts(), region.methods());
         let mut met: BTreeMap<Effect, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
         let mut least: [Option<Option<Pattern>>; 2] = [None, None];
-        for (host, method, deciders) in self.ask(region, path) {
-            let Some(effect) = self.effect(deciders.clone()) else { continue };
+        for (host, method, deciders) in self.ask(&hosts, &methods, &uri, &targets) {
+            let Some(effect) = self.effect(&deciders) else { continue };
             met.entry(effect).or_default().entry(host).or_default().insert(method.as_str());
             for ((side, decider), least) in self.sides.iter().zip(&deciders).zip(&mut least) {
                 let found = side.pattern(decider);
@@ -78,37 +86,38 @@ impl<'d, 's> Judge<'d, 's> {
             blocks.extend(named.map(|(methods, set)| Block { hosts: Names::of(&set, &hosts), methods, effect }));
         }
         let least = least.map(Option::flatten);
-        Spot { pattern: region.pattern(), path: path.to_owned(), rules: region.rules.len(), marks, blocks, least }
-    }
-
-    /// Whether all that a block says is so in a region as well.
-    pub(super) fn agrees(&mut self, region: &Region<'_>, path: &str, block: &Block) -> bool {
-        let is_meant =
-            |host: &str, method: &Method| block.hosts.contains(host) && block.methods.contains(method.as_str());
-        self.ask(region, path)
-            .into_iter()
-            .filter(|(host, method, _)| is_meant(host, method))
-            .all(|(.., deciders)| self.effect(deciders) == Some(block.effect))
+        let (path, rules) = (path.to_owned(), region.rules.len());
+        Some(Spot { pattern: region.pattern(), path, rules, marks, blocks, least })
     }
 
     /// What decides on each side, for every kind of host and method.
-    fn ask<'r>(&self, region: &'r Region<'_>, path: &str) -> Vec<(&'r str, &'r Method, [Decider; 2])> {
-        let Ok(uri) = path.parse::<Uri>() else { return Vec::new() };
+    fn ask<'r>(
+        &self,
+        hosts: &[&'r str],
+        methods: &[&'r Method],
+        uri: &Uri,
+        targets: &[Result<Target, Decider>; 2],
+    ) -> Vec<(&'r str, &'r Method, [Decider; 2])> {
         let mut asked = Vec::new();
-        for host in region.hosts() {
+        for host in hosts {
             let Ok(value) = HeaderValue::from_str(host) else { continue };
             let headers: HeaderMap = std::iter::once((HOST, value)).collect();
-            let ask = |method| self.sides.each_ref().map(|side| side.ask(method, &uri, &headers));
-            asked.extend(region.methods().into_iter().map(|method| (host, method, ask(method))));
+            let decider = |side: &Side<'_>, target: &Result<Target, Decider>, method| match target {
+                Ok(target) => side.ask(method, uri, &headers, target),
+                Err(refused) => refused.clone(),
+            };
+            let ([old, new], [old_target, new_target]) = (self.sides, targets);
+            let both = |method| [decider(old, old_target, method), decider(new, new_target, method)];
+            asked.extend(methods.iter().map(|method| (*host, *method, both(method))));
         }
         asked
     }
 
-    fn effect(&mut self, deciders: [Decider; 2]) -> Option<Effect> {
-        if let Some(known) = self.by_deciders.get(&deciders) {
+    fn effect(&mut self, deciders: &[Decider; 2]) -> Option<Effect> {
+        if let Some(known) = self.by_deciders.get(deciders) {
             return *known;
         }
-        let [old, new] = &deciders;
+        let [old, new] = deciders;
         let effect = (!self.same(old, new)).then(|| {
             let [before, after] = self.sides;
             let (was, is) = (before.meaning(old), after.meaning(new));
@@ -125,7 +134,7 @@ impl<'d, 's> Judge<'d, 's> {
             }
             effect
         });
-        self.by_deciders.insert(deciders, effect);
+        self.by_deciders.insert(deciders.clone(), effect);
         effect
     }
 

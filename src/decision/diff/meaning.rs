@@ -1,5 +1,6 @@
 //! What a rule answers and to whom, in a form in which two can be compared and their differences told.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -23,6 +24,13 @@ pub(super) enum Who {
 }
 
 impl Who {
+    fn cmp_role(&self, role: &Role) -> Ordering {
+        match self {
+            Self::Anyone | Self::Authenticated => Ordering::Less,
+            Self::Role(own) => own.cmp(role),
+        }
+    }
+
     /// The name in a diff.
     pub(super) fn name(&self) -> &str {
         match self {
@@ -91,15 +99,23 @@ impl Meaning {
 
     /// Who of `everybody` gets something by `new` that this refuses, under some condition at least. What a route leads to
     /// and what an endpoint does have nothing in common: where one takes the place of another, all that it lets through gain.
+    /// `everybody` is sorted.
     pub(super) fn opens<'w>(&self, new: &Self, everybody: &'w [Who]) -> Vec<&'w Who> {
         let is_another = self.answer != new.answer;
-        let opens = |who: &&Who| {
-            let (old, new) = (&self.access, &new.access);
-            let conditions_stay =
-                old.scopes.is_subset(&new.scopes) && new.schemes.iter().all(|scheme| old.schemes.contains(scheme));
-            new.lets(who) && (is_another || !old.lets(who) || **who != Who::Anyone && !conditions_stay)
-        };
-        everybody.iter().filter(opens).collect()
+        let (old, new) = (&self.access, &new.access);
+        let conditions_stay =
+            old.scopes.is_subset(&new.scopes) && new.schemes.iter().all(|scheme| old.schemes.contains(scheme));
+        let opens =
+            |who: &&Who| new.lets(who) && (is_another || !old.lets(who) || **who != Who::Anyone && !conditions_stay);
+        if new.authenticated {
+            return everybody.iter().filter(opens).collect();
+        }
+        // of many people it lets through those of its roles at most
+        let named = new.roles.iter().filter_map(|role| {
+            let at = everybody.binary_search_by(|who| who.cmp_role(role)).ok()?;
+            everybody.get(at)
+        });
+        named.filter(opens).collect()
     }
 
     /// What else `new` does differently, by the keys and values of the file.

@@ -26,7 +26,6 @@ mod agreement;
 mod every_key;
 
 use self::cover::cover;
-use self::judge::Judge;
 use self::policies::Policies;
 use self::sides::Side;
 use self::survey::Survey;
@@ -93,8 +92,7 @@ fn by_rule(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
     let sides = Side::both(old, new);
     let regions = Regions::new(sides.each_ref().map(Side::rules));
     let policies = Policies::of(old, new);
-    let mut survey =
-        Survey { sides: &sides, regions: &regions, policies: &policies, judge: Judge::of(&sides), looks: 0 };
+    let mut survey = Survey::of(&sides, &regions, &policies);
     let spots = survey.spots()?;
     let statements = cover(spots, |spot, block| survey.against(spot, block))?;
     let mut rows: Vec<Row> =

@@ -1,5 +1,6 @@
 //! One of two configurations: what decides a request there, and what that means.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use http::{HeaderMap, Method, Uri, Version};
@@ -94,12 +95,15 @@ impl<'s> Side<'s> {
         }
     }
 
-    pub(super) fn ask(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Decider {
-        let target = match Target::parse(uri, &self.snapshot.paths) {
-            Ok(target) => target,
-            Err(error) => return Decider::Refused(Rejection::from(error).status().as_u16()),
-        };
-        match place(self.snapshot, Head { method, uri, version: Version::HTTP_11, headers }, &target) {
+    /// The path of a request as it is read here; else what refuses it.
+    pub(super) fn target(&self, uri: &Uri) -> Result<Target, Decider> {
+        let refused = |error| Decider::Refused(Rejection::from(error).status().as_u16());
+        Target::parse(uri, &self.snapshot.paths).map_err(refused)
+    }
+
+    /// `target` is that of `uri`.
+    pub(super) fn ask(&self, method: &Method, uri: &Uri, headers: &HeaderMap, target: &Target) -> Decider {
+        match place(self.snapshot, Head { method, uri, version: Version::HTTP_11, headers }, target) {
             Err(rejection) => Decider::Refused(rejection.status().as_u16()),
             Ok(Place::Endpoint(endpoint)) => match endpoint.takes(method) {
                 Ok(()) => Decider::Endpoint((*endpoint.path).into()),
@@ -119,12 +123,12 @@ impl<'s> Side<'s> {
         }
     }
 
-    pub(super) fn meaning(&self, decider: &Decider) -> Meaning {
-        if let Decider::Refused(status) = decider {
-            return Meaning::refused(*status);
+    pub(super) fn meaning(&self, decider: &Decider) -> Cow<'_, Meaning> {
+        match (decider, self.numbered(decider)) {
+            (Decider::Refused(status), _) => Cow::Owned(Meaning::refused(*status)),
+            (_, Some(Numbered(meaning, _))) => Cow::Borrowed(meaning),
+            (Decider::Endpoint(_) | Decider::Route(_), None) => Cow::Owned(Meaning::refused(500)),
         }
-        let known = self.numbered(decider).map(|Numbered(meaning, _)| meaning.clone());
-        known.unwrap_or_else(|| Meaning::refused(500))
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! [`regions`]: crate::route::regions
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use super::TooMany;
 use super::cover::{Block, Spot};
@@ -14,37 +15,42 @@ use super::judge::Judge;
 use super::policies::Policies;
 use super::sides::Side;
 use crate::route::Pattern;
-use crate::route::regions::{Region, Regions};
-use crate::wire::target::canonical_path;
+use crate::route::patterns::Patterns;
+use crate::route::regions::Regions;
 
 /// Looks at regions that a comparison may take; some minutes.
 const LOOKS_MAX: usize = 20_000_000;
+/// Patterns of which it is remembered what differs there; some hundred megabytes where all differ.
+const KNOWN_MAX: usize = 200_000;
 
 /// Two files on the same ground.
 pub(super) struct Survey<'d, 's> {
-    pub(super) sides: &'d [Side<'s>; 2],
-    pub(super) regions: &'d Regions<'s>,
-    pub(super) policies: &'d Policies,
+    sides: &'d [Side<'s>; 2],
+    regions: &'d Regions<'s>,
+    policies: &'d Policies,
     pub(super) judge: Judge<'d, 's>,
     /// At how many regions it was looked.
     pub(super) looks: usize,
+    /// What differs in the regions of a pattern, by its shape and the marks of its paths.
+    known: HashMap<(String, u8), Rc<[Rc<Spot>]>>,
 }
 
-impl<'d> Survey<'d, '_> {
+impl<'d, 's> Survey<'d, 's> {
+    pub(super) fn of(sides: &'d [Side<'s>; 2], regions: &'d Regions<'s>, policies: &'d Policies) -> Self {
+        Self { sides, regions, policies, judge: Judge::of(sides), looks: 0, known: HashMap::new() }
+    }
+
     /// The regions in which something differs, at least one for each pair of rules that decide a request together.
     ///
     /// # Errors
     /// They are too many to look at.
-    pub(super) fn spots(&mut self) -> Result<Vec<Spot>, TooMany> {
+    pub(super) fn spots(&mut self) -> Result<Vec<Rc<Spot>>, TooMany> {
         let (mut spots, mut seen, mut asked) = (Vec::new(), HashSet::new(), HashSet::new());
         let mut look = |survey: &mut Self, pattern: &Pattern, marks: u8| -> Result<(), TooMany> {
-            if !asked.insert((pattern.shape(), marks)) {
-                return Ok(());
-            }
-            for (region, path, marks) in survey.places(pattern, marks)? {
-                if seen.insert((region.pattern().shape(), marks)) {
-                    spots.push(survey.judge.spot(&region, &path, marks));
-                }
+            if asked.insert((pattern.shape(), marks)) {
+                let found = survey.places(pattern, marks)?;
+                let differing = found.iter().filter(|spot| !spot.blocks.is_empty());
+                spots.extend(differing.filter(|spot| seen.insert((spot.pattern.shape(), spot.marks))).cloned());
             }
             Ok(())
         };
@@ -71,7 +77,6 @@ impl<'d> Survey<'d, '_> {
                 }
             }
         }
-        spots.retain(|spot: &Spot| !spot.blocks.is_empty());
         Ok(spots)
     }
 
@@ -80,43 +85,22 @@ impl<'d> Survey<'d, '_> {
     ///
     /// # Errors
     /// They are too many to look at.
-    pub(super) fn against(&mut self, spot: &Spot, block: &Block) -> Result<Vec<Spot>, TooMany> {
-        let (mut found, mut seen, mut asked) = (Vec::new(), HashSet::new(), HashSet::new());
-        let mut look = |survey: &mut Self, pattern: &Pattern| -> Result<bool, TooMany> {
-            let shape = pattern.shape();
-            let mut is_whole = false;
-            if !asked.insert(shape.clone()) {
-                return Ok(is_whole);
-            }
-            for (region, path, marks) in survey.places(pattern, spot.marks)? {
-                if marks != spot.marks || survey.judge.agrees(&region, &path, block) {
-                    continue;
-                }
-                let own = region.pattern().shape();
-                is_whole |= own == shape;
-                if seen.insert(own) {
-                    found.push(survey.judge.spot(&region, &path, marks));
-                }
-            }
-            Ok(is_whole)
-        };
+    pub(super) fn against(&mut self, spot: &Spot, block: &Block) -> Result<Vec<Rc<Spot>>, TooMany> {
+        let mut excepted = Excepted::default();
         let [old, new] = [0, 1].map(|side| self.rivals(side, &spot.pattern, spot));
-        for rival in &old {
-            let Some(both) = spot.pattern.meet(rival) else { continue };
-            // what is not so in all of it need not be looked at further; nor do two rules decide where one side cannot read
-            if look(self, &both)? || spot.marks != 0 {
+        for both in old.iter().filter_map(|rival| spot.pattern.meet(rival)) {
+            // nor do two rules decide where one side cannot read
+            if !excepted.look(self, &both, spot.marks, block)? || spot.marks != 0 {
                 continue;
             }
-            for third in self.rivals(1, &both, spot) {
-                if let Some(all) = both.meet(&third) {
-                    look(self, &all)?;
-                }
+            for all in self.rivals(1, &both, spot).iter().filter_map(|third| both.meet(third)) {
+                excepted.look(self, &all, spot.marks, block)?;
             }
         }
-        for rival in new.iter().filter_map(|rival| spot.pattern.meet(rival)) {
-            look(self, &rival)?;
+        for both in new.iter().filter_map(|rival| spot.pattern.meet(rival)) {
+            excepted.look(self, &both, spot.marks, block)?;
         }
-        Ok(found)
+        Ok(excepted.found)
     }
 
     /// The patterns of a side that match some paths of `pattern` and not all, and win over what decides in a spot.
@@ -129,22 +113,56 @@ impl<'d> Survey<'d, '_> {
         crossing.filter(wins).cloned().collect()
     }
 
-    /// The regions of a pattern, each with a path that holds these marks.
-    fn places(&mut self, pattern: &Pattern, marks: u8) -> Result<Vec<(Region<'d>, String, u8)>, TooMany> {
-        let (policies, sides, regions) = (self.policies, self.sides, self.regions);
-        let within = policies.within(marks);
-        let found = regions.of(pattern, policies.groups(), within);
+    /// What differs in each region of a pattern, of paths that hold these marks.
+    fn places(&mut self, pattern: &Pattern, marks: u8) -> Result<Rc<[Rc<Spot>]>, TooMany> {
+        let key = (pattern.shape(), marks);
+        if let Some(known) = self.known.get(&key) {
+            return Ok(Rc::clone(known));
+        }
+        let found = self.regions.of(pattern, self.policies.groups(), self.policies.within(marks));
         self.looks += 1 + found.len();
         if self.looks > LOOKS_MAX {
             return Err(TooMany(LOOKS_MAX));
         }
-        let places = found.into_iter().map(|region| {
+        let places = found.into_iter().filter_map(|region| {
             let marks = region.marks | marks;
-            let path = policies.spelled(&region.path, marks);
-            (region, path, marks)
+            self.judge.spot(&region, &self.policies.spelled(&region.path, marks), marks).map(Rc::new)
         });
-        // what neither side can read matches nothing
-        let is_readable = |path: &str| sides.iter().any(|side| canonical_path(path, &side.snapshot.paths).is_ok());
-        Ok(places.filter(|(_, path, _)| is_readable(path)).collect())
+        let places: Rc<[Rc<Spot>]> = places.collect();
+        if self.known.len() < KNOWN_MAX {
+            self.known.insert(key, Rc::clone(&places));
+        }
+        Ok(places)
+    }
+}
+
+/// The regions in which what is said of a spot is not so, as far as they are found.
+#[derive(Default)]
+struct Excepted {
+    found: Vec<Rc<Spot>>,
+    /// Their patterns: what they hold need not be looked at further.
+    patterns: Patterns<()>,
+    asked: HashSet<String>,
+}
+
+impl Excepted {
+    /// Looks at a pattern for the first time. Whether there is more to look for within it.
+    fn look(
+        &mut self,
+        survey: &mut Survey<'_, '_>,
+        pattern: &Pattern,
+        marks: u8,
+        block: &Block,
+    ) -> Result<bool, TooMany> {
+        if self.patterns.cover(pattern) || !self.asked.insert(pattern.shape()) {
+            return Ok(false);
+        }
+        for spot in survey.places(pattern, marks)?.iter() {
+            if spot.marks == marks && !spot.says(block) && !self.patterns.cover(&spot.pattern) {
+                self.patterns.insert(&spot.pattern, ());
+                self.found.push(Rc::clone(spot));
+            }
+        }
+        Ok(!self.patterns.cover(pattern))
     }
 }

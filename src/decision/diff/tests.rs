@@ -393,12 +393,12 @@ fn changes_are_told_by_the_keys_and_values_of_the_file() {
         (
             with("request_headers: { set: { X-Role: viewer } }"),
             old.clone(),
-            "+ request_headers.set.x-role: viewer -> none",
+            "+ request_headers.set.x-role: viewer -> none (the caller's own passes now)",
         ),
         (
             with("request_headers: { set: { X-Role: viewer }, remove: [Cookie] }"),
             with("request_headers: { remove: [Cookie] }"),
-            "+ request_headers.set.x-role: viewer -> none",
+            "+ request_headers.set.x-role: viewer -> none (the caller's own passes now)",
         ),
         (
             with("request_headers: { set: { X-Role: viewer } }"),
@@ -441,6 +441,126 @@ fn changes_are_told_by_the_keys_and_values_of_the_file() {
     }
 }
 
+/// What an upstream says of CORS reaches pages where nothing of the route replaces or removes it.
+#[test]
+fn what_keeps_an_upstreams_cors_from_pages_widens_where_it_goes() {
+    let with = |more: &str| rules(&[&format!("path: /a, allow: [x], to: b{more}")]);
+    let none = with("");
+    let cors = with(", cors: { origins: ['https://a'], credentials: true }");
+    let any = with(", cors: { origins: ['*'] }");
+    let origin = with(", response_headers: { set: { Access-Control-Allow-Origin: 'https://a' } }");
+    let methods = with(", response_headers: { set: { Access-Control-Allow-Methods: PUT } }");
+    let removed = with(", response_headers: { remove: [Access-Control-Allow-Origin] }");
+    let both = with(
+        ", cors: { origins: ['https://a'], credentials: true }, response_headers: { set: { Access-Control-Allow-Origin: 'https://a' } }",
+    );
+    let told = " (what the upstream says of CORS passes now)";
+    for (name, old, new, expected) in [
+        (
+            "cors is gone",
+            &cors,
+            &none,
+            &format!("+ cors.origins: [https://a] -> none{told}|~ cors.credentials: true -> false")[..],
+        ),
+        ("cors of any origin is gone", &any, &none, &format!("+ cors.origins: ['*'] -> none{told}")),
+        (
+            "cors is gone and the field is removed",
+            &cors,
+            &removed,
+            "~ response_headers.remove: [] -> [access-control-allow-origin]|~ cors.origins: [https://a] -> none|~ cors.credentials: true -> false",
+        ),
+        (
+            "the field is not removed any more",
+            &removed,
+            &none,
+            "+ response_headers.remove: [access-control-allow-origin] -> []",
+        ),
+        (
+            "the field is not removed, but replaced",
+            &removed,
+            &cors,
+            "~ response_headers.remove: [access-control-allow-origin] -> []|+ cors.origins: none -> [https://a]|+ cors.credentials: false -> true",
+        ),
+        (
+            "a field is not written any more",
+            &origin,
+            &none,
+            "+ response_headers.set.access-control-allow-origin: https://a -> none (the upstream's own passes now)",
+        ),
+        (
+            "another field is not written any more",
+            &methods,
+            &none,
+            "+ response_headers.set.access-control-allow-methods: PUT -> none (the upstream's own passes now)",
+        ),
+        (
+            "another field is not written any more, nor does an origin pass",
+            &methods,
+            &removed,
+            "~ response_headers.remove: [] -> [access-control-allow-origin]|~ response_headers.set.access-control-allow-methods: PUT -> none",
+        ),
+        (
+            "a field is not written any more that cors writes",
+            &both,
+            &cors,
+            "~ response_headers.set.access-control-allow-origin: https://a -> none",
+        ),
+    ] {
+        let rows = diff(&load(old), &load(new)).unwrap();
+        let lines: String = expected.split('|').map(|line| format!("    {line}\n")).collect();
+        assert_eq!(Printed(&rows).to_string(), format!("/a every method\n{lines}"), "{name}");
+        assert_eq!(rows.iter().any(Row::widens), expected.contains('+'), "{name}");
+    }
+}
+
+/// A browser asks for one method and may send all that the answer names.
+#[test]
+fn what_a_preflight_allows_is_told_where_routes_are_split_by_methods() {
+    let cors = "cors: { origins: ['https://a'] }";
+    let split = |lists: &[&str]| {
+        let routes: Vec<String> =
+            lists.iter().map(|list| format!("path: /a, methods: [{list}], allow: [x], to: b, {cors}")).collect();
+        rules(&routes.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let key = "cors: methods that a preflight allows:";
+    for (name, old, new, expected) in [
+        ("reordered", &["PUT, DELETE"][..], &["DELETE, PUT"][..], String::new()),
+        (
+            "split",
+            &["PUT, DELETE"],
+            &["PUT", "DELETE"],
+            format!("/a DELETE, PUT\n    ~ {key} [DELETE, PUT] -> the one asked for\n"),
+        ),
+        (
+            "joined",
+            &["PUT", "DELETE"],
+            &["PUT, DELETE"],
+            format!("/a DELETE, PUT\n    + {key} the one asked for -> [DELETE, PUT]\n"),
+        ),
+        (
+            "joined, of methods for which no preflight is needed",
+            &["GET", "POST"],
+            &["GET, POST"],
+            format!(
+                "/a GET, HEAD\n    ~ {key} [GET, HEAD] -> [GET, HEAD, POST]\n/a POST\n    ~ {key} the one asked for -> [GET, HEAD, POST]\n"
+            ),
+        ),
+        (
+            "a method more",
+            &["PUT"],
+            &["PUT, DELETE"],
+            format!("/a DELETE\n    + x\n/a PUT\n    + {key} the one asked for -> [DELETE, PUT]\n"),
+        ),
+    ] {
+        assert_eq!(printed(&split(old), &split(new)), expected, "{name}");
+    }
+    // where a route has no cors at all, there is no preflight to tell of
+    let bare = |text: String| text.replace(&format!(", {cors}"), "");
+    assert_eq!(printed(&bare(split(&["PUT, DELETE"])), &bare(split(&["PUT", "DELETE"]))), "");
+    let found = printed(&bare(split(&["PUT"])), &split(&["PUT"]));
+    assert_eq!(found, "/a PUT\n    + cors.origins: none -> [https://a]\n");
+}
+
 #[test]
 fn another_key_of_the_same_name_is_told_and_not_shown() {
     let file = |secret: &str| {
@@ -457,8 +577,7 @@ fn work(old: &str, new: &str) -> (usize, usize) {
     let sides = Side::both(&old, &new);
     let regions = Regions::new(sides.each_ref().map(Side::rules));
     let policies = Policies::of(&old, &new);
-    let mut survey =
-        Survey { sides: &sides, regions: &regions, policies: &policies, judge: Judge::of(&sides), looks: 0 };
+    let mut survey = Survey::of(&sides, &regions, &policies);
     let spots = survey.spots().unwrap();
     let statements = cover(spots, |spot, block| survey.against(spot, block)).unwrap();
     (survey.looks, statements.len())
@@ -489,6 +608,21 @@ fn work_grows_with_the_rules_that_change_and_those_that_cross_them() {
     assert!(looks < 60_000 && rows > 2_000, "{looks} looks, {rows} rows");
     let (half, _) = work(&file("s", 500, "x"), &file("t", 500, "x"));
     assert!(looks < half * 4, "{looks} looks for 1,000 routes, {half} for 500");
+}
+
+#[test]
+fn where_rules_cross_it_is_looked_once_for_each_pair() {
+    const EACH: usize = 40;
+    let file = |path: fn(usize) -> String, role: &str| {
+        let routes: Vec<String> =
+            (0..EACH).map(|n| format!("path: '{}', allow: [{role}{n}], to: a", path(n))).collect();
+        format!("endpoints: []\n{}", rules(&routes.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let (old, new) = (file(|n| format!("/l{n}/{{x}}"), "r"), file(|n| format!("/{{x}}/m{n}"), "s"));
+    let (looks, rows) = work(&old, &new);
+    // each pattern and each pair has one region, and what differs there is one row
+    let regions = EACH * EACH + 2 * EACH;
+    assert_eq!((looks, rows), (2 * regions, regions));
 }
 
 /// Routes of so many segments, each of which names another one of them: more kinds of paths than there are seconds in a
