@@ -202,10 +202,19 @@ fn what_was_not_looked_at_is_told() {
         writeln!(text, "  - {{ path: '/{{x}}/m{n}', allow: anyone, to: a }}").unwrap();
     }
     // 60 times 60 pairs fall, and no more than 200 are printed
-    let told = told(text.as_bytes());
-    let last = "`/l16/{x}` which methods fall to a wider route: there are too many that overlap";
-    assert!(told.contains(&format!("warning: it was not looked further than {last}")), "{told}");
-    assert!(told.ends_with("and 801 more\n"), "{told}");
+    let told_of = |text: &str| told(text.as_bytes());
+    let falls =
+        "warning: which methods fall to a wider route was not looked at from `/l16/{x}` on: too many routes overlap\n";
+    assert!(told_of(&text).contains(falls), "{}", told_of(&text));
+    assert!(told_of(&text).ends_with("and 801 more\n"));
+    let mut text = "upstreams: { a: { builtin: echo } }\nroutes:\n".to_owned();
+    for n in 0..1_450 {
+        writeln!(text, "  - {{ path: '/l{n}/{{x}}/**', allow: [r], to: a }}").unwrap();
+        writeln!(text, "  - {{ path: '/{{x}}/m{n}', allow: anyone, to: a }}").unwrap();
+    }
+    let open =
+        "warning: which open routes lie below a restricted prefix was not looked at from `/{x}/m1379` on: too many";
+    assert!(told_of(&text).contains(open), "{}", told_of(&text));
 }
 
 /// Compares with what is kept in `tests/data`. What is told now is written beside, to be taken over where it is better.

@@ -59,14 +59,13 @@ impl Reach {
             decides: vec![false; routes.len()],
             falls: BTreeMap::new(),
         };
-        let mut unseen = Unseen::default();
         // what a route decides at all, it decides at a request that fits it and as few others as can be
-        unseen.decides = routes.iter().position(|route| !search.look(&route.pattern));
-        for decides in search.decides.iter_mut().skip(unseen.decides.unwrap_or(routes.len())) {
-            *decides = true;
+        let decides = routes.iter().position(|route| !search.look(&route.pattern));
+        for may_decide in search.decides.iter_mut().skip(decides.unwrap_or(routes.len())) {
+            *may_decide = true;
         }
-        unseen.falls = routes.iter().position(|route| !search.look_for_falls(route));
-        Self { decides: search.decides, falls: search.falls, unseen }
+        let falls = routes.iter().position(|route| !search.look_for_falls(route));
+        Self { decides: search.decides, falls: search.falls, unseen: Unseen { decides, falls } }
     }
 }
 
@@ -183,6 +182,8 @@ mod tests {
     use std::fmt::Write as _;
     use std::path::Path;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::{Environment, load_text};
 
@@ -192,12 +193,19 @@ mod tests {
 
     /// By the lines of the routes that come last.
     fn snapshot(routes: &[String]) -> Snapshot {
+        read(routes).unwrap()
+    }
+
+    fn read(routes: &[String]) -> Option<Snapshot> {
         let mut text =
             "endpoints: [{ path: /x, action: jwks }]\nupstreams: { a: { builtin: echo } }\nroutes:\n".to_owned();
         for route in routes {
             writeln!(text, "  - {{ {route}, to: a }}").unwrap();
         }
-        load_text(&text, Path::new("."), "a.yaml", &Environment::default()).unwrap()
+        if routes.is_empty() {
+            text = text.replace("routes:", "routes: []");
+        }
+        load_text(&text, Path::new("."), "a.yaml", &Environment::default()).ok()
     }
 
     #[test]
@@ -241,6 +249,56 @@ mod tests {
         let falls: Vec<_> = found.falls.keys().copied().collect();
         assert_eq!(falls, (0..7).map(|from| (from, 7)).collect::<Vec<_>>());
         assert_eq!(found.unseen, Unseen::default());
+    }
+
+    /// What `find` answers for each request is what was found.
+    fn holds(snapshot: &Snapshot, reach: &Reach, host: &str, method: &Method, path: &str) {
+        let routes = &snapshot.routes;
+        let Ok(winner) = routes.find(host, method, path) else { return };
+        let (first, index) = (routes.candidates(host, path)[0], routes.index(winner).unwrap());
+        assert!(reach.decides[index], "{method} {host} {path} is decided by {index}");
+        let is_split = first.pattern.compare(&winner.pattern).is_eq() && !winner.methods.is_empty();
+        if !first.allows_method(method) && !is_split && is_wider(first, winner) {
+            let pair = (routes.index(first).unwrap(), index);
+            let told = reach.falls.get(&pair).unwrap_or_else(|| panic!("{method} {host} {path} falls: {pair:?}"));
+            let is_told = told.contains(method.as_str()) || told.contains("every other method");
+            assert!(is_told, "{method} {host} {path} falls: {told:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_request_shows_is_found(
+            routes in proptest::collection::vec(
+                (
+                    "(/([ab]|[{]q[}])){0,3}(/|/[*][*]|/a)",
+                    "(|hosts: \\[h\\], |hosts: \\[h, i\\], )",
+                    "(|methods: \\[GET\\], |methods: \\[PUT, GET\\], |methods: \\[HEAD\\], )",
+                    "(anyone|authenticated|\\[r\\]|\\[s\\]|\\[r, s\\]|authenticated, scopes: \\[w\\])",
+                ),
+                0..7,
+            ),
+            requests in proptest::collection::vec(("(/[abc]){1,4}/?|/", "[hij]", "(GET|HEAD|PUT|POST)"), 40),
+        ) {
+            let mut seen = BTreeSet::new();
+            let mut lines = Vec::new();
+            for (path, hosts, methods, allow) in routes {
+                if !seen.insert((path.clone(), hosts.clone(), methods.clone())) {
+                    continue;
+                }
+                // names are told apart by their place
+                let parts: Vec<&str> = path.split("{q}").collect();
+                let (first, rest) = parts.split_first().unwrap();
+                let named = rest.iter().enumerate().fold((*first).to_owned(), |path, (n, part)| path + &format!("{{q{n}}}{part}"));
+                lines.push(format!("path: '{named}', {hosts}{methods}allow: {allow}"));
+            }
+            let Some(snapshot) = read(&lines) else { return Ok(()) };
+            let reach = Reach::of(&snapshot);
+            prop_assert_eq!(reach.unseen, Unseen::default());
+            for (path, host, method) in requests {
+                holds(&snapshot, &reach, &host, &method.parse().unwrap(), &path);
+            }
+        }
     }
 
     /// `/l0/{x}`, `/{x}/m1`, `/l2/{x}` and so on: of each two kinds, all cross each other.

@@ -79,6 +79,11 @@ impl Report {
         }
     }
 
+    /// A warning that is printed however many there are; whoever gives it bounds their number.
+    pub fn warn_surely(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+        self.warnings.push(Finding { place, message: message.into(), hint: Some(hint.into()) });
+    }
+
     /// Nothing more is said of what begins at `place`.
     pub fn settle(&mut self, place: Place) {
         self.settled.insert(place);

@@ -252,22 +252,22 @@ fn roles(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     }
     let mut known: BTreeSet<&str> = accounts.iter().filter_map(|node| word(node)).chain(expected).collect();
     known.insert(snapshot.tokens.default_role.as_str());
-    let names: Vec<&str> = known.iter().copied().collect();
+    let candidates: Vec<&str> = known.iter().copied().collect();
     let mut told = HashSet::new();
     for node in &routes {
         let Some(role) = word(node).filter(|role| !known.contains(role)) else { continue };
-        let alike = report::nearest(role, &names);
+        let alike = report::nearest(role, &candidates);
         if accounts.is_empty() && alike.is_none() || !told.insert(role) {
             continue;
         }
-        let message = match accounts.is_empty() {
-            true => format!("no expectation names the role {}", decode::shown_node(node)),
-            false => format!("no user or client of this file ever has the role {}", decode::shown_node(node)),
+        let shown = decode::shown_node(node);
+        let message = if accounts.is_empty() {
+            format!("no expectation names the role {shown}")
+        } else {
+            format!("no user or client of this file ever has the role {shown}")
         };
-        let question = match alike {
-            Some(alike) => format!("did you mean `{alike}`?"),
-            None => "is it spelt right?".to_owned(),
-        };
+        let question =
+            alike.map_or_else(|| "is it spelt right?".to_owned(), |alike| format!("did you mean `{alike}`?"));
         report.warn(node.place, message, format!("{question} an expectation that names it says that it is meant"));
     }
     let named: BTreeSet<&str> = routes.iter().filter_map(|node| word(node)).collect();
@@ -355,8 +355,8 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
 /// More routes overlap than are looked at; what is not said of those behind is not known.
 fn not_looked_at(from: Option<usize>, what: &str, places: &Places, report: &mut Report) {
     if let Some((place, shown)) = from.and_then(|index| places.routes.get(index)) {
-        let message = format!("it was not looked further than {shown} {what}: there are too many that overlap");
-        report.warn(*place, message, "`explain FILE METHOD URL` says of any one request what decides it");
+        let message = format!("{what} was not looked at from {shown} on: too many routes overlap");
+        report.warn_surely(*place, message, "`explain FILE METHOD URL` says of any one request what decides it");
     }
 }
 
@@ -399,7 +399,7 @@ fn open_below_restricted(snapshot: &Snapshot, places: &Places, report: &mut Repo
     for (index, (route, (place, shown))) in open {
         let above = prefixes.crossing(&route.pattern);
         let Some(left) = looks_left.checked_sub(above.len()) else {
-            return not_looked_at(Some(index), "which are open below a restricted prefix", places, report);
+            return not_looked_at(Some(index), "which open routes lie below a restricted prefix", places, report);
         };
         looks_left = left;
         let above = above.into_iter().filter(|&index| {
