@@ -33,6 +33,17 @@ fn text(routes: usize, role: &str) -> String {
     text
 }
 
+/// So many routes of each kind, `#` being the number of each; those of two kinds cross.
+fn crossing(routes: usize, kinds: &[&str]) -> String {
+    let mut text = "upstreams: { api: { servers: ['http://127.0.0.1:9'] } }\nroutes:\n".to_owned();
+    for n in 0..routes {
+        for kind in kinds {
+            writeln!(text, "  - {{ {}, to: api }}", kind.replace('#', &n.to_string())).unwrap();
+        }
+    }
+    text
+}
+
 fn load(text: &str) -> Snapshot {
     let environment: Environment = std::iter::empty::<(String, String)>().collect();
     config::load_text(text, Path::new("."), "bench.yaml", &environment).unwrap_or_else(|problems| panic!("{problems}"))
@@ -44,6 +55,10 @@ fn check(c: &mut Criterion) {
     let check = || config::check_text(black_box(&text), Path::new("."), "bench.yaml", &environment).map(drop);
     assert!(check().is_ok());
     c.bench_function("check/10000", |b| b.iter(check));
+    let text = crossing(500, &["path: '/l#/{x}', methods: [GET], allow: [r]", "path: '/{x}/m#', allow: anyone"]);
+    let check = || config::check_text(black_box(&text), Path::new("."), "bench.yaml", &environment).map(drop);
+    assert!(check().is_ok());
+    c.bench_function("check/1000 crossing", |b| b.iter(check));
 }
 
 fn compare(c: &mut Criterion) {
@@ -53,6 +68,10 @@ fn compare(c: &mut Criterion) {
     let other = load(&text(1000, "admin").replace("path: '/s", "path: '/t"));
     assert!(diff(&old, &other).unwrap().len() >= 2000);
     c.bench_function("diff/1000 all", |b| b.iter(|| diff(black_box(&old), black_box(&other))));
+    let kinds = ["path: '/l#/{x}', allow: [r#]", "path: '/{x}/m#', allow: [s#]"];
+    let [old, new] = kinds.map(|kind| load(&crossing(200, &[kind])));
+    assert!(diff(&old, &new).unwrap().len() >= 200 * 200);
+    c.bench_function("diff/200 crossing", |b| b.iter(|| diff(black_box(&old), black_box(&new))));
 }
 
 criterion_group! {
