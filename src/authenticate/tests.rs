@@ -267,7 +267,7 @@ impl Store for FakeStore {
     fn changes(&self, _: Option<i64>) -> Answer<'_, (Vec<Change>, i64)> {
         Self::unused()
     }
-    fn purge(&self, _: UnixSeconds) -> Answer<'_, ()> {
+    fn purge(&self, _: UnixSeconds) -> Answer<'_, bool> {
         Self::unused()
     }
     fn ping(&self) -> Answer<'_, ()> {

@@ -39,6 +39,10 @@ use crate::store::{Store, StoreError};
 const BACKGROUND_THREADS: usize = 2;
 /// How often what has expired is forgotten, in the store and in the limits.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
+/// How often the store is asked to forget at each sweep while there is more, and how long it has for others between.
+const PURGES_MAX: u32 = 100;
+const PURGE_PAUSE: Duration = Duration::from_millis(100);
 /// How long the end waits for work that is not a worker's, after the workers have ended.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
@@ -269,8 +273,15 @@ fn keep_going(
         loop {
             tick.tick().await;
             gateway.sweep();
-            if let Err(error) = store.purge(gateway.state().clock.unix()).await {
-                tracing::warn!(%error, "expired tokens not purged");
+            for _ in 0..PURGES_MAX {
+                match store.purge(gateway.state().clock.unix()).await {
+                    Ok(true) => tokio::time::sleep(PURGE_PAUSE).await,
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "expired tokens not purged");
+                        break;
+                    }
+                }
             }
             // users come, and hashes that are made anew cost something else
             if let Ok(hashes) = store.hashes_in_use().await {

@@ -338,8 +338,8 @@ pub trait Store: Send + Sync {
     /// The changes after `position`, oldest first, and the new position. With `None`: none, and where the list ends now.
     /// Where some after `position` were already forgotten: [`Change::All`].
     fn changes(&self, position: Option<i64>) -> Answer<'_, (Vec<Change>, i64)>;
-    /// Forgets what has expired by `now`; called now and then. Bounded work a call.
-    fn purge(&self, now: UnixSeconds) -> Answer<'_, ()>;
+    /// Forgets what has expired by `now`; called now and then. Bounded work a call; whether there may be more.
+    fn purge(&self, now: UnixSeconds) -> Answer<'_, bool>;
     /// Whether the store answers.
     fn ping(&self) -> Answer<'_, ()>;
 }

@@ -69,6 +69,9 @@ const CHANGES_KEPT_SECONDS: i64 = 3_600;
 /// How long the sealed answer to a used refresh token is kept, in milliseconds (contract 5: 10 s of grace).
 const REPLAY_KEPT_MS: i64 = 10_000;
 
+/// How far back sealed answers are sought that were kept for long enough, in milliseconds.
+const REPLAYS_SOUGHT_MS: i64 = 3_600_000;
+
 /// Changes heard in one call.
 const CHANGES_MAX: i64 = 10_000;
 
@@ -739,40 +742,42 @@ impl Store for SqlStore {
         })
     }
 
-    fn purge(&self, now: UnixSeconds) -> Answer<'_, ()> {
+    fn purge(&self, now: UnixSeconds) -> Answer<'_, bool> {
         self.write("purge", move |_, mut tx, _| async move {
             // the newest change stays, so that the numbers that were given stay known
             let newest = last_change(tx.db()).await?;
+            let sealed_before = now.saturating_mul(1_000).saturating_sub(REPLAY_KEPT_MS);
+            // those from before were seen to by an earlier call, or go with their rows: not all rows are looked at each time
+            let sealed_since = sealed_before.saturating_sub(REPLAYS_SOUGHT_MS);
+            let sealed = format!("used_at_ms >= {sealed_since} AND replay IS NOT NULL AND used_at_ms < ?");
+            let mut more = false;
             for (table, column, action, condition, before) in [
-                ("portcullis_tokens", "id", "DELETE FROM", "expires_at <= ? ORDER BY expires_at", now),
-                ("portcullis_revocations", "id", "DELETE FROM", "until <= ? ORDER BY until", now),
+                ("portcullis_tokens", "id", "DELETE FROM", "expires_at <= ? ORDER BY expires_at".to_owned(), now),
+                ("portcullis_revocations", "id", "DELETE FROM", "until <= ? ORDER BY until".to_owned(), now),
+                ("portcullis_tokens", "id", "UPDATE", sealed, sealed_before),
+                ("portcullis_keys", "number", "DELETE FROM", "verifies_until <= ?".to_owned(), now),
                 (
-                    "portcullis_tokens",
-                    "id",
-                    "UPDATE",
-                    "replay IS NOT NULL AND used_at_ms < ?",
-                    now.saturating_mul(1_000).saturating_sub(REPLAY_KEPT_MS),
+                    "portcullis_changes",
+                    "seq",
+                    "DELETE FROM",
+                    format!("at < ? AND seq < {newest} ORDER BY seq"),
+                    now.saturating_sub(CHANGES_KEPT_SECONDS),
                 ),
-                ("portcullis_keys", "number", "DELETE FROM", "verifies_until <= ?", now),
             ] {
                 let set = if action == "UPDATE" { " SET replay = NULL" } else { "" };
-                // one table inside and outside: MySQL wants the inner one to be a table of its own
-                let text = format!(
-                    "{action} {table}{set} WHERE {column} IN \
-                     (SELECT {column} FROM (SELECT {column} FROM {table} WHERE {condition} LIMIT ?) x)"
-                );
-                query(text).bind(before).bind(PURGE_ROWS).execute(tx.db()).await?;
+                let text = match tx.db().engine() {
+                    // it looks at every row where another statement says which
+                    Engine::MySql => format!("{action} {table}{set} WHERE {condition} LIMIT ?"),
+                    Engine::Sqlite | Engine::Postgres => format!(
+                        "{action} {table}{set} WHERE {column} IN \
+                         (SELECT {column} FROM {table} WHERE {condition} LIMIT ?)"
+                    ),
+                };
+                let gone = query(text).bind(before).bind(PURGE_ROWS).execute(tx.db()).await?;
+                more |= gone >= PURGE_ROWS.unsigned_abs();
             }
-            query(
-                "DELETE FROM portcullis_changes WHERE seq IN (SELECT seq FROM \
-                 (SELECT seq FROM portcullis_changes WHERE at < ? AND seq < ? ORDER BY seq LIMIT ?) x)",
-            )
-            .bind(now.saturating_sub(CHANGES_KEPT_SECONDS))
-            .bind(newest)
-            .bind(PURGE_ROWS)
-            .execute(tx.db())
-            .await?;
-            tx.commit().await
+            tx.commit().await?;
+            Ok(more)
         })
     }
 

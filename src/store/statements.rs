@@ -14,9 +14,11 @@ use crate::principal::{Scope, Subject};
 /// A longer id of a JWT is kept as its digest.
 const ID_BYTES_MAX: usize = 200;
 
-/// Joins to a token `t` the client that it was issued to, as `c`, while the sessions last that it was issued in.
+/// Joins to a token `t` the client that it was issued to, as `c`, while the sessions last that it was issued in. Of one
+/// that does not say which they were, seconds tell, which are coarse.
 pub(super) const WITH_CLIENT: &str = "LEFT JOIN portcullis_accounts c ON c.kind = 'client' AND c.name = t.client_id \
-     AND c.session_version = t.client_version AND NOT c.disabled";
+     AND NOT c.disabled AND (c.session_version = t.client_version \
+     OR t.client_version IS NULL AND t.issued_at > c.sessions_ended_at)";
 
 /// A refresh token as its row says; whether it is alive depends on its owner too.
 pub(super) struct RefreshRow {

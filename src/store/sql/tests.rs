@@ -621,6 +621,24 @@ fn what_a_client_got_for_a_user_ends_with_the_sessions_of_the_client(on: &On) {
     }
 }
 
+/// As those are from before the column was there, and those that a gateway of then still issues.
+fn a_token_that_does_not_say_in_which_sessions_its_client_got_it_lives_while_the_client_does(on: &On) {
+    for ends in [false, true] {
+        let place = Place::new(on);
+        let store = place.open();
+        let (owner, app, now) = (add_ann(&store), add_app(&store), place.clock.unix());
+        let token = NewToken { client: Some(app.clone()), session: None, ..token("t", &owner, now + 100) };
+        let of_refresh = RefreshToken { client: Some(app), ..refresh(&owner, now + 100) };
+        wait(store.issue(Some(token), Some((digest("r"), of_refresh))));
+        place.execute(&store, "UPDATE portcullis_tokens SET client_version = NULL");
+        if ends {
+            assert!([true, false].into_iter().all(|off| wait(store.set_disabled(Subject::client("app"), off))));
+        }
+        assert_eq!(wait(store.token(digest("t"), now)).is_none(), ends);
+        assert_eq!(stands(&store, "r"), if ends { "revoked" } else { "live" });
+    }
+}
+
 fn signing_key(id: &str) -> StoredKey {
     StoredKey {
         id: id.into(),
@@ -802,6 +820,7 @@ on_each_engine! {
     listed_tokens_are_the_living_and_can_be_revoked_by_number,
     a_token_that_is_issued_while_its_session_ends_is_dead_from_the_start,
     what_a_client_got_for_a_user_ends_with_the_sessions_of_the_client,
+    a_token_that_does_not_say_in_which_sessions_its_client_got_it_lives_while_the_client_does,
     keys_are_added_once_and_rotated,
     each_process_hears_of_what_the_others_changed,
     changes_that_were_forgotten_count_as_all,
