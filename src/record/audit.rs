@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::lines::Lines;
 use crate::clock::Clock;
 use crate::principal::Subject;
+use crate::wire::opaque;
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,10 @@ fn line(time: &str, event: &Event<'_>) -> Value {
     members.insert("audit".into(), event.kind.into());
     if let Some(subject) = event.subject {
         members.insert("kind".into(), subject.kind.name().into());
-        members.insert("subject".into(), (&*subject.name).into());
+        // many a client sends its token where a name belongs
+        if !opaque::looks_like_token(&subject.name) {
+            members.insert("subject".into(), (&*subject.name).into());
+        }
     }
     if let Some(address) = event.address {
         members.insert("address".into(), address.to_string().into());
@@ -97,6 +101,26 @@ fn line(time: &str, event: &Event<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_in_place_of_a_name_is_not_told() {
+        let opaque = opaque::mint(opaque::OpaqueKind::Token).unwrap();
+        for (name, told) in [
+            ("ann", true),
+            ("pct", true),
+            ("a.b.c", true),
+            (opaque.expose(), false),
+            ("pcr_short", false),
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl", false),
+            ("eyJhbGciOiJIUzI1NiJ9", false),
+        ] {
+            let subject = Subject::user(name);
+            let event = Event { kind: "x", subject: Some(&subject), address: None, request_id: "", details: &[] };
+            let line = line("", &event);
+            assert_eq!(line.get("subject").is_some(), told, "{name}");
+            assert_eq!(line["kind"], "user", "{name}");
+        }
+    }
 
     #[test]
     fn a_line_is_json_whatever_the_name() {

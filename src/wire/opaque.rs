@@ -72,6 +72,13 @@ pub fn plausible(kind: OpaqueKind, text: &str) -> bool {
     text.split_at_checked(text.len() - CHECKSUM_CHARS).is_some_and(|(signed, sum)| checksum(signed) == sum)
 }
 
+/// Whether a text that should be a name may be a token, of ours or a JWT, or the beginning of one.
+pub fn looks_like_token(text: &str) -> bool {
+    // what a JOSE header in base64url begins with
+    let beginnings = [OpaqueKind::Token.prefix(), OpaqueKind::Refresh.prefix(), "eyJ"];
+    beginnings.iter().any(|beginning| text.starts_with(beginning))
+}
+
 /// What is stored of a token, and looked up by.
 pub fn digest(text: &str) -> TokenDigest {
     TokenDigest(sha256(text.as_bytes()))
