@@ -4,6 +4,7 @@
 //! its counters, so that a request meets no other worker on its way.
 
 use std::cell::RefCell;
+use std::panic::resume_unwind;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -37,6 +38,9 @@ use crate::wire::target::Target;
 
 /// How often a worker without requests looks for another snapshot.
 const ADOPT_EVERY: Duration = Duration::from_millis(250);
+
+/// Requests to endpoints that a worker finishes also where their callers go away; of further ones each ends with its caller.
+const ANSWERS_MAX: usize = 1_024;
 
 /// What lives as long as the process.
 pub struct State {
@@ -123,6 +127,8 @@ struct Inner {
     metrics: Rc<WorkerMetrics>,
     recent: Recent,
     random: RefCell<fastrand::Rng>,
+    /// Counts what endpoints answer at present.
+    answers_under_way: Rc<()>,
 }
 
 /// This worker's handles on what is in force: counted without atomics.
@@ -172,6 +178,7 @@ impl Worker {
             current: RefCell::new(current),
             recent: Recent::default(),
             random: RefCell::default(),
+            answers_under_way: Rc::default(),
             gateway,
         }));
         tokio::task::spawn_local(adopt(Rc::downgrade(&worker.0)));
@@ -193,14 +200,14 @@ impl Worker {
     /// The path of a request.
     async fn pass<'s>(
         &self,
-        in_force: &'s InForce,
+        current: &'s Current,
         peer: &Peer,
         exchange: &mut Exchange,
         voice: &mut Voice<'s>,
         head: &mut request::Parts,
         body: Body,
     ) -> Result<Response<Body>, Rejection> {
-        let (state, snapshot) = (&self.0.gateway.state, &*in_force.snapshot);
+        let (state, snapshot) = (&self.0.gateway.state, current.snapshot());
         let target = Target::parse(&head.uri, &snapshot.paths)?.with(head.extensions.get());
         exchange.asked(target.path());
         let asked = Head { method: routed_method(head), uri: &head.uri, version: head.version, headers: &head.headers };
@@ -210,7 +217,7 @@ impl Worker {
                 voice.texts = &endpoint.texts;
                 voice.schemes = endpoint.challenged();
                 // boxed, as all that is rare: a request that is forwarded has no room for it
-                return Box::pin(self.answer(snapshot, peer, exchange, endpoint, head, body)).await;
+                return Box::pin(self.answer(current, peer, exchange, endpoint, head, body)).await;
             }
             Place::Preflight(route, grant) => {
                 exchange.matched(snapshot.routes.index(route), &route.name);
@@ -227,7 +234,7 @@ impl Worker {
         let principal = permit.identity().map(|identity| &identity.principal.subject);
         if route.rate.is_some() {
             let place = snapshot.routes.index(route);
-            let drawn = in_force.budgets.draw(place, &state.limits, principal, exchange.address()).await;
+            let drawn = current.in_force.budgets.draw(place, &state.limits, principal, exchange.address()).await;
             drawn.map_err(Rejection::RateLimited)?;
         }
         let body_bytes_max = route.body_bytes_max.unwrap_or(snapshot.body_bytes_max);
@@ -291,31 +298,56 @@ impl Worker {
         self.0.gateway.state.endpoints.audit.event(&event);
     }
 
-    /// What the gateway answers itself.
+    /// What the gateway answers itself. What was begun is finished, by a task of its own: a caller who goes away meanwhile
+    /// keeps no password from being counted as right, and nothing that was done from the audit log.
     async fn answer(
         &self,
-        snapshot: &Snapshot,
+        current: &Current,
         peer: &Peer,
         exchange: &mut Exchange,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         head: &request::Parts,
         body: Body,
     ) -> Result<Response<Body>, Rejection> {
-        let proven = Proven::default();
+        let snapshot = current.snapshot();
         let trusted = snapshot.trusted_proxies.trusts(peer.address.ip());
-        let asked = Asked {
-            auth: &snapshot.auth,
-            tokens: &snapshot.tokens,
-            endpoints: &snapshot.endpoints,
-            address: exchange.address(),
-            request_id: exchange.request_id_text(),
-            https: forwarded::caller_is_https(peer.https, trusted, &head.headers),
-            metrics: &self.0.metrics,
-            proven: &proven,
-        };
+        let https = forwarded::caller_is_https(peer.https, trusted, &head.headers);
         let request = Request::from_parts(head.clone(), body.stalling_after(snapshot.terms.timeouts.idle));
-        let answered = self.0.gateway.state.endpoints.answer(endpoint, asked, request).await;
-        if let Some(name) = proven.name() {
+        let answering = {
+            let (worker, current, endpoint) = (self.clone(), current.clone(), Arc::clone(endpoint));
+            let (address, request_id) = (exchange.address(), exchange.request_id().clone());
+            async move {
+                let (proven, snapshot) = (Proven::default(), current.snapshot());
+                let asked = Asked {
+                    auth: &snapshot.auth,
+                    tokens: &snapshot.tokens,
+                    endpoints: &snapshot.endpoints,
+                    address,
+                    request_id: request_id.to_str().unwrap_or_default(),
+                    https,
+                    metrics: &worker.0.metrics,
+                    proven: &proven,
+                };
+                let answered = worker.0.gateway.state.endpoints.answer(&endpoint, asked, request).await;
+                (answered, proven.name())
+            }
+        };
+        let under_way = &self.0.answers_under_way;
+        let (answered, name) = if Rc::strong_count(under_way) <= ANSWERS_MAX {
+            let place = Rc::clone(under_way);
+            let task = tokio::task::spawn_local(async move {
+                let answered = answering.await;
+                drop(place);
+                answered
+            });
+            task.await.unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_) => (Err(Rejection::Internal), None),
+            })
+        } else {
+            answering.await
+        };
+        if let Some(name) = name {
             exchange.proven(&name);
         }
         answered
@@ -390,7 +422,7 @@ impl Handler for Worker {
         let snapshot = current.snapshot();
         let mut exchange = self.open(&current, peer, &head.method, &head.headers);
         let mut voice = Voice::of(snapshot);
-        match self.pass(&current.in_force, peer, &mut exchange, &mut voice, &mut head, body).await {
+        match self.pass(&current, peer, &mut exchange, &mut voice, &mut head, body).await {
             Ok(response) => finish(response, exchange, voice.cors.as_ref(), None),
             Err(rejection) => {
                 let said = (Format::of(&head.headers), head.version);

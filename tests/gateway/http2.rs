@@ -1,5 +1,7 @@
 //! HTTP/2 from callers, with prior knowledge: what it may say, and what nobody gets away with (RFC 9113).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
@@ -282,6 +284,29 @@ fn streams_that_are_reset_at_once_do_not_wear_it_down() {
         let left = gateway.metric("portcullis_requests_in_flight", &[]);
         if left < 0.5 { Ok(()) } else { Err(left) }
     });
+}
+
+/// What was begun is finished: a right password is no failure, and what was done is told.
+#[test]
+fn who_goes_away_from_a_log_in_is_not_locked_out_by_it_and_the_log_in_is_told() {
+    let upstream = Upstream::hello();
+    let limits = "limits: { token_endpoints: { per_address: off, per_account: { rate: 1/h, burst: 2 } } }";
+    let gateway = Gateway::start(&format!("log: {{ audit: json }}\n{limits}\n{USERS}{}", routes(&upstream)));
+    let told = || gateway.stdout().matches("\"audit\":\"login\"").count();
+    for number in 1..=5 {
+        with_connection(&gateway, async |mut client| {
+            let request = request("/auth/login").method("POST").header("content-type", "application/json");
+            let (_response, mut out) = client.send_request(request.body(()).unwrap(), false).unwrap();
+            let credentials = r#"{"username":"user","password":"userpassword"}"#;
+            out.send_data(Bytes::from_static(credentials.as_bytes()), true).unwrap();
+            // the password takes longer than this to be looked at
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            out.send_reset(h2::Reason::CANCEL);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        });
+        eventually("it is told", || if told() == number { Ok(()) } else { Err(told()) });
+    }
+    gateway.login("user", "userpassword");
 }
 
 #[test]
