@@ -112,7 +112,10 @@ impl Attempt {
         Self { drawn, by_all, begun: None }
     }
 
-    pub(super) fn while_under_way(self, begun: Begun) -> Self {
+    pub(super) fn while_under_way(self, mut begun: Begun) -> Self {
+        if self.by_all {
+            begun.confirm();
+        }
         Self { begun: Some(begun), ..self }
     }
 
@@ -128,10 +131,10 @@ impl Attempt {
 
     async fn give_back(self) {
         self.drawn.cancel();
-        // what is given back here is there for others, whether or not all gateways know of it yet
-        drop(self.begun);
         if let Some(shared) = self.drawn.shared.as_ref().filter(|_| self.by_all) {
             Box::pin(shared.refund(self.drawn.names())).await;
         }
+        // those who wait are told once there is something to be had
+        drop(self.begun);
     }
 }

@@ -188,12 +188,24 @@ impl Limits {
     pub async fn attempt(&self, account: &Subject, address: IpAddr) -> Result<Attempt, Exhausted> {
         let here = self.account_key(account, Some(Key::address(address)));
         let anywhere = self.account_key(account, None);
-        let draw = || {
-            self.with_account(Reserved::with(self.shared.load_full()), account, address)
-                .map_err(|why| Spent { key: if why.limit == PER_ACCOUNT { here } else { anywhere }, why })
-        };
-        let (reserved, begun) = self.under_way.begin([here, anywhere], draw).await?;
-        Ok(reserved.confirm().await?.while_under_way(begun))
+        let key_of = |why: &Exhausted| if why.limit == PER_ACCOUNT { here } else { anywhere };
+        let mut waiter = self.under_way.waiter();
+        loop {
+            let draw = || {
+                let reserved = self.with_account(Reserved::with(self.shared.load_full()), account, address);
+                reserved.map_err(|why| Spent { key: key_of(&why), why })
+            };
+            let (reserved, begun) = waiter.begin([here, anywhere], draw).await?;
+            match reserved.confirm().await {
+                Ok(attempt) => return Ok(attempt.while_under_way(begun)),
+                Err(why) => {
+                    drop(begun);
+                    if !waiter.waits_for_all(key_of(&why)).await {
+                        return Err(why);
+                    }
+                }
+            }
+        }
     }
 
     /// Counts a failed credential of an address.
