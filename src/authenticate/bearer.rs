@@ -736,7 +736,15 @@ mod tests {
             assert_eq!(found.iter().map(Role::as_str).collect::<Vec<_>>(), roles, "{name}");
             assert_eq!(read.scopes.iter().map(crate::principal::Scope::as_str).collect::<Vec<_>>(), scopes, "{name}");
         }
-        for roles in [json!(1), json!(true), json!({ "admin": {} }), json!(["a", 1]), json!([["a"]])] {
+        for roles in [
+            json!(1),
+            json!(true),
+            json!({ "admin": {} }),
+            json!(["a", 1]),
+            json!([["a"]]),
+            json!("a\0"),
+            json!(["a\n"]),
+        ] {
             let token = signed(HEADER, &good(json!({ "realm_access": { "roles": roles } })));
             let read = read(&token, &settings, settings.keys.as_ref().unwrap(), JwtKind::Access, NOW).unwrap();
             assert_eq!(read.roles(&path), Err(TokenFault::Malformed), "{roles}");

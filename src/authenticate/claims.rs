@@ -76,7 +76,8 @@ impl Claims {
             Some(_) | None => Ok(None),
         };
         let session_version = version("sv")?;
-        let client = match version("cv")? {
+        // another system's `cv` may mean anything
+        let client = match session_version.map(|_| version("cv")).transpose()?.flatten() {
             Some(session_version) => {
                 let id = text(&all, "client_id")?.ok_or(TokenFault::MissingClaim)?;
                 Some(IssuedTo { id: id.into(), session_version })
@@ -112,17 +113,16 @@ impl Claims {
     /// # Errors
     /// It is anything else.
     pub fn roles(&self, path: &ClaimPath) -> Result<Vec<Role>, TokenFault> {
-        let is_some = |name: &&str| !name.is_empty();
-        match at(&self.all, path).as_deref() {
-            Some(Value::String(text)) => Ok(text.split([' ', ',']).filter(is_some).map(Role::from).collect()),
-            Some(Value::Array(items)) => {
-                let names: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
-                let names = names.ok_or(TokenFault::Malformed)?;
-                Ok(names.into_iter().filter(is_some).map(Role::from).collect())
-            }
-            Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => Err(TokenFault::Malformed),
-            Some(Value::Null) | None => Ok(Vec::new()),
-        }
+        let found = at(&self.all, path);
+        let names: Option<Vec<&str>> = match found.as_deref() {
+            Some(Value::String(text)) => Some(text.split([' ', ',']).collect()),
+            Some(Value::Array(items)) => items.iter().map(Value::as_str).collect(),
+            Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => None,
+            Some(Value::Null) | None => Some(Vec::new()),
+        };
+        let names = names.filter(|names| !names.iter().any(|name| name.chars().any(char::is_control)));
+        let names = names.ok_or(TokenFault::Malformed)?;
+        Ok(names.into_iter().filter(|name| !name.is_empty()).map(Role::from).collect())
     }
 }
 
@@ -261,6 +261,8 @@ fn subject(claims: &Map<String, Value>, settings: &JwtSettings) -> Result<Subjec
     let name: Arc<str> = match at(claims, path).as_deref() {
         None => return Err(TokenFault::MissingSubject),
         Some(Value::String(name)) if name.is_empty() => return Err(TokenFault::MissingSubject),
+        // it would forge lines wherever names are shown
+        Some(Value::String(name)) if name.chars().any(char::is_control) => return Err(TokenFault::Malformed),
         Some(Value::String(name)) => name.as_str().into(),
         Some(Value::Number(id)) if !is_sub && (id.is_i64() || id.is_u64()) => id.to_string().into(),
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {

@@ -78,16 +78,17 @@ fn document<'a>(issuer: &str, origin: &str, endpoints: &(impl Iterator<Item = &'
     Value::Object(document)
 }
 
-/// The endpoint that stands for an action where there are several: one beside the token endpoint, then by path, so that
-/// the answer does not depend on the order of a map.
+/// The endpoint that stands for an action where there are several: one beside the token endpoint, then one that answers as
+/// the standard has it, then by path, so that it does not depend on the order of a map.
 fn first<'a>(
     endpoints: impl Iterator<Item = &'a Endpoint>,
     action: Action,
     beside: Option<&str>,
 ) -> Option<&'a Endpoint> {
-    endpoints
-        .filter(|endpoint| endpoint.action == action)
-        .min_by_key(|endpoint| (Some(folder(&endpoint.path)) != beside, &*endpoint.path))
+    endpoints.filter(|endpoint| endpoint.action == action).min_by_key(|endpoint| {
+        let is_apart = beside.is_some_and(|beside| folder(&endpoint.path) != beside);
+        (is_apart, endpoint.reply.is_some(), &*endpoint.path)
+    })
 }
 
 fn folder(path: &str) -> &str {
