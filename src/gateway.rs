@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::Body as _;
 use hyper::ext::Protocol;
 
+use crate::authenticate::password::CALLER;
 use crate::authenticate::{self, Authenticator, Caller, Recent, Visit};
 use crate::authorize;
 use crate::clock::Clock;
@@ -299,7 +300,8 @@ impl Worker {
     }
 
     /// What the gateway answers itself. What was begun is finished, by a task of its own: a caller who goes away meanwhile
-    /// keeps no password from being counted as right, and nothing that was done from the audit log.
+    /// keeps no password from being counted as right, and nothing that was done from the audit log. Only what waits to be
+    /// begun is given up then.
     async fn answer(
         &self,
         current: &Current,
@@ -335,15 +337,19 @@ impl Worker {
         let under_way = &self.0.answers_under_way;
         let (answered, name) = if Rc::strong_count(under_way) <= ANSWERS_MAX {
             let place = Rc::clone(under_way);
+            let caller = Arc::new(());
+            let answering = CALLER.scope(Arc::downgrade(&caller), answering);
             let task = tokio::task::spawn_local(async move {
                 let answered = answering.await;
                 drop(place);
                 answered
             });
-            task.await.unwrap_or_else(|error| match error.try_into_panic() {
+            let answered = task.await.unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => resume_unwind(panic),
                 Err(_) => (Err(Rejection::Internal), None),
-            })
+            });
+            drop(caller);
+            answered
         } else {
             answering.await
         };

@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use tokio::sync::oneshot;
@@ -25,6 +25,13 @@ use crate::secret::Secret;
 /// Jobs that wait for a thread; further ones are refused. As many as a burst of log-ins that people make at once; at
 /// some 40 a second and thread the last has waited for a few seconds, as long as people do.
 pub const WAITING_MAX: usize = 256;
+
+tokio::task_local! {
+    /// The caller whom a task works for, while there is one. What such a task has queued is given up once the caller is gone;
+    /// what has begun is finished, since whoever goes away in time would have guessed for nothing. By the task, so that
+    /// nobody on the way to the pool has to hand it on.
+    pub static CALLER: Weak<()>;
+}
 
 /// Accounts whose hash cannot be verified that are told of, each once.
 const TOLD_MAX: usize = 1_000;
@@ -59,8 +66,15 @@ impl fmt::Debug for PasswordPool {
 
 #[derive(Debug, Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Queued>,
     closed: bool,
+}
+
+/// A job, and whoever waits for what it is for, if that can be said.
+#[derive(Debug)]
+struct Queued {
+    job: Job,
+    caller: Option<Weak<()>>,
 }
 
 #[derive(Debug)]
@@ -155,14 +169,15 @@ impl PasswordPool {
     }
 
     fn push(&self, job: Job) -> Result<(), QueueFull> {
+        let queued = Queued { job, caller: CALLER.try_with(Weak::clone).ok() };
         let mut queue = self.shared.queue();
         if queue.jobs.len() >= WAITING_MAX {
-            queue.jobs.retain(|job| !job.is_given_up());
+            queue.jobs.retain(|queued| !queued.is_given_up());
         }
         if queue.jobs.len() >= WAITING_MAX {
             return Err(QueueFull);
         }
-        queue.jobs.push_back(job);
+        queue.jobs.push_back(queued);
         drop(queue);
         self.shared.work.notify_one();
         Ok(())
@@ -202,7 +217,7 @@ impl Shared {
     }
 
     /// The next job, waiting for one; `None` once the pool is gone.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Queued> {
         let mut queue = self.queue();
         loop {
             if queue.closed {
@@ -216,14 +231,17 @@ impl Shared {
     }
 }
 
-impl Job {
+impl Queued {
     fn is_given_up(&self) -> bool {
-        match self {
-            Self::Verify { answer, .. } | Self::VerifyNobody { answer, .. } => answer.is_closed(),
-            Self::Hash { answer, .. } => answer.is_closed(),
-        }
+        let unheard = match &self.job {
+            Job::Verify { answer, .. } | Job::VerifyNobody { answer, .. } => answer.is_closed(),
+            Job::Hash { answer, .. } => answer.is_closed(),
+        };
+        unheard || self.caller.as_ref().is_some_and(|caller| caller.strong_count() == 0)
     }
+}
 
+impl Job {
     /// Does it and answers; where nobody listens any more, that is all right.
     fn carry_out(self, shared: &Shared) {
         match self {
@@ -266,10 +284,10 @@ fn step_back() {
 
 fn work(shared: &Shared) {
     step_back();
-    while let Some(job) = shared.next() {
-        if !job.is_given_up() {
+    while let Some(queued) = shared.next() {
+        if !queued.is_given_up() {
             // a panic drops the sender, which its caller sees; the thread lives on
-            catch_unwind(AssertUnwindSafe(|| job.carry_out(shared))).ok();
+            catch_unwind(AssertUnwindSafe(|| queued.job.carry_out(shared))).ok();
         }
     }
 }
@@ -309,6 +327,22 @@ mod tests {
         let made = wait(pool.hash(secret("abc"))).unwrap().unwrap();
         assert_eq!(wait(pool.verify(&somebody(), made, secret("abc"))), Ok(true));
         assert!(matches!(wait(pool.hash(secret("a\0"))), Ok(Err(HashError::Unusable))));
+    }
+
+    #[test]
+    fn what_has_begun_is_finished_and_what_waits_is_given_up_once_its_caller_is_gone() {
+        let pool = PasswordPool::start(1).unwrap();
+        let caller = Arc::new(());
+        let queued = |hash: &str| {
+            CALLER.sync_scope(Arc::downgrade(&caller), || pool.verify(&somebody(), secret(hash), secret("abc")))
+        };
+        let begun = queued(COSTLY);
+        while pool.waiting() > 0 {
+            thread::yield_now();
+        }
+        let (waits, of_nobody) = (queued(CHEAP), pool.verify(&somebody(), secret(CHEAP), secret("abc")));
+        drop(caller);
+        assert_eq!((wait(begun), wait(waits), wait(of_nobody)), (Ok(false), Err(QueueFull), Ok(true)));
     }
 
     #[test]

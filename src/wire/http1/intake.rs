@@ -12,7 +12,7 @@ use super::chunked::{Decoder, Piece};
 
 /// What is read at once: little where little comes, more where reads fill up.
 const READ_BYTES_MIN: usize = 8 * 1024;
-const READ_BYTES_MAX: usize = 128 * 1024;
+const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// A body on its way in.
 #[derive(Debug)]
