@@ -1,6 +1,6 @@
 //! Another snapshot in place of the one in force: checked whole, then swapped; a bad one is reported and the old stays.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokio::sync::oneshot;
 
@@ -46,12 +46,6 @@ impl AtStart {
     }
 }
 
-/// A good configuration, and what it changes.
-struct Loaded {
-    snapshot: Snapshot,
-    changes: Changes,
-}
-
 /// What another configuration changes.
 struct Changes {
     rules: Result<Vec<Row>, TooMany>,
@@ -59,10 +53,10 @@ struct Changes {
     beside: Vec<Change>,
 }
 
-fn load(source: &Path, old: &Snapshot) -> Result<Loaded, Problems> {
-    let snapshot = start::load(source)?;
-    let changes = Changes { rules: for_requests(old, &snapshot), beside: beside(old, &snapshot) };
-    Ok(Loaded { snapshot, changes })
+impl Changes {
+    fn between(old: &Snapshot, new: &Snapshot) -> Self {
+        Self { rules: for_requests(old, new), beside: beside(old, new) }
+    }
 }
 
 /// Does it on a thread of its own, for which nobody waits where the process ends. `None` where it has panicked.
@@ -82,19 +76,22 @@ impl Running {
         let source = self.source.clone();
         let old = self.gateway.snapshot();
         // a large file takes its time, and this thread may hold others up
-        let (files, outcome) = match apart(move || load(&source, &old)).await {
-            Ok(Some(Ok(Loaded { snapshot, changes }))) => {
+        let (files, outcome) = match apart(move || start::load(&source)).await {
+            Ok(Some(Ok(snapshot))) => {
                 let (files, audit) = (snapshot.files.clone(), snapshot.log.audit);
                 let put = self.put_in_force(snapshot).await;
-                let told = put.map(|overtaken| {
+                if let Ok(overtaken) = &put {
                     if audit {
                         self.audit.switch(true);
                     }
-                    self.tell(changes, &overtaken);
+                    // what is to be closed is closed by now, however long it takes to say what has changed
+                    let new = self.gateway.snapshot();
+                    let changes = apart(move || Changes::between(&old, &new)).await;
+                    self.tell(changes.ok().flatten(), overtaken);
                     // that it ends is the last that the audit has to say
                     self.audit.switch(audit);
-                });
-                (files, told)
+                }
+                (files, put.map(drop))
             }
             Ok(Some(Err(problems))) => (problems.files().to_vec(), Err(problems.to_string())),
             Ok(None) => (Vec::new(), Err("reading it ended by a panic".into())),
@@ -120,14 +117,18 @@ impl Running {
     }
 
     /// Logs and audits what a reload has changed, in the words of `diff`.
-    fn tell(&self, changes: Changes, overtaken: &[&str]) {
-        let Changes { rules: differences, beside } = changes;
+    fn tell(&self, changes: Option<Changes>, overtaken: &[&str]) {
+        let (differences, beside) = changes.map_or((None, Vec::new()), |changes| (Some(changes.rules), changes.beside));
         let rules = match &differences {
-            Ok(rows) if rows.is_empty() => "unchanged",
-            Ok(_) => "changed",
-            Err(error) => {
+            Some(Ok(rows)) if rows.is_empty() => "unchanged",
+            Some(Ok(_)) => "changed",
+            Some(Err(error)) => {
                 tracing::warn!(%error, "what the reload changes is not listed");
                 "changed, too many kinds of paths to compare"
+            }
+            None => {
+                tracing::warn!("what the reload changes is not listed: comparing failed");
+                "not compared"
             }
         };
         let widening = joined(beside.iter().filter(|change| change.widens));
@@ -140,7 +141,7 @@ impl Running {
             details.push(("restart_needed", &*overtaken));
         }
         self.audited("reloaded", &details);
-        let rows = differences.unwrap_or_default();
+        let rows = differences.and_then(Result::ok).unwrap_or_default();
         for row in rows.iter().take(ROWS_TOLD_MAX) {
             let (place, gains, loses) = (row.place(), row.people(&row.gains), row.people(&row.loses));
             let (changes, widens) = (joined(&row.changes), joined(row.widening()));

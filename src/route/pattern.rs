@@ -127,10 +127,11 @@ impl Pattern {
             .unwrap_or(Ordering::Equal)
     }
 
-    /// Itself without the names of its placeholders: the same text for patterns that match the same paths.
+    /// Itself without the names of its placeholders: the same text for patterns that match the same paths, and for no others,
+    /// whatever an exact path spells. Not to be shown.
     pub fn shape(&self) -> String {
         let segments = self.segments.iter().map(|segment| match segment {
-            Segment::Literal(text) => format!("/{text}"),
+            Segment::Literal(text) => format!("/={text}"),
             Segment::Any(_) => "/{}".to_owned(),
         });
         segments.chain(self.below.then(|| "/**".to_owned())).collect()
@@ -244,6 +245,14 @@ impl fmt::Display for Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shape_is_of_no_other_pattern() {
+        for (exact, pattern) in [("/a/**", "/a/**"), ("/{}", "/{x}")] {
+            let (exact, pattern) = (Pattern::exact(exact), Pattern::parse(pattern).unwrap());
+            assert_ne!(exact.shape(), pattern.shape());
+        }
+    }
 
     #[test]
     fn a_pattern_is_whole_segments() {

@@ -131,7 +131,8 @@ fn path(node: &Node, report: &mut Report) -> Option<Placed<Box<str>>> {
     // a last slash is part of the path, as frameworks write it
     let segments = path.value.strip_prefix('/').map(|rest| rest.strip_suffix('/').unwrap_or(rest).split('/'));
     let is_exact = segments.is_some_and(|mut segments| {
-        segments.all(|segment| !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain))
+        // what is a wildcard in a route would be read as one
+        segments.all(|segment| !matches!(segment, "" | "." | ".." | "*" | "**") && segment.bytes().all(is_plain))
     });
     if !is_exact {
         let message = format!("{} is not the path of an endpoint", decode::shown_node(node));

@@ -227,6 +227,8 @@ fn a_value_of_the_wrong_kind_says_what_was_expected() {
         ("endpoints: [{ path: a, action: jwks }]", "1:21: `a` is not the path of an endpoint"),
         ("endpoints: [{ path: /a/../b, action: jwks }]", "1:21: `/a/../b` is not the path of an endpoint"),
         ("endpoints: [{ path: /a//, action: jwks }]", "1:21: `/a//` is not the path of an endpoint"),
+        ("endpoints: [{ path: '/a/**', action: jwks }]", "1:21: `/a/**` is not the path of an endpoint"),
+        ("endpoints: [{ path: '/*/a', action: jwks }]", "1:21: `/*/a` is not the path of an endpoint"),
         ("endpoints: [{ path: /, action: jwks }]", "1:21: `/` is not the path of an endpoint"),
         ("endpoints: [{ path: /a, action: log_in }]", "1:33: unknown word `log_in`"),
         (

@@ -1,5 +1,7 @@
 //! Who there is, as far as a file says it: accounts that are made, and the tables of another application that others are in.
 
+use std::collections::BTreeSet;
+
 use super::fact::{Fact, Gives};
 use crate::config::snapshot::{Bootstrap, BootstrapClient, BootstrapUser};
 use crate::principal::Role;
@@ -36,7 +38,8 @@ fn listed(key: &str, accounts: &[Account]) -> Fact {
         let scopes = scopes.as_deref().unwrap_or_default();
         std::iter::once(format!("{name:?}")).chain(of("role", roles)).chain(of("scope", scopes))
     });
-    Fact::list(key, shown).giving(Gives::these(has))
+    let compared: BTreeSet<String> = accounts.iter().map(|account| format!("{account:?}")).collect();
+    Fact::list(key, shown).comparing(format!("{compared:?}")).giving(Gives::these(has))
 }
 
 /// What is read of another application's tables.

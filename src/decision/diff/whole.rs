@@ -122,7 +122,12 @@ fn expectation(Expectation { place: _, method, url, caller, status }: &Expectati
 
 fn caller_of(caller: &ExpectedCaller) -> String {
     let ExpectedCaller::Principal { roles, scopes, scheme } = caller else { return "anyone".to_owned() };
-    let list = |key: &str, names: Vec<&str>| (!names.is_empty()).then(|| format!("{key}: [{}]", names.join(", ")));
+    let list = |key: &str, names: Vec<&str>| {
+        (!names.is_empty()).then(|| {
+            let quoted = |name: &&str| if name.contains(',') { format!("{name:?}") } else { (*name).to_owned() };
+            format!("{key}: [{}]", names.iter().map(quoted).collect::<Vec<_>>().join(", "))
+        })
+    };
     let parts = [
         list("roles", roles.iter().map(Role::as_str).collect()),
         list("scopes", scopes.iter().map(Scope::as_str).collect()),
