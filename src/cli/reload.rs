@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use tokio::sync::oneshot;
 
 use super::{Running, bootstrap, start};
-use crate::config::Problems;
 use crate::config::snapshot::{Snapshot, StoreLocation};
 use crate::decision::diff::{Change, Row, TooMany, beside, for_requests, joined};
 use crate::record::audit::Event;

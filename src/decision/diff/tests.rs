@@ -646,7 +646,9 @@ fn many_patterns_that_cross_each_other_are_compared_exactly() {
     const ROUTES: usize = 40;
     let old = crossing(ROUTES, 0, "x");
     let pattern = |literals: &[usize]| {
-        (0..ROUTES).map(|n| if literals.contains(&n) { format!("/l{n}") } else { "/{}".to_owned() }).collect::<String>()
+        (0..ROUTES)
+            .map(|n| if literals.contains(&n) { format!("/=l{n}") } else { "/{}".to_owned() })
+            .collect::<String>()
     };
     let shape = |text: &String| Pattern::parse(text).unwrap().shape();
     // a literal further to the left wins
