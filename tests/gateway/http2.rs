@@ -293,18 +293,21 @@ fn who_goes_away_from_a_log_in_is_not_locked_out_by_it_and_the_log_in_is_told() 
     let limits = "limits: { token_endpoints: { per_address: off, per_account: { rate: 1/h, burst: 2 } } }";
     let gateway = Gateway::start(&format!("log: {{ audit: json }}\n{limits}\n{USERS}{}", routes(&upstream)));
     let told = || gateway.stdout().matches("\"audit\":\"login\"").count();
-    for number in 1..=5 {
+    // on a busy machine some are gone before their password is looked at, which is no log-in and no failure either
+    let mut gone = 0;
+    while told() < 5 {
+        gone += 1;
+        assert!(gone <= 200, "{} of {gone} were told", told());
         with_connection(&gateway, async |mut client| {
             let request = request("/auth/login").method("POST").header("content-type", "application/json");
             let (_response, mut out) = client.send_request(request.body(()).unwrap(), false).unwrap();
             let credentials = r#"{"username":"user","password":"userpassword"}"#;
             out.send_data(Bytes::from_static(credentials.as_bytes()), true).unwrap();
-            // the password takes longer than this to be looked at
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            // a password takes longer to be looked at, at first
+            tokio::time::sleep(Duration::from_millis(5 + gone / 4)).await;
             out.send_reset(h2::Reason::CANCEL);
             tokio::time::sleep(Duration::from_millis(5)).await;
         });
-        eventually("it is told", || if told() == number { Ok(()) } else { Err(told()) });
     }
     gateway.login("user", "userpassword");
 }

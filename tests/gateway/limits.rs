@@ -74,16 +74,16 @@ fn log_ins_at_once_are_all_let_in_where_they_are_right_and_counted_where_they_ar
     let at_once = |password: &str| {
         let login = post("/auth/login").json(&json!({ "username": "user", "password": password }));
         let mut statuses: Vec<u16> = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..12).map(|_| scope.spawn(|| gateway.send(&login).status)).collect();
+            let all: Vec<_> = (0..7).map(|_| scope.spawn(|| gateway.send(&login).status)).collect();
             all.into_iter().map(|one| one.join().unwrap()).collect()
         });
         statuses.sort_unstable();
         statuses
     };
-    assert_eq!(at_once("userpassword"), [200; 12]);
-    let wrong: Vec<u16> = [[401; 3].as_slice(), &[429; 9]].concat();
+    assert_eq!(at_once("userpassword"), [200; 7]);
+    let wrong: Vec<u16> = [[401; 3].as_slice(), &[429; 4]].concat();
     assert_eq!(at_once("nope"), wrong);
-    assert_eq!(at_once("userpassword"), [429; 12]);
+    assert_eq!(at_once("userpassword"), [429; 7]);
 }
 
 #[test]
