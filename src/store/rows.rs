@@ -62,7 +62,7 @@ pub(super) fn key(row: &Row) -> Result<StoredKey, StoreError> {
 /// The columns `client_id` and `client_version`.
 pub(super) fn issued_to(row: &Row) -> Result<Option<IssuedTo>, StoreError> {
     let Some(id) = row.maybe_text("client_id")? else { return Ok(None) };
-    // without a version, it is of no client that ever was
+    // without one there is no such client any more, and the token is dead
     let session_version = row.maybe_number("client_version")?.unwrap_or(0);
     Ok(Some(IssuedTo { id: id.into(), session_version }))
 }

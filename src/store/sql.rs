@@ -29,8 +29,8 @@ use self::errors::unavailable;
 use self::relations::{Foreign, Relations};
 use super::rows::{REFRESH, change, digest_column, issued_to, key, list, listing, subject};
 use super::statements::{
-    RefreshRow, WITH_CLIENT, end_family, end_sessions, insert_key, insert_refresh, insert_token, last_change, note,
-    refresh_row, revocation_id, revoke_id,
+    CLIENT_VERSION, RefreshRow, WITH_CLIENT, end_family, end_sessions, insert_key, insert_refresh, insert_token,
+    last_change, note, refresh_row, revocation_id, revoke_id,
 };
 use super::tables::Tables;
 use super::{
@@ -285,7 +285,7 @@ impl Store for SqlStore {
             let row = query(format!(
                 "SELECT t.owner_kind AS kind, t.owner_name AS name, t.session_version AS session_version, \
                  t.scopes AS scopes, t.issued_at AS issued_at, t.expires_at AS expires_at, t.family AS family, \
-                 t.client_id AS client_id, t.client_version AS client_version \
+                 t.client_id AS client_id, {CLIENT_VERSION} \
                  FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family {WITH_CLIENT} \
                  WHERE t.digest = ? AND t.kind = 'token' AND NOT t.revoked AND r.id IS NULL \
                  AND (t.client_id IS NULL OR c.id IS NOT NULL) AND (t.expires_at IS NULL OR t.expires_at > ?)"

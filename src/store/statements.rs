@@ -20,6 +20,10 @@ pub(super) const WITH_CLIENT: &str = "LEFT JOIN portcullis_accounts c ON c.kind 
      AND NOT c.disabled AND (c.session_version = t.client_version \
      OR t.client_version IS NULL AND t.issued_at > c.sessions_ended_at)";
 
+/// The session version of that client when it got the token; where the row does not say it, the present one, so that what comes
+/// of the token says it.
+pub(super) const CLIENT_VERSION: &str = "COALESCE(t.client_version, c.session_version) AS client_version";
+
 /// A refresh token as its row says; whether it is alive depends on its owner too.
 pub(super) struct RefreshRow {
     pub(super) token: RefreshToken,
@@ -31,7 +35,7 @@ pub(super) struct RefreshRow {
 pub(super) async fn refresh_row(db: Db<'_>, digest: TokenDigest) -> Result<Option<RefreshRow>, StoreError> {
     let row = query(format!(
         "SELECT t.owner_kind AS kind, t.owner_name AS name, t.client_id AS client_id, \
-         t.client_version AS client_version, c.id AS living_client, t.scopes AS scopes, t.family AS family, \
+         {CLIENT_VERSION}, c.id AS living_client, t.scopes AS scopes, t.family AS family, \
          t.expires_at AS expires_at, t.session_version AS session_version, t.used_at_ms AS used_at_ms, \
          t.replay AS replay, t.revoked AS revoked, r.until AS revoked_until \
          FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family {WITH_CLIENT} \

@@ -628,7 +628,7 @@ fn a_token_that_does_not_say_in_which_sessions_its_client_got_it_lives_while_the
         let store = place.open();
         let (owner, app, now) = (add_ann(&store), add_app(&store), place.clock.unix());
         let token = NewToken { client: Some(app.clone()), session: None, ..token("t", &owner, now + 100) };
-        let of_refresh = RefreshToken { client: Some(app), ..refresh(&owner, now + 100) };
+        let of_refresh = RefreshToken { client: Some(app.clone()), ..refresh(&owner, now + 100) };
         wait(store.issue(Some(token), Some((digest("r"), of_refresh))));
         place.execute(&store, "UPDATE portcullis_tokens SET client_version = NULL");
         if ends {
@@ -636,6 +636,13 @@ fn a_token_that_does_not_say_in_which_sessions_its_client_got_it_lives_while_the
         }
         assert_eq!(wait(store.token(digest("t"), now)).is_none(), ends);
         assert_eq!(stands(&store, "r"), if ends { "revoked" } else { "live" });
+        if !ends {
+            let RefreshStanding::Live(used) = wait(store.rotate(rotation("r", "next", now))) else {
+                panic!("not live")
+            };
+            assert_eq!(used.client, Some(app), "what comes of it says in which");
+            assert_eq!(stands(&store, "next"), "live");
+        }
     }
 }
 
