@@ -12,6 +12,9 @@ use crate::clock::Clock;
 use crate::principal::Subject;
 use crate::wire::opaque;
 
+/// Events whose subject is whom a caller claims to be, be it the truth or not.
+const CLAIMS: [&str; 2] = ["login_failed", "locked_out"];
+
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
@@ -83,8 +86,8 @@ fn line(time: &str, event: &Event<'_>) -> Value {
     members.insert("audit".into(), event.kind.into());
     if let Some(subject) = event.subject {
         members.insert("kind".into(), subject.kind.name().into());
-        // many a client sends its token where a name belongs
-        if !opaque::looks_like_token(&subject.name) {
+        // many a client sends its token where a name belongs; an account that is one is told, whatever it is called
+        if !(CLAIMS.contains(&event.kind) && opaque::looks_like_token(&subject.name)) {
             members.insert("subject".into(), (&*subject.name).into());
         }
     }
@@ -115,10 +118,13 @@ mod tests {
             ("eyJhbGciOiJIUzI1NiJ9", false),
         ] {
             let subject = Subject::user(name);
-            let event = Event { kind: "x", subject: Some(&subject), address: None, request_id: "", details: &[] };
-            let line = line("", &event);
-            assert_eq!(line.get("subject").is_some(), told, "{name}");
-            assert_eq!(line["kind"], "user", "{name}");
+            for (kind, told) in [("login_failed", told), ("locked_out", told), ("login", true), ("token_issued", true)]
+            {
+                let event = Event { kind, subject: Some(&subject), address: None, request_id: "", details: &[] };
+                let line = line("", &event);
+                assert_eq!(line.get("subject").is_some(), told, "{kind} {name}");
+                assert_eq!(line["kind"], "user", "{kind} {name}");
+            }
         }
     }
 
