@@ -89,11 +89,13 @@ impl AtTerminal {
         // the shell waits for what it runs, asks the terminal whether it shows what is typed, and stays until that was read:
         // what is written by one that ends at once may be lost
         let shell = format!(
-            "trap : INT TERM; sh -c 'echo id $$; exec {program} {arguments}'; echo \"ended with $?\"; stty -a; echo over; \
+            "trap : INT QUIT TERM; sh -c 'echo id $$; exec {program} {arguments}'; echo \"ended with $?\"; stty -a; echo over; \
              read -r end"
         );
         let mut command = Command::new("script");
         command.args(["--quiet", "--return", "--command", &shell, "/dev/null"]);
+        // the shell `script` asks for, not the one of whoever runs the tests: bash is deaf to SIGQUIT, dash is not
+        command.env("SHELL", "/bin/sh");
         command.current_dir(setup.path(".")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut script = command.spawn().expect("script is on every Debian");
         let (said, mut output) = (Arc::new(Mutex::new(String::new())), script.stdout.take().unwrap());
