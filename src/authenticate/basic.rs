@@ -3,6 +3,7 @@
 //! An unknown name costs the same verification as a wrong password, and both are remembered alike: under the whole
 //! credential, for the same time. So a repeated guess is answered as fast for a name that exists as for one that does
 //! not, and a remembered good credential shortens the answer to that credential only, which its holder knows already.
+//! What is to be written of a user who was not seen before is written once a password is proven.
 
 use std::mem;
 use std::sync::Arc;
@@ -13,7 +14,10 @@ use super::{Failure, Fault, Identity, LookUp, answered};
 use crate::principal::{Principal, Scheme, Subject};
 use crate::rejection::CredentialsFault;
 use crate::secret::Secret;
-use crate::store::{Account, Change, Store};
+use crate::store::{Account, Change, Claimed, Store};
+
+/// Hashes of one account that a password is held against, where it gets another one each time.
+const HASHES_MAX: usize = 3;
 
 /// Who presents this name and password.
 pub(super) async fn look_up(parts: &LookUp, user: String, password: Secret<String>) -> Result<Verdict, Failure> {
@@ -46,24 +50,58 @@ pub(super) async fn verify(
     subject: Subject,
     password: Secret<String>,
 ) -> Result<Account, Failure> {
-    let refused = |fault| Err(Failure::Refused(Fault::Credentials(fault)));
-    let Some(mut account) = store.account(subject.clone()).await? else {
-        passwords.verify_nobody(&subject, password).await?;
+    for _ in 0..HASHES_MAX {
+        let Some((account, hash)) = prove(store, passwords, &subject, &password).await? else { continue };
+        if account.disabled {
+            return refused(CredentialsFault::Disabled);
+        }
+        if store.rehashes() && !is_ours(hash.expose()) {
+            renew(store, passwords, &account.subject, hash, password).await;
+        }
+        return Ok(account);
+    }
+    Err(Failure::Unavailable)
+}
+
+/// The account whose password this is, and the hash that says so; `None` where it has another hash by now, as after a
+/// log-in elsewhere that hashed its password anew.
+async fn prove(
+    store: &dyn Store,
+    passwords: &PasswordPool,
+    subject: &Subject,
+    password: &Secret<String>,
+) -> Result<Option<(Account, Secret<String>)>, Failure> {
+    let Some(claimed) = store.claimed(subject.clone()).await? else {
+        passwords.verify_nobody(subject, copy(password)).await?;
         return refused(CredentialsFault::UnknownSubject);
     };
-    let hash = mem::replace(&mut account.password_hash, Secret::new(String::new()));
-    let renewed = store.rehashes() && !is_ours(hash.expose());
-    let kept = renewed.then(|| (Secret::new(hash.expose().clone()), Secret::new(password.expose().clone())));
-    if !passwords.verify(&subject, hash, password).await? {
+    let (hash, account) = match claimed {
+        Claimed::Account(mut account) => (without_hash(&mut account), Some(account)),
+        Claimed::Unseen { password_hash } => (password_hash, None),
+    };
+    if !passwords.verify(subject, copy(&hash), copy(password)).await? {
         return refused(CredentialsFault::WrongPassword);
     }
-    if account.disabled {
-        return refused(CredentialsFault::Disabled);
+    if let Some(account) = account {
+        return Ok(Some((account, hash)));
     }
-    if let Some((old, password)) = kept {
-        renew(store, passwords, &account.subject, old, password).await;
-    }
-    Ok(account)
+    let account = store.proven(subject.clone(), copy(&hash)).await?;
+    Ok(account.map(|mut account| {
+        without_hash(&mut account);
+        (account, hash)
+    }))
+}
+
+fn refused<T>(fault: CredentialsFault) -> Result<T, Failure> {
+    Err(Failure::Refused(Fault::Credentials(fault)))
+}
+
+fn copy(secret: &Secret<String>) -> Secret<String> {
+    Secret::new(secret.expose().clone())
+}
+
+fn without_hash(account: &mut Account) -> Secret<String> {
+    mem::replace(&mut account.password_hash, Secret::new(String::new()))
 }
 
 /// Puts a hash of ours in the place of another's. The login was good whether this succeeds or not.

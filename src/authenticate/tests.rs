@@ -26,8 +26,8 @@ use crate::limit::{self, Limits, Quota};
 use crate::principal::{Role, Scope};
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::store::{
-    Added, Answer, Change, Ended, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation, Store,
-    StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, digest,
+    Added, Answer, Change, Claimed, Ended, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation,
+    Store, StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, digest,
 };
 use crate::wire::opaque::{OpaqueKind, mint};
 
@@ -73,6 +73,8 @@ pub(super) struct Row {
 #[derive(Default)]
 pub(super) struct Tables {
     accounts: HashMap<Subject, Row>,
+    /// Whether no account was seen before.
+    unseen: bool,
     tokens: HashMap<TokenDigest, (Subject, Option<UnixSeconds>)>,
     pub(super) revoked: HashSet<Arc<str>>,
     removed: HashMap<Subject, Tombstone>,
@@ -145,6 +147,23 @@ impl FakeStore {
 }
 
 impl Store for FakeStore {
+    fn claimed(&self, subject: Subject) -> Answer<'_, Option<Claimed>> {
+        self.answer(move |tables| {
+            let account = tables.account(&subject)?;
+            Some(if tables.unseen {
+                Claimed::Unseen { password_hash: account.password_hash }
+            } else {
+                Claimed::Account(account)
+            })
+        })
+    }
+
+    fn proven(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, Option<Account>> {
+        self.answer(move |tables| {
+            tables.account(&subject).filter(|account| hash.matches(account.password_hash.expose().as_bytes()))
+        })
+    }
+
     fn account(&self, subject: Subject) -> Answer<'_, Option<Account>> {
         self.answer(move |tables| tables.account(&subject))
     }
@@ -644,6 +663,44 @@ async fn unknown_users_and_wrong_passwords_are_remembered_alike_and_cost_alike()
         }
     }
     assert!(alike(times), "{times:?}");
+}
+
+#[tokio::test]
+async fn an_account_that_was_never_seen_is_written_down_once_its_password_is_proven() {
+    let stage = Stage::new().await;
+    stage.change(&ann(), |tables| tables.unseen = true);
+    assert_eq!((stage.outcome(&basic("ann", "wrong")).await, stage.asked()), ("wrong_password", 1));
+    assert_eq!((stage.outcome(&basic("ann", PASSWORD)).await, stage.asked()), ("ok", 2));
+    // as it is then, and not as it was
+    stage.change(&ann(), |tables| row(tables).disabled = true);
+    assert_eq!(stage.outcome(&basic("ann", PASSWORD)).await, "disabled");
+}
+
+#[tokio::test]
+async fn a_password_is_held_against_the_hash_that_its_account_has_once_it_is_proven() {
+    // of the same password, as another gateway writes it after a log-in there, of another, and of none any more
+    for (hash, expected, asked) in [
+        (Some(password::hash(PASSWORD).unwrap()), "ok", 4),
+        (Some(password::hash("another").unwrap()), "wrong_password", 3),
+        (None, "unknown_subject", 3),
+    ] {
+        let stage = Stage::new().await;
+        stage.change(&ann(), |tables| tables.unseen = true);
+        stage.store.held.store(true, Ordering::SeqCst);
+        let credential = basic("ann", PASSWORD);
+        let mut outcome = Box::pin(stage.outcome(&credential));
+        while stage.store.asked.load(Ordering::SeqCst) == 0 {
+            assert!(is_pending(&mut outcome).await);
+            tokio::task::yield_now().await;
+        }
+        stage.store.change(|tables| match &hash {
+            Some(hash) => row(tables).hash.clone_from(hash.expose()),
+            None => tables.accounts.clear(),
+        });
+        stage.store.held.store(false, Ordering::SeqCst);
+        stage.store.gate.add_permits(1);
+        assert_eq!((outcome.await, stage.asked()), (expected, asked));
+    }
 }
 
 #[tokio::test]

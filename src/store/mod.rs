@@ -59,6 +59,19 @@ pub struct Account {
     pub created_at: UnixSeconds,
 }
 
+/// What somebody claims to be, to whom nothing is proven yet.
+#[derive(Debug)]
+pub enum Claimed {
+    /// An account, to be used once its password is proven.
+    Account(Account),
+    /// A row of another application's table that was not seen as it is now. What is kept beside is brought into step with it
+    /// by [`Store::proven`] and not before: that takes time, which would tell whoever guesses that there is such a name.
+    Unseen {
+        /// What its password is to be proven by.
+        password_hash: Secret<String>,
+    },
+}
+
 /// What the store knows about a JWT that verified: its account and what was revoked.
 #[derive(Debug)]
 pub struct JwtStanding {
@@ -259,7 +272,11 @@ pub enum Added {
 /// The store. An implementation may be called from any runtime and does its work on its own threads; once called, a
 /// mutation is carried out even where its caller goes away.
 pub trait Store: Send + Sync {
-    /// The account of this name; `None` where there is none.
+    /// What is claimed by whoever gives this name; `None` where there is none. Writes nothing, whoever it is.
+    fn claimed(&self, subject: Subject) -> Answer<'_, Option<Claimed>>;
+    /// The account of a name whose password was proven by `hash`; `None` where it has another one by now.
+    fn proven(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, Option<Account>>;
+    /// The account of this name, for whoever may know that there is one; `None` where there is none.
     fn account(&self, subject: Subject) -> Answer<'_, Option<Account>>;
     /// The user whose row has this id ([`Account::id`], in its one spelling); `None` where there is none.
     fn account_by_id(&self, id: Arc<str>) -> Answer<'_, Option<Account>>;

@@ -34,8 +34,8 @@ use super::statements::{
 };
 use super::tables::Tables;
 use super::{
-    Account, Added, Answer, Change, Ended, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken, Rotation,
-    Store, StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, schema,
+    Account, Added, Answer, Change, Claimed, Ended, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken,
+    Rotation, Store, StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, schema,
 };
 use crate::clock::{Clock, UnixSeconds};
 use crate::principal::{Role, Scope, Subject, SubjectKind};
@@ -267,6 +267,20 @@ impl Inner {
 }
 
 impl Store for SqlStore {
+    fn claimed(&self, subject: Subject) -> Answer<'_, Option<Claimed>> {
+        self.read("claimed", move |inner| async move {
+            let found = inner.relations.find(inner.pool.reading().await?.db(), &subject).await?;
+            Ok(found.map(Claimed::from))
+        })
+    }
+
+    fn proven(&self, subject: Subject, hash: Secret<String>) -> Answer<'_, Option<Account>> {
+        self.read("proven", move |inner| async move {
+            let account = inner.account(&subject).await?;
+            Ok(account.filter(|account| hash.matches(account.password_hash.expose().as_bytes())))
+        })
+    }
+
     fn account(&self, subject: Subject) -> Answer<'_, Option<Account>> {
         self.read("account", move |inner| async move { inner.account(&subject).await })
     }

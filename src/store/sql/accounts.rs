@@ -4,7 +4,7 @@
 //! it belongs to. A row that does not fit them any more was changed behind our back: its sessions end when that is seen.
 
 use super::super::statements::{end_sessions, note};
-use super::super::{Account, Change, StoreError, Tombstone};
+use super::super::{Account, Change, Claimed, StoreError, Tombstone};
 use super::Inner;
 use super::engine::{Db, Param, Query, Tx, query};
 use super::errors::failed;
@@ -113,6 +113,12 @@ impl Relations {
             .await?;
         }
         Ok(Some(account))
+    }
+}
+
+impl From<Found> for Claimed {
+    fn from(Found { account, settled }: Found) -> Self {
+        if settled { Self::Account(account) } else { Self::Unseen { password_hash: account.password_hash } }
     }
 }
 

@@ -185,6 +185,62 @@ fn tokens_in_clear_text_are_good_to_the_byte_and_until_their_end(on: &On) {
     assert!(clear(&store, "secret-3", END - 1).is_some());
 }
 
+fn states(place: &Place, store: &SqlStore) -> i64 {
+    place.background.block_on(async {
+        let count = query("SELECT count(*) AS n FROM portcullis_user_state");
+        count.one(store.inner.pool.reading().await.unwrap().db()).await.unwrap().number("n").unwrap()
+    })
+}
+
+/// The hash of whoever is to be proven and was not seen as they are now.
+fn unseen(store: &SqlStore) -> Option<String> {
+    match wait(store.claimed(ann())) {
+        Some(Claimed::Unseen { password_hash }) => Some(password_hash.expose().clone()),
+        Some(Claimed::Account(_)) | None => None,
+    }
+}
+
+fn whoever_claims_to_be_a_user_leaves_no_trace_until_it_is_proven(on: &On) {
+    let (place, store) = Place::flask(on);
+    let first = unseen(&store).unwrap();
+    assert_eq!(first, "scrypt:32768:8:1$salt$hash");
+    assert!(wait(store.claimed(Subject::user("nobody"))).is_none());
+    assert_eq!(states(&place, &store), 0);
+    // nor does it wait for whoever writes
+    let writer = place.background.block_on(store.inner.begin()).unwrap();
+    assert!(unseen(&store).is_some());
+    place.background.block_on(async { drop(writer) });
+    assert!(wait(store.proven(ann(), secret("scrypt:32768:8:1$other$hash"))).is_none(), "proven by another hash");
+    let account = wait(store.proven(ann(), secret(&first))).unwrap();
+    assert_eq!((account.subject, account.session_version), (ann(), 1));
+    assert_eq!(states(&place, &store), 1);
+    assert!(matches!(wait(store.claimed(ann())), Some(Claimed::Account(account)) if account.session_version == 1));
+    assert!(wait(store.proven(Subject::user("nobody"), secret(""))).is_none());
+}
+
+fn a_session_of_before_a_change_behind_our_back_is_dead_whoever_looks_first(on: &On) {
+    let (place, store) = Place::flask(on);
+    let (owner, now) = (wait(store.account(ann())).unwrap(), place.clock.unix());
+    wait(store.issue(Some(token("t", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
+    let (_, start) = wait(store.changes(None));
+    place.execute(&store, format!("UPDATE {} SET password_hash = 'x' WHERE id = 7", on.engine().quoted("user")));
+    // a guess changes nothing, and whatever was issued is dead all the same
+    assert_eq!(unseen(&store).as_deref(), Some("x"));
+    assert!(wait(store.changes(Some(start))).0.is_empty());
+    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert_eq!(stands(&store, "r"), "revoked");
+    place.execute(&store, format!("UPDATE {} SET password_hash = 'y' WHERE id = 7", on.engine().quoted("user")));
+    assert_eq!(unseen(&store).as_deref(), Some("y"));
+    assert_eq!(wait(store.proven(ann(), secret("y"))).unwrap().session_version, 3);
+    assert_eq!(wait(store.changes(Some(start))).0.len(), 2, "each heard of once");
+    // what is changed by us counts from what is then in the row
+    place.execute(&store, format!("UPDATE {} SET password_hash = 'z' WHERE id = 7", on.engine().quoted("user")));
+    assert_eq!(unseen(&store).as_deref(), Some("z"));
+    assert!(wait(store.set_disabled(ann(), true)));
+    let account = wait(store.proven(ann(), secret("z"))).unwrap();
+    assert!(account.disabled && account.session_version == 5);
+}
+
 fn a_new_password_ends_every_session_and_the_applications_tokens(on: &On) {
     let (place, store) = Place::flask(on);
     let (owner, now) = (wait(store.account(ann())).unwrap(), place.clock.unix());
@@ -381,6 +437,8 @@ on_each_engine! {
     users_are_found_by_their_exact_name,
     a_user_is_found_by_the_id_in_its_one_spelling,
     tokens_in_clear_text_are_good_to_the_byte_and_until_their_end,
+    whoever_claims_to_be_a_user_leaves_no_trace_until_it_is_proven,
+    a_session_of_before_a_change_behind_our_back_is_dead_whoever_looks_first,
     a_new_password_ends_every_session_and_the_applications_tokens,
     a_changed_password_does_not_undo_what_was_done_meanwhile,
     a_password_changed_behind_our_back_ends_every_session,
