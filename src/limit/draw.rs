@@ -4,11 +4,12 @@
 //! its own comes first, without waiting, and stands for all while nobody else can be asked: an outage gives nobody a fresh
 //! budget, and nothing is counted by none.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::{Answer, Cost, Name, Shared};
-use super::under_way::Begun;
+use super::shared::{Answer, Cost, ForgottenAt, Name, Purpose, Shared};
+use super::under_way::{Begun, Waiter};
 use super::{Bucket, Key, Quota};
 use crate::rejection::Exhausted;
 
@@ -67,19 +68,56 @@ impl Reserved {
     /// # Errors
     /// Where the gateways together have used one up; none is drawn on then.
     pub async fn confirm(self) -> Result<Attempt, Exhausted> {
-        let Some(shared) = &self.shared else { return Ok(Attempt::of(self, false)) };
+        match self.ask(Purpose::Request).await {
+            Ok(by_all) => Ok(Attempt { drawn: self, by_all, begun: None }),
+            Err(refused) => {
+                self.cancel();
+                Err(refused.why)
+            }
+        }
+    }
+
+    /// The same for an attempt: `begun` is told to others who wait here for how it ends. Where the gateways together have none
+    /// left because of attempts under way, waits with `waiter` for some of those to end.
+    pub(super) async fn confirm_attempt(
+        self,
+        mut begun: Begun,
+        waiter: &mut Waiter<'_>,
+        key: impl Fn(&Exhausted) -> Key,
+    ) -> Result<Attempt, Exhausted> {
+        // what others here may draw on meanwhile is less by this one: so it is a few that ask again, whoever else waits
+        let drawn = Unconfirmed(self);
+        loop {
+            match drawn.0.ask(Purpose::Attempt).await {
+                Ok(by_all) => {
+                    if by_all.is_some() {
+                        begun.confirm();
+                    }
+                    return Ok(Attempt { drawn: drawn.confirmed(), by_all, begun: Some(begun) });
+                }
+                Err(Refused { why, is_held }) => {
+                    if !is_held || !waiter.waits_for_all(key(&why)).await {
+                        return Err(why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Draws on the budgets of all gateways, where they are shared. What it says of them is when it is forgotten there;
+    /// nothing where they are not shared or do not answer.
+    async fn ask(&self, purpose: Purpose) -> Result<Option<ForgottenAt>, Refused> {
+        let Some(shared) = &self.shared else { return Ok(None) };
         if self.draws.iter().all(Option::is_none) {
-            return Ok(Attempt::of(self, false));
+            return Ok(None);
         }
         // boxed, so that who draws on nothing that is shared carries none of it
-        match Box::pin(shared.draw(self.names())).await {
-            Answer::Granted => Ok(Attempt::of(self, true)),
-            Answer::Unknown => Ok(Attempt::of(self, false)),
-            Answer::Exhausted(index, retry_after) => {
+        match Box::pin(shared.draw(purpose, &self.budgets())).await {
+            Answer::Granted(forgotten_at) => Ok(Some(forgotten_at)),
+            Answer::Unknown => Ok(None),
+            Answer::Exhausted { index, retry_after, is_held } => {
                 let draw = self.draws.iter().flatten().nth(index).or(self.draws.iter().flatten().next());
-                let exhausted = draw.map(|draw| draw.exhausted(retry_after));
-                self.cancel();
-                exhausted.map_or_else(|| Ok(Attempt::default()), Err)
+                draw.map_or(Ok(None), |draw| Err(Refused { why: draw.exhausted(retry_after), is_held }))
             }
         }
     }
@@ -91,8 +129,32 @@ impl Reserved {
         }
     }
 
-    fn names(&self) -> impl Iterator<Item = (&Name, Cost)> {
-        self.draws.iter().flatten().filter_map(|draw| Some((draw.name.as_ref()?, Cost::of(draw.bucket.quota()))))
+    fn budgets(&self) -> Vec<(Name, Cost)> {
+        let draws = self.draws.iter().flatten();
+        draws.filter_map(|draw| Some((draw.name.clone()?, Cost::of(draw.bucket.quota())))).collect()
+    }
+}
+
+/// Why all gateways together refuse.
+struct Refused {
+    why: Exhausted,
+    /// Whether attempts under way hold some of what is lacking.
+    is_held: bool,
+}
+
+/// What is given back where it is not confirmed, be it that nobody waits for it any more.
+struct Unconfirmed(Reserved);
+
+impl Unconfirmed {
+    fn confirmed(mut self) -> Reserved {
+        // what is left gives nothing back
+        mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Unconfirmed {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 
@@ -101,24 +163,13 @@ impl Reserved {
 #[must_use = "dropped at once, it counts as failed before anything was tried"]
 pub struct Attempt {
     drawn: Reserved,
-    /// Whether it is counted in what all gateways share.
-    by_all: bool,
+    /// Where it is counted in what all gateways share: when it is forgotten there.
+    by_all: Option<ForgottenAt>,
     /// Who waits for how it ends is told once it is dropped.
     begun: Option<Begun>,
 }
 
 impl Attempt {
-    const fn of(drawn: Reserved, by_all: bool) -> Self {
-        Self { drawn, by_all, begun: None }
-    }
-
-    pub(super) fn while_under_way(self, mut begun: Begun) -> Self {
-        if self.by_all {
-            begun.confirm();
-        }
-        Self { begun: Some(begun), ..self }
-    }
-
     /// The credential was good: it does not count. Waits for a bounded time until all gateways know.
     pub async fn succeeded(self) {
         self.give_back().await;
@@ -129,12 +180,22 @@ impl Attempt {
         self.give_back().await;
     }
 
-    async fn give_back(self) {
+    async fn give_back(mut self) {
         self.drawn.cancel();
-        if let Some(shared) = self.drawn.shared.as_ref().filter(|_| self.by_all) {
-            Box::pin(shared.refund(self.drawn.names())).await;
+        if let Some((shared, forgotten_at)) = self.drawn.shared.as_ref().zip(self.by_all) {
+            Box::pin(shared.refund(&self.drawn.budgets(), forgotten_at)).await;
         }
+        self.by_all = None;
         // those who wait are told once there is something to be had
-        drop(self.begun);
+        drop(self.begun.take());
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let by_all = self.by_all.filter(|forgotten_at| forgotten_at.is_awaited());
+        if let Some((shared, forgotten_at)) = self.drawn.shared.take().zip(by_all) {
+            shared.failed(self.drawn.budgets(), forgotten_at);
+        }
     }
 }

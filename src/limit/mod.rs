@@ -190,22 +190,12 @@ impl Limits {
         let anywhere = self.account_key(account, None);
         let key_of = |why: &Exhausted| if why.limit == PER_ACCOUNT { here } else { anywhere };
         let mut waiter = self.under_way.waiter();
-        loop {
-            let draw = || {
-                let reserved = self.with_account(Reserved::with(self.shared.load_full()), account, address);
-                reserved.map_err(|why| Spent { key: key_of(&why), why })
-            };
-            let (reserved, begun) = waiter.begin([here, anywhere], draw).await?;
-            match reserved.confirm().await {
-                Ok(attempt) => return Ok(attempt.while_under_way(begun)),
-                Err(why) => {
-                    drop(begun);
-                    if !waiter.waits_for_all(key_of(&why)).await {
-                        return Err(why);
-                    }
-                }
-            }
-        }
+        let draw = || {
+            let reserved = self.with_account(Reserved::with(self.shared.load_full()), account, address);
+            reserved.map_err(|why| Spent { key: key_of(&why), why })
+        };
+        let (reserved, begun) = waiter.begin([here, anywhere], draw).await?;
+        reserved.confirm_attempt(begun, &mut waiter, key_of).await
     }
 
     /// Counts a failed credential of an address.

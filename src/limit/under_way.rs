@@ -1,7 +1,8 @@
 //! Attempts that are counted and not over yet. Who finds a budget spent waits for how they end: those that turn out to be
 //! right give back what they took, and right passwords that come at once, as after a restart of a fleet, are no failures.
 //!
-//! What all gateways share may be spent by attempts at another one, of which nobody here hears: it is asked again a few times.
+//! What all gateways share says whether attempts under way hold some of it, at whichever gateway. Of those elsewhere nobody
+//! here hears: it is asked again and again while it says so, for as long as anybody waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +10,17 @@ use std::time::Duration;
 
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Key;
 
 /// Requests that wait at once; a further one is refused as if nothing were under way.
 const WAITING_MAX: usize = 1_024;
 
-/// Pauses before what all gateways share is asked again.
-const PAUSES: [Duration; 4] =
-    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
+/// Pauses before what all gateways share is asked again: the first, each further one being twice as long, and the longest.
+/// A password takes some tens of milliseconds.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(160);
 
 /// Budgets that one attempt draws on.
 const KEYS: usize = 2;
@@ -60,7 +62,7 @@ pub(super) struct Waiter<'a> {
     under_way: &'a UnderWay,
     deadline: Instant,
     place: Option<SemaphorePermit<'a>>,
-    pauses: std::slice::Iter<'static, Duration>,
+    pause: Duration,
 }
 
 impl UnderWay {
@@ -70,7 +72,7 @@ impl UnderWay {
     }
 
     pub(super) fn waiter(&self) -> Waiter<'_> {
-        Waiter { under_way: self, deadline: Instant::now() + self.wait_max, place: None, pauses: PAUSES.iter() }
+        Waiter { under_way: self, deadline: Instant::now() + self.wait_max, place: None, pause: PAUSE_MIN }
     }
 
     /// Under one lock: nothing that ends between a look at the budget and a look at what is under way is missed.
@@ -118,9 +120,8 @@ impl Waiter<'_> {
         }
     }
 
-    /// Waits, where all gateways together have spent a budget, for one of ours that is counted there to end, or else a little
-    /// for one of another gateway. False where there is no more waiting. Only those are waited for, or all that are refused
-    /// would wake each other to be refused once more.
+    /// Waits, where attempts under way hold what is left of a budget of all gateways, for one of ours that is counted there to
+    /// end, or a little for those of others. False where there is no more waiting.
     pub(super) async fn waits_for_all(&mut self, key: Key) -> bool {
         if !self.has_place() {
             return false;
@@ -130,11 +131,13 @@ impl Waiter<'_> {
             let confirmed = pending.get(&key).filter(|others| others.confirmed > 0);
             confirmed.map(|others| Arc::clone(&others.a_confirmed_one_is_over).notified_owned())
         };
-        if let Some(one_is_over) = one_is_over {
-            return timeout_at(self.deadline, one_is_over).await.is_ok();
+        let end = self.deadline.min(Instant::now() + self.pause);
+        self.pause = PAUSE_MAX.min(self.pause * 2);
+        match one_is_over {
+            // be it that it is over, or that one of another gateway may be
+            Some(one_is_over) => drop(timeout_at(end, one_is_over).await),
+            None => sleep_until(end).await,
         }
-        let Some(pause) = self.pauses.next() else { return false };
-        sleep(*pause).await;
         Instant::now() < self.deadline
     }
 
@@ -221,24 +224,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_all_gateways_have_spent_it_those_that_they_count_are_waited_for_and_else_they_are_asked_again() {
+    async fn all_gateways_are_asked_again_once_one_of_ours_is_over_or_after_a_pause_for_a_bounded_time() {
         let granted = || Ok::<u8, Spent<&'static str>>(0);
-        let attempts = UnderWay::new(Duration::from_mins(1));
+        let wait_max = Duration::from_millis(500);
+        let attempts = UnderWay::new(wait_max);
         let (mut first, mut second, mut third) = (attempts.waiter(), attempts.waiter(), attempts.waiter());
         let (_, mut counted) = first.begin([KEY, OTHER], granted).await.unwrap();
         let (_, refused) = second.begin([KEY, OTHER], granted).await.unwrap();
         counted.confirm();
+        let begin = Instant::now();
         let mut waiting = Box::pin(third.waits_for_all(KEY));
         assert!((&mut waiting).now_or_never().is_none());
         drop(refused);
         assert!((&mut waiting).now_or_never().is_none(), "one that they did not count is nothing to them");
         drop(counted);
-        assert!(waiting.await);
+        assert_eq!((&mut waiting).now_or_never(), Some(true));
+        drop(waiting);
         let mut asked = 0;
         while third.waits_for_all(KEY).await {
             asked += 1;
         }
-        assert_eq!(asked, PAUSES.len());
+        assert!(begin.elapsed() >= wait_max && (1..=5).contains(&asked), "{asked} in {:?}", begin.elapsed());
     }
 
     #[tokio::test]

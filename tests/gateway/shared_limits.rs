@@ -1,6 +1,7 @@
 //! `limits.shared`: several gateways, one budget, on a real Redis; and what happens while it does not answer.
 
 use std::io::{Read, Write};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -200,6 +201,58 @@ fn guesses_are_counted_at_all_gateways_together_and_good_log_ins_are_not() {
     }
 }
 
+/// How long an attempt waits in all for how others end.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Log-ins of one account, spread over all gateways and begun at once: how many were answered by `status`, and how long those
+/// took that were refused for the limit.
+fn at_once(gateways: &[Gateway], logins: usize, login: &Request, status: u16) -> (usize, Vec<Duration>) {
+    let all_are_there = Barrier::new(logins);
+    let ask = |number: usize| {
+        let mut connection = gateways[number % gateways.len()].connect();
+        all_are_there.wait();
+        let begin = Instant::now();
+        (connection.send(login).status, begin.elapsed())
+    };
+    let ask = &ask;
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..logins).map(|number| scope.spawn(move || ask(number))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let refused = answers.iter().filter(|(answer, _)| *answer == 429).map(|(_, took)| *took).collect::<Vec<_>>();
+    let others = answers.len() - refused.len();
+    assert_eq!(answers.iter().filter(|(answer, _)| *answer == status).count(), others, "{answers:?}");
+    (others, refused)
+}
+
+#[test]
+fn log_ins_at_once_at_all_gateways_are_let_in_where_they_are_right_and_counted_exactly_where_they_are_not() {
+    of_redis_and_valkey(wait_for_each_other);
+}
+
+fn wait_for_each_other(redis: &Redis) {
+    const LOGINS: usize = 60;
+    let upstream = Upstream::hello();
+    let limits =
+        "  token_endpoints: { per_address: off, per_account: off, per_account_anywhere: { rate: 1/h, burst: 3 } }
+  unauthenticated: off";
+    let setup = Setup::new(&rules(&upstream, &redis.url(), limits, "rate: 1/s"));
+    let gateways = three(&setup);
+    undisturbed(&gateways, |caller| {
+        let user = format!("user-{}", caller.replace('.', "-"));
+        gateways[0].cli(&["user", "add", &user, "--password-stdin"], "userpassword").expect(0);
+        let login = |password: &str| post("/auth/login").json(&json!({ "username": user, "password": password }));
+        // all of them, but on a machine that is too busy for so many in the time that anybody waits
+        let (let_in, refused) = at_once(&gateways, LOGINS, &login("userpassword"), 200);
+        assert!(let_in >= LOGINS / 3 && refused.iter().all(|took| *took >= WAIT_MAX), "{let_in}, {refused:?}");
+        let (guesses, refused) = at_once(&gateways, LOGINS, &login("nope"), 401);
+        assert_eq!((guesses, refused.len()), (3, LOGINS - 3));
+        // what failures have spent is waited for by nobody
+        let (let_in, refused) = at_once(&gateways, LOGINS, &login("userpassword"), 200);
+        assert!(let_in == 0 && refused.iter().all(|took| *took < WAIT_MAX), "{let_in}, {refused:?}");
+    });
+}
+
 /// Requests that wait for each other's look-up pay for one. Where that one cannot pay, none of them may get in by it.
 #[test]
 fn nobody_gets_past_used_up_guesses_by_asking_often_at_once() {
@@ -333,8 +386,13 @@ fn name_nobody(redis: &Redis) {
     let keys = redis.ask(&["KEYS", "*"]);
     assert!(keys.list().len() >= 6, "{keys:?}");
     for key in keys.list().iter().map(Reply::text).filter(|key| *key != PROBE) {
-        let digest = key.strip_prefix("portcullis:{limits}:").unwrap();
+        let name = key.strip_prefix("portcullis:{limits}:").unwrap();
+        let digest = name.strip_suffix(":under_way").unwrap_or(name);
         assert!(digest.len() == 22 && !key.contains("canary") && !key.contains("198"), "{key}");
+        if digest.len() < name.len() {
+            assert!((1..=10_000).contains(&redis.ask(&["PTTL", key]).number()), "{key}");
+            continue;
+        }
         let value = redis.ask(&["GET", key]);
         assert!(value.text().parse::<f64>().is_ok(), "{value:?}");
         let left = redis.ask(&["PTTL", key]).number();
@@ -364,6 +422,62 @@ fn what_others_write_into_redis_locks_nobody_out_for_longer_than_a_budget_fills(
         gateways[0].send(&limited(caller)).expect(200);
         assert!((1..=60_000).contains(&redis.ask(&["PTTL", key]).number()));
         redis.ask(&["FLUSHALL"]);
+    });
+}
+
+/// As a gateway leaves it that is gone; and what nobody would write.
+#[test]
+fn what_is_under_way_elsewhere_is_waited_for_until_it_is_forgotten_and_grants_nothing() {
+    let (upstream, redis) = (Upstream::hello(), Redis::start());
+    let limits =
+        "  token_endpoints: { per_address: off, per_account: { rate: 1/h, burst: 2 }, per_account_anywhere: off }
+  unauthenticated: off";
+    let setup = Setup::new(&rules(&upstream, &redis.url(), limits, "rate: 1/h"));
+    let gateways = [setup.beside().start(), setup.beside().start()];
+    undisturbed(&gateways, |caller| {
+        let login = |password: &str| {
+            from(post("/auth/login").json(&json!({ "username": "user", "password": password })), caller)
+        };
+        redis.ask(&["FLUSHALL"]);
+        for _ in 0..2 {
+            gateways[0].send(&login("nope")).expect(401);
+        }
+        let keys = redis.ask(&["KEYS", "*"]);
+        let budget = keys.list().iter().map(Reply::text).find(|key| *key != PROBE && !key.ends_with(":under_way"));
+        let budget = budget.unwrap();
+        let under_way = format!("{budget}:under_way");
+        let set = |value: &str| redis.ask(&["SET", &under_way, value]).ok();
+        let refused = || {
+            let begin = Instant::now();
+            gateways[1].send(&login("userpassword")).refused(429, "rate_limited");
+            begin.elapsed()
+        };
+        let long = "1:1 ".repeat(200);
+        for value in ["", "garbage", "99999999999:1", "1:1", "-1:-1", "1e9:1", &long] {
+            set(value);
+            let took = refused();
+            assert!(took < WAIT_MAX / 2, "{value}: {took:?}");
+        }
+        redis.ask(&["DEL", &under_way]);
+        redis.ask(&["LPUSH", &under_way, "a"]);
+        assert!(refused() < WAIT_MAX / 2);
+        let second = || {
+            let clock = redis.ask(&["TIME"]);
+            clock.list()[0].text().parse::<u64>().unwrap() - 1_767_225_600
+        };
+        set(&format!("{}:3", second() + 4));
+        let took = refused();
+        assert!((WAIT_MAX / 2..WAIT_MAX).contains(&took), "until it is forgotten: {took:?}");
+        set(&format!("{}:1", second() + 9));
+        let took = refused();
+        assert!(took >= WAIT_MAX, "nobody waits for longer: {took:?}");
+        // it was right
+        set(&format!("{}:1", second() + 9));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| gateways[1].send(&login("userpassword")).status);
+            redis.ask(&["DEL", budget]);
+            assert_eq!(waiting.join().unwrap(), 200);
+        });
     });
 }
 

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::address::{Node, Settings};
-use super::{ANSWER_MAX, Cost, IN_FLIGHT_MAX, KEY_PREFIX};
+use super::{ANSWER_MAX, Cost, Drawn, IN_FLIGHT_MAX, KEY_PREFIX};
 use crate::record::metrics::Metrics;
 
 /// The longest that making a connection may take, or an answer to a probe.
@@ -33,12 +33,13 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often a connection is tried out, so that one that is dead is seldom found by a request.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-const DRAW_TEXT: &str = include_str!("draw.lua");
-const REFUND_TEXT: &str = include_str!("refund.lua");
+/// Scripts cannot call each other: each begins with what they have in common.
+const DRAW_TEXT: &str = concat!(include_str!("under_way.lua"), include_str!("draw.lua"));
+const END_TEXT: &str = concat!(include_str!("under_way.lua"), include_str!("end.lua"));
 /// Draws on budgets.
 pub(super) static DRAW: LazyLock<Script> = LazyLock::new(|| Script::new(DRAW_TEXT));
-/// Gives back.
-pub(super) static REFUND: LazyLock<Script> = LazyLock::new(|| Script::new(REFUND_TEXT));
+/// Tells how an attempt ended.
+pub(super) static END: LazyLock<Script> = LazyLock::new(|| Script::new(END_TEXT));
 
 /// Drawn on to try a connection out; full again within a millisecond.
 const PROBE: Cost = Cost { each_us: 1.0, whole_us: 1e6 };
@@ -242,7 +243,7 @@ async fn greet(
         })?;
     let live = Live { connection, driver: tokio::spawn(driver).abort_handle(), lost: Notify::new() };
     let mut connection = live.connection.clone();
-    for script in [DRAW_TEXT, REFUND_TEXT] {
+    for script in [DRAW_TEXT, END_TEXT] {
         let () = redis::cmd("SCRIPT").arg("LOAD").arg(script).query_async(&mut connection).await?;
     }
     // one that is too slow for requests would be put in force again and again, and each time hold some of them up
@@ -255,6 +256,6 @@ async fn probe(live: &Live) -> Result<(), LinkError> {
     let Cost { each_us, whole_us } = PROBE;
     let key = format!("{KEY_PREFIX}probe");
     let drawn = DRAW.key(key).arg(each_us).arg(whole_us).invoke_async(&mut live.connection.clone()).await;
-    let (_, _): (usize, u64) = drawn?;
+    let _: Drawn = drawn?;
     Ok(())
 }

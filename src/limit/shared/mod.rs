@@ -3,6 +3,9 @@
 //! A budget is one key whose value is the time at which it will be full again, by the server's clock, so that gateways whose
 //! clocks differ agree; it expires at that time. All budgets that a request draws on are drawn on in one round trip, by one
 //! script. Who waits, waits a bounded time, and where there is no answer says so: the caller then has its own budgets.
+//!
+//! Beside each budget that attempts draw on stands how many of them are under way, for a few seconds each: a gateway that is
+//! gone leaves none behind. Nothing is granted by it. Who is refused learns whether it is worth waiting.
 
 mod address;
 mod link;
@@ -26,7 +29,7 @@ use super::Quota;
 use crate::record::metrics::Metrics;
 
 pub use address::{Address, Settings};
-use link::{DRAW, Link, LinkError, Live, REFUND};
+use link::{DRAW, END, Link, LinkError, Live};
 
 /// The longest that a request waits for an answer. One that comes later than this is none: the connection is given up.
 const ANSWER_MAX: Duration = Duration::from_millis(250);
@@ -75,18 +78,53 @@ impl Name {
         let half = digest.as_ref().first_chunk::<16>().copied().unwrap_or_default();
         Self(format!("{KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(half)).into())
     }
+
+    /// Where it stands what is under way on it.
+    fn under_way(&self) -> String {
+        format!("{}:under_way", self.0)
+    }
+}
+
+/// What is drawn for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Nobody waits for how it ends.
+    Request,
+    /// Others may wait for how it ends, which will be told.
+    Attempt,
+}
+
+/// The second, by the server's clock, at which an attempt counts as under way no longer. Zero for what never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ForgottenAt(u64);
+
+impl ForgottenAt {
+    /// Whether anybody may wait for how it ends.
+    pub(super) const fn is_awaited(self) -> bool {
+        self.0 > 0
+    }
 }
 
 /// What the gateways together have said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// Each budget had one left, and has one less.
-    Granted,
-    /// This one had none for so long; nothing was drawn.
-    Exhausted(usize, Duration),
+    Granted(ForgottenAt),
+    /// One had none; nothing was drawn.
+    Exhausted {
+        /// Which.
+        index: usize,
+        /// How long it has none.
+        retry_after: Duration,
+        /// Whether attempts under way hold some of it, which may give it back.
+        is_held: bool,
+    },
     /// Nobody answers.
     Unknown,
 }
+
+/// What the script returns that draws.
+type Drawn = (usize, u64, u64, u64);
 
 /// The counts of all gateways.
 pub struct Shared {
@@ -94,6 +132,7 @@ pub struct Shared {
     link: Arc<Link>,
     under_way: Semaphore,
     metrics: Arc<Metrics>,
+    background: Handle,
     keeper: AbortHandle,
     tried: watch::Receiver<bool>,
 }
@@ -114,7 +153,8 @@ impl Shared {
             let (link, settings, metrics) = (Arc::clone(&link), settings.clone(), Arc::clone(&metrics));
             background.spawn(async move { link.keep(&settings, &metrics, tell).await }).abort_handle()
         };
-        Self { settings, link, under_way: Semaphore::new(IN_FLIGHT_MAX), metrics, keeper, tried }
+        let (under_way, background) = (Semaphore::new(IN_FLIGHT_MAX), background.clone());
+        Self { settings, link, under_way, metrics, background, keeper, tried }
     }
 
     /// Waits until there is a connection, or the first attempt has failed; bounded.
@@ -129,31 +169,55 @@ impl Shared {
     }
 
     /// Draws one on each of a few budgets, or on none.
-    pub(super) async fn draw(&self, budgets: impl Iterator<Item = (&Name, Cost)>) -> Answer {
+    pub(super) async fn draw(&self, purpose: Purpose, budgets: &[(Name, Cost)]) -> Answer {
         let answer = self.ask(|mut connection| async move {
             let mut call = DRAW.prepare_invoke();
             for (Name(name), Cost { each_us, whole_us }) in budgets {
                 call.key(&**name).arg(each_us).arg(whole_us);
             }
-            call.invoke_async::<(usize, u64)>(&mut connection).await
+            if purpose == Purpose::Attempt {
+                for (name, _) in budgets {
+                    call.key(name.under_way());
+                }
+            }
+            call.invoke_async::<Drawn>(&mut connection).await
         });
         let (counted, answer) = match answer.await {
-            Some((0, _)) => (SHARED, Answer::Granted),
-            Some((number, wait_us)) => (SHARED, Answer::Exhausted(number - 1, Duration::from_micros(wait_us))),
+            Some((0, _, _, forgotten_at)) => (SHARED, Answer::Granted(ForgottenAt(forgotten_at))),
+            Some((number, wait_us, held, _)) => {
+                let retry_after = Duration::from_micros(wait_us);
+                (SHARED, Answer::Exhausted { index: number - 1, retry_after, is_held: held > 0 })
+            }
             None => (OWN, Answer::Unknown),
         };
         self.metrics.limits_shared.with_label_values(&[counted]).inc();
         answer
     }
 
-    /// Puts one back into each of these. Where nobody answers it is lost: nothing is given twice.
-    pub(super) async fn refund(&self, budgets: impl Iterator<Item = (&Name, Cost)>) {
+    /// Puts one back into each of these, of what is under way no more. Where nobody answers it is lost: nothing is given
+    /// twice.
+    pub(super) async fn refund(&self, budgets: &[(Name, Cost)], forgotten_at: ForgottenAt) {
+        self.end(budgets, |cost| cost.each_us, forgotten_at).await;
+    }
+
+    /// Tells in the background that an attempt which counts is under way no more. Where nobody answers it is forgotten in time.
+    pub(super) fn failed(self: Arc<Self>, budgets: Vec<(Name, Cost)>, forgotten_at: ForgottenAt) {
+        let background = self.background.clone();
+        background.spawn(async move { self.end(&budgets, |_| 0.0, forgotten_at).await });
+    }
+
+    async fn end(&self, budgets: &[(Name, Cost)], back_us: fn(&Cost) -> f64, forgotten_at: ForgottenAt) {
         let done = self.ask(|mut connection| async move {
-            let mut call = REFUND.prepare_invoke();
-            for (Name(name), Cost { each_us, .. }) in budgets {
-                call.key(&**name).arg(each_us);
+            let mut call = END.prepare_invoke();
+            for (Name(name), cost) in budgets {
+                call.key(&**name).arg(back_us(cost));
             }
-            call.invoke_async::<i64>(&mut connection).await
+            if forgotten_at.is_awaited() {
+                for (name, _) in budgets {
+                    call.key(name.under_way());
+                }
+            }
+            call.arg(forgotten_at.0).invoke_async::<i64>(&mut connection).await
         });
         done.await;
     }

@@ -23,7 +23,7 @@ async fn falls_silent() -> (String, oneshot::Receiver<()>) {
         let (mut stream, _) = listener.accept().await.unwrap();
         let (mut heard, mut bytes, mut said) = (String::new(), [0; 4096], 0);
         // to SELECT, SCRIPT LOAD twice, and the draw that tries it out
-        let answers = ["+OK\r\n", "$1\r\na\r\n", "$1\r\nb\r\n", "*2\r\n:0\r\n:0\r\n"];
+        let answers = ["+OK\r\n", "$1\r\na\r\n", "$1\r\nb\r\n", "*4\r\n:0\r\n:0\r\n:0\r\n:0\r\n"];
         while let Ok(count @ 1..) = stream.read(&mut bytes).await {
             heard.push_str(&String::from_utf8_lossy(&bytes[..count]));
             let asked = ["SELECT", "LOAD", "EVALSHA"].map(|word| heard.matches(word).count()).iter().sum();
@@ -48,8 +48,8 @@ async fn who_waits_waits_a_bounded_time_and_so_many_at_most() {
     let metrics = Arc::new(Metrics::new());
     let shared = Shared::start(settings, Arc::clone(&metrics), &Handle::current());
     shared.tried().await;
-    let (name, cost) = (Name::of(&[b"a"]), Cost::of(&quota(1, Duration::from_secs(1), 1)));
-    let draw = || shared.draw(std::iter::once((&name, cost)));
+    let budgets = [(Name::of(&[b"a"]), Cost::of(&quota(1, Duration::from_secs(1), 1)))];
+    let draw = || shared.draw(Purpose::Request, &budgets);
     let begin = Instant::now();
     let mut waiting: Vec<_> = (0..IN_FLIGHT_MAX).map(|_| Box::pin(draw())).collect();
     assert!(waiting.iter_mut().all(|one| one.now_or_never().is_none()), "all that may are under way");
