@@ -647,10 +647,10 @@ mod tests {
                 "JSON text with two of a member",
                 &["sub", "username"],
                 json!({ "sub": r#"{"username":"bob","username":"root"}"# }),
-                "missing_subject",
+                "malformed",
             ),
-            ("a text that is no JSON", &["sub", "username"], json!({}), "missing_subject"),
-            ("a path into a list", &["a", "0"], json!({ "a": ["bob"] }), "missing_subject"),
+            ("a text that is no JSON", &["sub", "username"], json!({}), "malformed"),
+            ("a path into a list", &["a", "0"], json!({ "a": ["bob"] }), "malformed"),
             ("a client by our word", &["sub"], json!({ "sub_type": "client" }), "client ann"),
             ("a client by its id", &["sub"], json!({ "client_id": "ann" }), "client ann"),
             ("a user of a client", &["sub"], json!({ "client_id": "app" }), "user ann"),
@@ -726,7 +726,10 @@ mod tests {
             ("a list", json!({ "realm_access": { "roles": ["a", "b c", ""] } }), vec!["a", "b c"], vec![]),
             ("a text", json!({ "realm_access": { "roles": "a b,c, d" } }), vec!["a", "b", "c", "d"], vec![]),
             ("a claim without a value", json!({ "realm_access": { "roles": null } }), vec![], vec![]),
-            ("nothing at that path", json!({ "realm_access": "roles" }), vec![], vec![]),
+            ("nothing at that path", json!({ "realm_access": { "groups": ["a"] } }), vec![], vec![]),
+            ("nothing in JSON text", json!({ "realm_access": "{}" }), vec![], vec![]),
+            ("nothing to look into", json!({ "realm_access": null }), vec![], vec![]),
+            ("JSON text", json!({ "realm_access": r#"{"roles":["a"]}"# }), vec!["a"], vec![]),
             ("scope", json!({ "scope": "r  w" }), vec![], vec!["r", "w"]),
             ("scp", json!({ "scp": ["r", "w"] }), vec![], vec!["r", "w"]),
         ] {
@@ -748,6 +751,19 @@ mod tests {
             let token = signed(HEADER, &good(json!({ "realm_access": { "roles": roles } })));
             let read = read(&token, &settings, settings.keys.as_ref().unwrap(), JwtKind::Access, NOW).unwrap();
             assert_eq!(read.roles(&path), Err(TokenFault::Malformed), "{roles}");
+        }
+        // nor where the path goes through something else
+        for crossed in [
+            json!("roles"),
+            json!(r#"{"roles":["a"],"roles":["b"]}"#),
+            json!("[\"roles\"]"),
+            json!(1),
+            json!(true),
+            json!(["roles"]),
+        ] {
+            let token = signed(HEADER, &good(json!({ "realm_access": crossed })));
+            let read = read(&token, &settings, settings.keys.as_ref().unwrap(), JwtKind::Access, NOW).unwrap();
+            assert_eq!(read.roles(&path), Err(TokenFault::Malformed), "{crossed}");
         }
     }
 

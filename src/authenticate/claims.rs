@@ -4,6 +4,7 @@
 //! `sub_type` (`user` or `client`), `sid` (the family it was issued with), `sv` (the session version of the account), and `cv`
 //! (that of the client `client_id`, where that got it for the account).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -111,9 +112,9 @@ impl Claims {
     /// The roles at `path`: an array of texts, or a text split at spaces and commas. None where there is no such claim.
     ///
     /// # Errors
-    /// It is anything else.
+    /// It, or a claim on the way to it, is anything else.
     pub fn roles(&self, path: &ClaimPath) -> Result<Vec<Role>, TokenFault> {
-        let found = at(&self.all, path);
+        let found = at(&self.all, path)?;
         let names: Option<Vec<&str>> = match found.as_deref() {
             Some(Value::String(text)) => Some(text.split([' ', ',']).collect()),
             Some(Value::Array(items)) => items.iter().map(Value::as_str).collect(),
@@ -165,9 +166,10 @@ fn check_type(
                 JwtKind::Access => access,
                 JwtKind::Refresh => refresh,
             };
-            let is_wanted = match at(claims, claim).as_deref() {
-                None => *unmarked == Some(kind),
-                Some(named) => named.as_str() == Some(wanted),
+            let is_wanted = match at(claims, claim) {
+                Ok(None) => *unmarked == Some(kind),
+                Ok(Some(named)) => named.as_str() == Some(wanted),
+                Err(_) => false,
             };
             (plain || ours) && is_wanted
         }
@@ -258,7 +260,7 @@ fn numeric_date(
 fn subject(claims: &Map<String, Value>, settings: &JwtSettings) -> Result<Subject, TokenFault> {
     let path = &settings.subject;
     let is_sub = matches!(path.0.as_slice(), [only] if **only == *"sub");
-    let name: Arc<str> = match at(claims, path).as_deref() {
+    let name: Arc<str> = match at(claims, path)?.as_deref() {
         None => return Err(TokenFault::MissingSubject),
         Some(Value::String(name)) if name.is_empty() => return Err(TokenFault::MissingSubject),
         // it would forge lines wherever names are shown
@@ -298,21 +300,38 @@ fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str
     claims.get(name).map(|value| value.as_str().ok_or(TokenFault::Malformed)).transpose()
 }
 
-/// What a path leads to. It goes into objects, and into JSON text inside a claim.
-fn at<'a>(claims: &'a Map<String, Value>, path: &ClaimPath) -> Option<std::borrow::Cow<'a, Value>> {
-    use std::borrow::Cow;
-    let (first, rest) = path.0.split_first()?;
-    let mut found = Cow::Borrowed(claims.get(&**first)?);
+/// What a path leads to; nothing where a claim on the way is absent or null. It goes into objects, and into JSON text inside
+/// a claim.
+///
+/// # Errors
+/// A claim on the way holds something else.
+fn at<'a>(claims: &'a Map<String, Value>, path: &ClaimPath) -> Result<Option<Cow<'a, Value>>, TokenFault> {
+    let Some((first, rest)) = path.0.split_first() else { return Ok(None) };
+    let mut found = claims.get(&**first).map(Cow::Borrowed);
     for step in rest {
         found = match found {
-            Cow::Borrowed(Value::Object(members)) => Cow::Borrowed(members.get(&**step)?),
-            Cow::Owned(Value::Object(mut members)) => Cow::Owned(members.remove(&**step)?),
-            Cow::Borrowed(Value::String(json)) => Cow::Owned(strict_object(json.as_bytes())?.remove(&**step)?),
-            Cow::Owned(Value::String(json)) => Cow::Owned(strict_object(json.as_bytes())?.remove(&**step)?),
-            Cow::Borrowed(_) | Cow::Owned(_) => return None,
+            None => return Ok(None),
+            Some(Cow::Borrowed(value)) => match value {
+                Value::Object(members) => members.get(&**step).map(Cow::Borrowed),
+                Value::String(json) => in_text(json, step)?,
+                Value::Null => None,
+                Value::Bool(_) | Value::Number(_) | Value::Array(_) => return Err(TokenFault::Malformed),
+            },
+            Some(Cow::Owned(value)) => match value {
+                Value::Object(mut members) => members.remove(&**step).map(Cow::Owned),
+                Value::String(json) => in_text(&json, step)?,
+                Value::Null => None,
+                Value::Bool(_) | Value::Number(_) | Value::Array(_) => return Err(TokenFault::Malformed),
+            },
         };
     }
-    Some(found)
+    Ok(found)
+}
+
+/// A member of an object that is written as text.
+fn in_text(json: &str, name: &str) -> Result<Option<Cow<'static, Value>>, TokenFault> {
+    let mut members = strict_object(json.as_bytes()).ok_or(TokenFault::Malformed)?;
+    Ok(members.remove(name).map(Cow::Owned))
 }
 
 /// A JSON object in which no object has a member twice: two readers of such a text may see two different tokens

@@ -183,6 +183,23 @@ fn claims_with_dots_in_their_names_are_found() {
     }
 }
 
+#[test]
+fn a_token_is_refused_whose_roles_are_where_no_roles_can_be() {
+    let upstream = Upstream::hello();
+    let (gateway, signer) = of_file("      roles: realm_access.roles\n", &upstream);
+    let ask = |name: &str, realm_access: Value| {
+        let mut token = foreign(name, json!(["user"]));
+        token["realm_access"] = realm_access;
+        gateway.send(&get("/any/x").bearer(&signer.token(&token)))
+    };
+    for realm_access in [json!({ "roles": ["user"] }), json!({}), Value::Null] {
+        ask("ann", realm_access).expect(200);
+    }
+    for realm_access in [json!("user"), json!(7), json!(["user"]), json!({ "roles": 7 })] {
+        ask("bob", realm_access).refused(401, "invalid_token");
+    }
+}
+
 fn foreign(subject: &str, roles: Value) -> Value {
     let now = unix_now();
     json!({ "iss": "https://idp.example.com", "sub": subject, "iat": now, "exp": now + 600, "roles": roles,
