@@ -534,6 +534,26 @@ fn a_revoked_jwt_is_known_until_it_would_have_expired(on: &On) {
     assert!(!revoked("j"));
 }
 
+fn a_purge_goes_so_far_and_says_that_there_is_more(on: &On) {
+    let place = Place::new(on);
+    let store = place.open();
+    let left = |table: &str| {
+        place.background.block_on(async {
+            let count = query(format!("SELECT count(*) AS n FROM {table}"));
+            count.one(store.inner.pool.reading().await.unwrap().db()).await.unwrap().number("n").unwrap()
+        })
+    };
+    let rows = |row: &dyn Fn(i64) -> String| (0..=PURGE_ROWS).map(row).collect::<Vec<_>>().join(", ");
+    let revocations = rows(&|number| format!("('{number}', 7)"));
+    place.execute(&store, format!("INSERT INTO portcullis_revocations (id, until) VALUES {revocations}"));
+    assert!(!wait(store.purge(6)), "none has ended");
+    assert_eq!(left("portcullis_revocations"), PURGE_ROWS + 1);
+    assert!(wait(store.purge(7)));
+    assert_eq!(left("portcullis_revocations"), 1);
+    assert!(!wait(store.purge(7)));
+    assert_eq!(left("portcullis_revocations"), 0);
+}
+
 fn a_standing_says_what_became_of_the_subject(on: &On) {
     let place = Place::new(on);
     let store = place.open();
@@ -823,6 +843,7 @@ on_each_engine! {
     of_two_uses_at_once_one_wins,
     a_revoked_family_is_revoked_in_all_its_parts,
     a_revoked_jwt_is_known_until_it_would_have_expired,
+    a_purge_goes_so_far_and_says_that_there_is_more,
     a_standing_says_what_became_of_the_subject,
     listed_tokens_are_the_living_and_can_be_revoked_by_number,
     a_token_that_is_issued_while_its_session_ends_is_dead_from_the_start,
