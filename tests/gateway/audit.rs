@@ -202,8 +202,8 @@ fn log_ins_and_tokens_are_told_with_the_request_that_did_it() {
     let granting = format!("grant_type=password&username=user&password={password}");
     let robot = |path: &str| post(path).basic("robot", "robot-secret-1");
     let via_robot = json!({ "tokens": "access refresh", "client": "robot" });
-    let granted =
-        audited.request(robot("/oauth/token").form(&granting), 200, &[of_user("token_issued", "user", via_robot)]);
+    let issued = of_user("token_issued", "user", via_robot.clone());
+    let granted = audited.request(robot("/oauth/token").form(&granting), 200, std::slice::from_ref(&issued));
     let [_, refresh] = ["access_token", "refresh_token"].map(|name| audited.secret(granted.member(name)));
     let refreshing = format!("grant_type=refresh_token&refresh_token={refresh}");
     let stolen = json!({ "reason": "wrong_client", "client": "other" });
@@ -216,6 +216,23 @@ fn log_ins_and_tokens_are_told_with_the_request_that_did_it() {
     let by_robot = json!({ "tokens": "refresh", "client": "robot" });
     let revoked = of_user("token_revoked", "user", by_robot);
     audited.request(robot("/oauth/revoke").form(&format!("token={refresh}")), 200, &[revoked]);
+
+    // and one that came to a client comes again once it is no retry any more
+    let granted = audited.request(robot("/oauth/token").form(&granting), 200, &[issued]);
+    let mut used = Vec::new();
+    let mut refresh = audited.secret(granted.member("refresh_token"));
+    audited.secret(granted.member("access_token"));
+    for _ in 0..2 {
+        let refreshing = robot("/oauth/token").form(&format!("grant_type=refresh_token&refresh_token={refresh}"));
+        let refreshed = of_user("token_refreshed", "user", via_robot.clone());
+        let next = audited.request(refreshing.clone(), 200, &[refreshed]);
+        audited.secret(next.member("access_token"));
+        refresh = audited.secret(next.member("refresh_token"));
+        used.push(refreshing);
+    }
+    let reused = of_user("refresh_reused", "user", json!({ "client": "robot" }));
+    let failed = of_user("refresh_failed", "user", json!({ "reason": "revoked", "client": "robot" }));
+    audited.request(used.remove(0), 400, &[reused, failed]);
 
     let new = audited.secret("Canary-of-registration-1");
     let registering = post("/auth/register").json(&json!({ "username": "somebody", "password": new }));
