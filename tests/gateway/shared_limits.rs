@@ -247,6 +247,7 @@ fn wait_for_each_other(redis: &Redis) {
         assert!(let_in >= LOGINS / 3 && refused.iter().all(|took| *took >= WAIT_MAX), "{let_in}, {refused:?}");
         let (guesses, refused) = at_once(&gateways, LOGINS, &login("nope"), 401);
         assert_eq!((guesses, refused.len()), (3, LOGINS - 3));
+        assert!(refused.iter().all(|took| *took < WAIT_MAX), "until those have failed, and no longer: {refused:?}");
         // what failures have spent is waited for by nobody
         let (let_in, refused) = at_once(&gateways, LOGINS, &login("userpassword"), 200);
         assert!(let_in == 0 && refused.iter().all(|took| *took < WAIT_MAX), "{let_in}, {refused:?}");
