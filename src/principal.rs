@@ -47,7 +47,7 @@ impl Scheme {
 }
 
 /// A set of schemes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct SchemeSet(u8);
 
 impl SchemeSet {

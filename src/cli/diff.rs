@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::Value;
+use serde::Serializer as _;
 
-use super::output::{complain, print};
+use super::output::{complain, print_by};
 use super::{BROKEN, load};
 use crate::decision::diff::{Printed, Row, diff as compare};
 
@@ -38,12 +38,15 @@ pub fn diff(arguments: &DiffArguments) -> ExitCode {
             return ExitCode::from(BROKEN);
         }
     };
-    let text = if arguments.json {
-        format!("{:#}\n", rows.iter().map(Row::json).collect::<Value>())
-    } else {
-        Printed(&rows).to_string()
-    };
-    if let Err(error) = print(&text) {
+    let printed = print_by(|output| {
+        if !arguments.json {
+            return write!(output, "{}", Printed(&rows));
+        }
+        // one row may name all roles of a large file
+        serde_json::Serializer::pretty(&mut *output).collect_seq(rows.iter().map(Row::json))?;
+        writeln!(output)
+    });
+    if let Err(error) = printed {
         complain(&format!("portcullis: {error}\n"));
         return ExitCode::from(BROKEN);
     }

@@ -1,6 +1,6 @@
 //! What commands print. Whoever reads may have seen enough (`| head -1`), which is no failure and changes no answer.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 
 use super::operator::CliError;
 
@@ -12,6 +12,15 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     write(&mut io::stdout().lock(), text)
 }
 
+/// Prints an answer as it is made, so that it is never held as a whole.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_by(make: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
+    let mut output = BufWriter::new(io::stdout().lock());
+    read_on(make(&mut output).and_then(|()| output.flush()))
+}
+
 /// Says what is wrong.
 pub(super) fn complain(text: &str) {
     // where nobody hears of it, nobody hears of that either; the exit code says it still
@@ -20,7 +29,11 @@ pub(super) fn complain(text: &str) {
 
 /// Writes all of a text, or as much as is read.
 pub(super) fn write(output: &mut (impl Write + ?Sized), text: &str) -> Result<(), CliError> {
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+    read_on(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
+}
+
+fn read_on(written: io::Result<()>) -> Result<(), CliError> {
+    match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Io("printing", error)),
         Ok(()) | Err(_) => Ok(()),
     }

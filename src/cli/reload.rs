@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{Running, bootstrap, start};
 use crate::config::snapshot::{Snapshot, StoreLocation};
-use crate::decision::diff::{Change, Row, TooMany, beside, for_requests, joined};
+use crate::decision::diff::{Change, Row, TooMuch, beside, for_requests, joined};
 use crate::record::audit::Event;
 use crate::record::metrics::{Metrics, RESTART_KEYS};
 use crate::store::tables::Tables;
@@ -47,7 +47,7 @@ impl AtStart {
 
 /// What another configuration changes.
 struct Changes {
-    rules: Result<Vec<Row>, TooMany>,
+    rules: Result<Vec<Row>, TooMuch>,
     /// What no request can tell.
     beside: Vec<Change>,
 }
@@ -123,7 +123,7 @@ impl Running {
             Some(Ok(_)) => "changed",
             Some(Err(error)) => {
                 tracing::warn!(%error, "what the reload changes is not listed");
-                "changed, too many kinds of paths to compare"
+                "changed, too much to compare"
             }
             None => {
                 tracing::warn!("what the reload changes is not listed: comparing failed");
@@ -142,7 +142,7 @@ impl Running {
         self.audited("reloaded", &details);
         let rows = differences.and_then(Result::ok).unwrap_or_default();
         for row in rows.iter().take(ROWS_TOLD_MAX) {
-            let (place, gains, loses) = (row.place(), row.people(&row.gains), row.people(&row.loses));
+            let (place, gains, loses) = (row.place(), row.gains.words(), row.loses.words());
             let (changes, widens) = (joined(&row.changes), joined(row.widening()));
             tracing::info!(rule = %place, gains = %gains, loses = %loses, changes = %changes, widens = %widens, "rule changed");
             let details =

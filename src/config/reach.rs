@@ -10,8 +10,8 @@ use crate::route::regions::{Region, Regions, Rule};
 use crate::route::{Allow, Pattern, Route};
 use crate::wire::target::canonical_path;
 
-/// Requests and pairs of routes that a check looks at; less than a second.
-const LOOKS_MAX: usize = 2_000_000;
+/// Nodes of patterns that a check looks at, and routes that it asks; less than a second.
+const STEPS_MAX: usize = 20_000_000;
 /// Pairs of routes that are told; a person reads the first few.
 const FALLS_MAX: usize = 1_000;
 
@@ -38,10 +38,10 @@ pub struct Unseen {
 impl Reach {
     /// Looks at a request of every kind that a route, or two of them together, can decide.
     pub fn of(snapshot: &Snapshot) -> Self {
-        Self::within(snapshot, LOOKS_MAX)
+        Self::within(snapshot, STEPS_MAX)
     }
 
-    fn within(snapshot: &Snapshot, looks_max: usize) -> Self {
+    fn within(snapshot: &Snapshot, steps_max: usize) -> Self {
         let routes = snapshot.routes.routes();
         let rules = routes.iter().map(|route| Rule {
             pattern: route.pattern.clone(),
@@ -55,7 +55,7 @@ impl Reach {
             snapshot,
             regions: &regions,
             seen: HashSet::new(),
-            looks_left: looks_max,
+            steps_left: steps_max,
             decides: vec![false; routes.len()],
             falls: BTreeMap::new(),
         };
@@ -75,7 +75,7 @@ struct Search<'s> {
     regions: &'s Regions<'s>,
     /// The shapes of the patterns that were looked at.
     seen: HashSet<String>,
-    looks_left: usize,
+    steps_left: usize,
     decides: Vec<bool>,
     falls: BTreeMap<(usize, usize), BTreeSet<String>>,
 }
@@ -87,7 +87,7 @@ impl Search<'_> {
             return true;
         }
         let crossing = self.regions.crossing(&route.pattern, 0);
-        if !self.takes(1 + crossing.len()) {
+        if !self.takes(self.regions.take_work() + crossing.len()) {
             return false;
         }
         let routes = self.snapshot.routes.routes();
@@ -103,9 +103,9 @@ impl Search<'_> {
     }
 
     /// Counts; whether so much may still be looked at.
-    fn takes(&mut self, looks: usize) -> bool {
-        let left = self.looks_left.checked_sub(looks);
-        self.looks_left = left.unwrap_or(0);
+    fn takes(&mut self, steps: usize) -> bool {
+        let left = self.steps_left.checked_sub(steps);
+        self.steps_left = left.unwrap_or(0);
         left.is_some()
     }
 
@@ -115,7 +115,8 @@ impl Search<'_> {
             return true;
         }
         let regions = self.regions;
-        regions.of(pattern, &[], 0).iter().all(|region| self.look_at(region))
+        let found = regions.of(pattern, &[], 0);
+        self.takes(regions.take_work()) && found.iter().all(|region| self.look_at(region))
     }
 
     fn look_at(&mut self, region: &Region<'_>) -> bool {
@@ -125,10 +126,11 @@ impl Search<'_> {
         }
         let methods: Vec<&Method> = region.methods().into_iter().filter(|method| !is_tunnel(method)).collect();
         for host in region.hosts() {
-            let candidates = snapshot.routes.candidates(host, &region.path);
-            if !self.takes(candidates.len() + methods.len()) {
+            // a look-up passes the nodes along the path, and each method may be the last route's
+            if !self.takes(region.work + region.rules.len() * methods.len()) {
                 return false;
             }
+            let candidates = snapshot.routes.candidates(host, &region.path);
             let Some(&first) = candidates.first() else { continue };
             for method in &methods {
                 let Some(winner) = candidates.iter().find(|route| route.allows_method(method)) else { continue };
@@ -165,9 +167,12 @@ fn may_fall(route: &Route, other: &Route) -> bool {
             || other.hosts.iter().any(|host| route.hosts.contains(host)))
 }
 
-/// Whether `other` lets somebody pass whom the restricted `route` does not: of another role, or without a scope.
+/// Whether `other` lets somebody pass whom the restricted `route` does not: of another role, without a scope, or by a
+/// credential of another scheme.
 fn is_wider(route: &Route, other: &Route) -> bool {
-    if route.allow != Allow::Anyone && route.scopes.iter().any(|scope| !other.scopes.contains(scope)) {
+    let drops_a_condition = route.scopes.iter().any(|scope| !other.scopes.contains(scope))
+        || other.schemes.iter().any(|scheme| !route.schemes.contains(scheme));
+    if route.allow != Allow::Anyone && drops_a_condition {
         return true;
     }
     match (&route.allow, &other.allow) {
@@ -274,7 +279,7 @@ mod tests {
                     "(/([ab]|[{]q[}])){0,3}(/|/[*][*]|/a)",
                     "(|hosts: \\[h\\], |hosts: \\[h, i\\], )",
                     "(|methods: \\[GET\\], |methods: \\[PUT, GET\\], |methods: \\[HEAD\\], )",
-                    "(anyone|authenticated|\\[r\\]|\\[s\\]|\\[r, s\\]|authenticated, scopes: \\[w\\])",
+                    "(anyone|authenticated|\\[r\\]|\\[s\\]|\\[r, s\\]|authenticated, scopes: \\[w\\]|\\[r\\], schemes: \\[token\\])",
                 ),
                 0..7,
             ),
@@ -321,30 +326,47 @@ mod tests {
         assert_eq!((all.decides.iter().position(|decides| !decides), all.falls.len()), (Some(43), 20 * 20));
         assert_eq!(all.unseen, Unseen::default());
         let mut last = 0;
-        for looks_max in [0, 50, 200, 1_000, 2_000] {
-            let some = Reach::within(&snapshot, looks_max);
-            assert!(some.unseen.falls.is_some(), "{looks_max}");
+        for steps_max in [0, 200, 1_000, 4_000, 8_000] {
+            let some = Reach::within(&snapshot, steps_max);
+            assert!(some.unseen.falls.is_some(), "{steps_max}");
             assert!(some.falls.len() >= last && some.falls.iter().all(|(pair, _)| all.falls.contains_key(pair)));
             last = some.falls.len();
             for (index, decides) in some.decides.iter().enumerate() {
                 let is_seen = some.unseen.decides.is_none_or(|unseen| index < unseen);
-                assert_eq!(*decides, !is_seen || all.decides[index], "{index} of {looks_max}");
+                assert_eq!(*decides, !is_seen || all.decides[index], "{index} of {steps_max}");
             }
         }
         assert!(last > 0);
     }
 
     #[test]
+    fn what_patterns_take_that_lie_along_a_path_is_counted_too() {
+        const BITS: usize = 7;
+        let routes = |crossing: &dyn Fn(usize, usize) -> String| -> Vec<String> {
+            let above = (0..1 << BITS).map(|n| (0..BITS).map(|at| crossing(n, at)).collect());
+            let below = (0..50).map(|n| format!("{}/x{n}", "/b".repeat(BITS)));
+            above.chain(below).map(|path: String| format!("path: '{path}', allow: [r]")).collect()
+        };
+        // each path below matches one route, along all of the others or along none
+        let along = routes(&|n, at| if n >> at & 1 == 1 { "/b".to_owned() } else { format!("/{{s{at}}}") });
+        let aside = routes(&|n, at| if n >> at & 1 == 1 { "/b".to_owned() } else { format!("/c{at}") });
+        for (routes, is_seen) in [(along, false), (aside, true)] {
+            let found = Reach::within(&snapshot(&routes), 20_000);
+            assert_eq!(found.unseen == Unseen::default(), is_seen, "{:?}", found.unseen);
+        }
+    }
+
+    #[test]
     fn pairs_that_cannot_fall_are_not_looked_at() {
         let pairs = 100 * 100;
-        for (name, first, second, looks) in [
-            ("nobody else passes", "methods: [GET], allow: [r, s]", "allow: [r]", 2 * pairs),
-            ("no other method", "methods: [GET], allow: [r]", "methods: [GET], allow: anyone", 2 * pairs),
-            ("no common host", "hosts: [a], methods: [GET], allow: [r]", "hosts: [b], allow: anyone", 2 * pairs),
+        for (name, first, second, steps) in [
+            ("nobody else passes", "methods: [GET], allow: [r, s]", "allow: [r]", 5 * pairs),
+            ("no other method", "methods: [GET], allow: [r]", "methods: [GET], allow: anyone", 5 * pairs),
+            ("no common host", "hosts: [a], methods: [GET], allow: [r]", "hosts: [b], allow: anyone", 5 * pairs),
             ("no methods", "allow: [r]", "allow: anyone", pairs),
-            ("the other is more specific", "allow: anyone", "methods: [GET], allow: [r]", 2 * pairs),
+            ("the other is more specific", "allow: anyone", "methods: [GET], allow: [r]", 5 * pairs),
         ] {
-            let found = Reach::within(&snapshot(&two_kinds(200, first, second)), looks);
+            let found = Reach::within(&snapshot(&two_kinds(200, first, second)), steps);
             assert_eq!((found.unseen, found.falls.len()), (Unseen::default(), 0), "{name}");
         }
         // and no more of them than are read

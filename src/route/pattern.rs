@@ -130,11 +130,17 @@ impl Pattern {
     /// Itself without the names of its placeholders: the same text for patterns that match the same paths, and for no others,
     /// whatever an exact path spells. Not to be shown.
     pub fn shape(&self) -> String {
-        let segments = self.segments.iter().map(|segment| match segment {
-            Segment::Literal(text) => format!("/={text}"),
-            Segment::Any(_) => "/{}".to_owned(),
-        });
-        segments.chain(self.below.then(|| "/**".to_owned())).collect()
+        let mut shape = String::new();
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => shape.extend(["/=", text]),
+                Segment::Any(_) => shape.push_str("/{}"),
+            }
+        }
+        if self.below {
+            shape.push_str("/**");
+        }
+        shape
     }
 
     /// The pattern of the paths that all of `patterns` match, of which there is at least one. Where one of them is that

@@ -1,5 +1,6 @@
 //! Many patterns by their segments: which of them cover another one, lie in it, or have a path in common with it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::pattern::{Pattern, Segment};
@@ -11,6 +12,7 @@ pub(super) type NodeId = usize;
 #[derive(Debug)]
 pub struct Patterns<T> {
     nodes: Vec<Node<T>>,
+    work: Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -31,7 +33,7 @@ impl<T> Default for Node<T> {
 
 impl<T> Default for Patterns<T> {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()] }
+        Self { nodes: vec![Node::default()], work: Cell::new(0) }
     }
 }
 
@@ -57,6 +59,16 @@ impl<T: Copy> Patterns<T> {
         if pattern.is_prefix() { &mut node.prefixes } else { &mut node.exact }.push(value);
     }
 
+    /// How many nodes were looked at since this was asked last, for whoever bounds the work. One question looks at no more
+    /// than there are.
+    pub fn take_work(&self) -> usize {
+        self.work.take()
+    }
+
+    pub(super) fn worked(&self, nodes: usize) {
+        self.work.set(self.work.get().saturating_add(nodes));
+    }
+
     /// Those that match a path of `pattern`.
     pub fn crossing(&self, pattern: &Pattern) -> Vec<T> {
         let mut found = Vec::new();
@@ -64,6 +76,7 @@ impl<T: Copy> Patterns<T> {
         for segment in pattern.segments() {
             found.extend(at.iter().flat_map(|&node| self.prefixes(node)));
             at = at.iter().flat_map(|&node| self.sharing(node, segment)).collect();
+            self.worked(1 + at.len());
         }
         if pattern.is_prefix() {
             self.all_below(at, &mut found);
@@ -76,10 +89,11 @@ impl<T: Copy> Patterns<T> {
     /// Those that match no other paths than `pattern` does.
     pub fn within(&self, pattern: &Pattern) -> Vec<T> {
         let mut found = Vec::new();
-        let at = pattern
-            .segments()
-            .iter()
-            .fold(vec![Self::ROOT], |at, segment| at.iter().flat_map(|&node| self.narrower(node, segment)).collect());
+        let mut at = vec![Self::ROOT];
+        for segment in pattern.segments() {
+            at = at.iter().flat_map(|&node| self.narrower(node, segment)).collect();
+            self.worked(1 + at.len());
+        }
         if pattern.is_prefix() {
             self.all_below(at, &mut found);
         } else {
@@ -99,6 +113,7 @@ impl<T: Copy> Patterns<T> {
                 Segment::Literal(text) => at.iter().flat_map(|&node| self.matching(node, text)).collect(),
                 Segment::Any(_) => at.iter().filter_map(|&node| self.any(node)).collect(),
             };
+            self.worked(1 + at.len());
         }
         let ends =
             |&node: &NodeId| !self.prefixes(node).is_empty() || !pattern.is_prefix() && !self.exact(node).is_empty();
@@ -155,6 +170,7 @@ impl<T: Copy> Patterns<T> {
         while let Some(node) = at.pop().and_then(|node| self.nodes.get(node)) {
             found.extend(node.exact.iter().chain(&node.prefixes));
             at.extend(node.literals.values().copied().chain(node.any));
+            self.worked(1);
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct Region<'s> {
     pub rules: Vec<&'s Rule<'s>>,
     /// The groups of marks of which its paths hold one, one bit each.
     pub marks: u8,
+    /// How many nodes of patterns lie along its path, of which a look-up passes as many.
+    pub work: usize,
     /// Names that no rule of any side bears.
     fresh: &'s Fresh,
 }
@@ -131,11 +133,17 @@ impl<'r> Regions<'r> {
             is_open: false,
             marks: 0,
             at: vec![Patterns::<Id>::ROOT],
+            work: 0,
             above: Vec::new(),
             found: Vec::new(),
         };
         walk.along(pattern);
         walk.found
+    }
+
+    /// How many nodes of patterns were looked at since this was asked last, for whoever bounds the work.
+    pub fn take_work(&self) -> usize {
+        self.patterns.take_work()
     }
 
     fn rule(&self, (side, index): Id) -> Option<&Rule<'r>> {
@@ -172,6 +180,8 @@ struct Walk<'w, 's> {
     marks: u8,
     /// The nodes at the end of the path.
     at: Vec<NodeId>,
+    /// How many nodes were passed.
+    work: usize,
     /// The rules for all that is below a node that was passed.
     above: Vec<Id>,
     found: Vec<Region<'s>>,
@@ -221,6 +231,8 @@ impl Walk<'_, '_> {
     fn pass(&mut self) {
         let patterns = &self.regions.patterns;
         self.above.extend(self.at.iter().flat_map(|&node| patterns.prefixes(node)));
+        self.work += 1 + self.at.len();
+        patterns.worked(1 + self.at.len());
     }
 
     fn go(&mut self, text: &str) {
@@ -252,8 +264,10 @@ impl Walk<'_, '_> {
         let patterns = &self.regions.patterns;
         let here = self.at.iter().flat_map(|&node| patterns.exact(node).iter().chain(patterns.prefixes(node)));
         let rules: Vec<_> = here.chain(&self.above).filter_map(|&id| self.regions.rule(id)).collect();
+        patterns.worked(rules.len());
         if !rules.is_empty() {
-            self.found.push(Region { path: self.path.clone(), rules, marks, fresh: &self.regions.fresh });
+            let (path, work) = (self.path.clone(), self.work);
+            self.found.push(Region { path, rules, marks, work, fresh: &self.regions.fresh });
         }
     }
 }

@@ -73,8 +73,7 @@ fn about<'r>(rows: &'r [Row], files: [&Snapshot; 2], path: &str, host: &str, met
         .collect();
     let matches = |pattern: &String| Pattern::parse(pattern).unwrap().matches(&canonical);
     let is_about = |row: &&Row| {
-        row.everybody > 0
-            && row.holding == held
+        row.holding == held
             && matches(&row.path)
             && !row.except.iter().any(matches)
             && row.hosts.contains(host)
@@ -125,7 +124,7 @@ proptest! {
     ) {
         let read = |text: &str| load_text(text, Path::new("."), "a.yaml", &Environment::default());
         let (Ok(old), Ok(new)) = (read(&old), read(&new)) else { return Ok(()) };
-        let rows = diff(&old, &new).unwrap();
+        let rows = by_rule(&old, &new, &Effort::within(Bounds::COMMAND)).unwrap();
         for (path, host, method) in requests {
             let request = Request::parse(&method.parse().unwrap(), &format!("http://{host}{path}")).unwrap();
             let told = about(&rows, [&old, &new], &path, &host, &method);
@@ -146,7 +145,7 @@ proptest! {
                 });
                 let name = role.map_or("@anyone", |role| if is_named(role) { role } else { "@authenticated" });
                 for row in &told {
-                    let says = |names: &[String]| names.iter().any(|known| known == name);
+                    let says = |people: &People| people.names().any(|known| known == name);
                     prop_assert_eq!(says(&row.gains), gains, "gains {} {} {} {} {:#?}", method, host, path, name, row);
                     prop_assert_eq!(says(&row.loses), loses, "loses {} {} {} {} {:#?}", method, host, path, name, row);
                 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::TooMany;
+use super::effort::{Effort, TooMuch};
 use super::names::Names;
 use crate::route::Pattern;
 use crate::route::patterns::Patterns;
@@ -28,6 +28,8 @@ pub(super) struct Block {
 pub(super) struct Spot {
     /// Of its paths, and those of the regions below.
     pub(super) pattern: Pattern,
+    /// Of the pattern.
+    pub(super) shape: Rc<str>,
     /// One of its paths.
     pub(super) path: String,
     /// Of how many rules its paths are; always more than in a region above.
@@ -36,7 +38,7 @@ pub(super) struct Spot {
     pub(super) marks: u8,
     pub(super) blocks: Vec<Block>,
     /// The least specific pattern that decides a request of a block, on each side; `None` where nothing may.
-    pub(super) least: [Option<Pattern>; 2],
+    pub(super) least: [Option<Rc<Pattern>>; 2],
 }
 
 /// What differs for all requests of a pattern but those of the exceptions.
@@ -51,15 +53,22 @@ pub(super) struct Statement {
 /// Says all that differs in `spots`. `against` gives the regions within a spot in which a block of it is not so.
 ///
 /// # Errors
-/// Those of `against`.
+/// There is more to say than `effort` allows, and those of `against`.
 pub(super) fn cover(
     spots: Vec<Rc<Spot>>,
-    mut against: impl FnMut(&Spot, &Block) -> Result<Vec<Rc<Spot>>, TooMany>,
-) -> Result<Vec<Statement>, TooMany> {
-    let mut queue = Queue::default();
+    effort: &Effort,
+    mut against: impl FnMut(&Spot, &Block) -> Result<Vec<Rc<Spot>>, TooMuch>,
+) -> Result<Vec<Statement>, TooMuch> {
+    let mut queue = Queue {
+        entries: Vec::new(),
+        order: BTreeSet::new(),
+        known: HashMap::new(),
+        patterns: Patterns::default(),
+        effort,
+    };
     for spot in spots {
         let left = spot.blocks.clone();
-        queue.add(spot, left, Origin::Given);
+        queue.add(spot, left, Origin::Given)?;
     }
     let mut statements = Vec::new();
     while let Some((spot, blocks)) = queue.next() {
@@ -74,10 +83,13 @@ pub(super) fn cover(
                 }
                 is_new
             });
-            queue.say(&spot, &block, &known);
-            let except = others.iter().map(|other| other.pattern.clone()).collect();
+            queue.say(&spot, &block, &known)?;
+            effort.spend(known.take_work())?;
+            let except: Vec<Pattern> = others.iter().map(|other| other.pattern.clone()).collect();
+            let patterns = except.iter().chain([&spot.pattern]);
+            effort.keep(block.size() + patterns.map(pattern_size).sum::<usize>())?;
             for other in others {
-                queue.except(other, &block);
+                queue.except(other, &block)?;
             }
             statements.push(Statement { pattern: spot.pattern.clone(), except, marks: spot.marks, block });
         }
@@ -102,23 +114,25 @@ struct Entry {
 }
 
 /// Regions of which something is left to say.
-#[derive(Default)]
-struct Queue {
+struct Queue<'e> {
     entries: Vec<Entry>,
     /// Those that are not taken yet: what is above comes before what is below.
     order: BTreeSet<(usize, String, usize)>,
-    known: HashMap<(String, u8), usize>,
+    known: HashMap<(Rc<str>, u8), usize>,
     patterns: Patterns<usize>,
+    effort: &'e Effort,
 }
 
-impl Queue {
-    fn add(&mut self, spot: Rc<Spot>, left: Vec<Block>, origin: Origin) {
+impl Queue<'_> {
+    fn add(&mut self, spot: Rc<Spot>, left: Vec<Block>, origin: Origin) -> Result<(), TooMuch> {
         let at = self.entries.len();
         let (rules, path) = spot.order();
+        self.effort.keep(spot.size())?;
         self.order.insert((rules, path.to_owned(), at));
-        self.known.insert((spot.pattern.shape(), spot.marks), at);
+        self.known.insert((Rc::clone(&spot.shape), spot.marks), at);
         self.patterns.insert(&spot.pattern, at);
         self.entries.push(Entry { spot, left, origin });
+        Ok(())
     }
 
     /// The next spot, and what is left to say of it.
@@ -129,9 +143,12 @@ impl Queue {
     }
 
     /// Leaves out what is said by this of all paths of a spot.
-    fn say(&mut self, said: &Spot, block: &Block, except: &Patterns<()>) {
-        for at in self.patterns.within(&said.pattern) {
+    fn say(&mut self, said: &Spot, block: &Block, except: &Patterns<()>) -> Result<(), TooMuch> {
+        let within = self.patterns.within(&said.pattern);
+        self.effort.spend(self.patterns.take_work())?;
+        for at in within {
             let Some(Entry { spot, left, .. }) = self.entries.get_mut(at) else { continue };
+            self.effort.spend(spot.weight() + left.len())?;
             if spot.marks == said.marks
                 && !left.is_empty()
                 && spot.says(block)
@@ -140,10 +157,11 @@ impl Queue {
                 take(left, block);
             }
         }
+        Ok(())
     }
 
     /// What `block` says, and is not said of `other`, is to be said by itself where it is so.
-    fn except(&mut self, other: Rc<Spot>, block: &Block) {
+    fn except(&mut self, other: Rc<Spot>, block: &Block) -> Result<(), TooMuch> {
         let alike = other.blocks.iter().filter(|own| own.effect == block.effect);
         let rest = alike.map(|own| Block {
             hosts: own.hosts.and(&block.hosts),
@@ -151,24 +169,43 @@ impl Queue {
             effect: block.effect,
         });
         let rest: Vec<Block> = rest.filter(|rest| !rest.hosts.is_empty() && !rest.methods.is_empty()).collect();
-        let known = self.known.get(&(other.pattern.shape(), other.marks)).and_then(|&at| self.entries.get_mut(at));
+        let known = self.known.get(&(Rc::clone(&other.shape), other.marks)).and_then(|&at| self.entries.get_mut(at));
         match known {
             Some(Entry { origin: Origin::Given, .. }) => {}
             Some(Entry { left, .. }) => {
                 for block in rest {
+                    self.effort.spend(left.len())?;
+                    self.effort.keep(block.size())?;
                     take(left, &block);
                     left.push(block);
                 }
             }
             None if rest.is_empty() => {}
-            None => self.add(other, rest, Origin::Excepted),
+            None => return self.add(other, rest, Origin::Excepted),
         }
+        Ok(())
     }
 }
 
 impl Spot {
     fn order(&self) -> (usize, &str) {
         (self.rules, &self.path)
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        // the least patterns are those of rules
+        let pattern = pattern_size(&self.pattern);
+        size_of::<Self>()
+            + pattern
+            + self.path.len()
+            + self.shape.len()
+            + self.blocks.iter().map(Block::size).sum::<usize>()
+    }
+
+    /// How many names are compared where it is asked what is said.
+    pub(super) fn weight(&self) -> usize {
+        1 + self.blocks.iter().map(|block| 1 + block.hosts.len() + block.methods.len()).sum::<usize>()
     }
 
     /// Whether all that `block` says is so here.
@@ -181,6 +218,24 @@ impl Spot {
         hosts.is_empty()
     }
 }
+
+impl Block {
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + NAME_BYTES * (self.hosts.len() + self.methods.len())
+    }
+}
+
+/// What a name takes in a set, about.
+const NAME_BYTES: usize = 64;
+
+/// About how many bytes a pattern takes.
+fn pattern_size(pattern: &Pattern) -> usize {
+    SEGMENT_BYTES * (1 + pattern.segments().len())
+}
+
+/// What a segment takes, about.
+const SEGMENT_BYTES: usize = 48;
 
 /// Takes out what `said` says.
 fn take(blocks: &mut Vec<Block>, said: &Block) {
@@ -197,6 +252,7 @@ fn take(blocks: &mut Vec<Block>, said: &Block) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::effort::Bounds;
     use super::*;
 
     fn block(effect: Effect, hosts: &[&str], methods: &[&str]) -> Block {
@@ -210,6 +266,7 @@ mod tests {
     fn spot(pattern: &str, path: &str, rules: usize, blocks: &[&Block]) -> Spot {
         let pattern = Pattern::parse(pattern).unwrap();
         Spot {
+            shape: pattern.shape().into(),
             pattern,
             path: path.to_owned(),
             rules,
@@ -222,7 +279,7 @@ mod tests {
     fn said(spots: Vec<Spot>) -> Vec<String> {
         let spots: Vec<Rc<Spot>> = spots.into_iter().map(Rc::new).collect();
         let all = spots.clone();
-        let statements = cover(spots, |spot, block| {
+        let statements = cover(spots, &Effort::within(Bounds::COMMAND), |spot, block| {
             let below = all.iter().filter(|other| spot.pattern.covers(&other.pattern) && !other.says(block));
             Ok(below.cloned().collect())
         });

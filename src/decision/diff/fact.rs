@@ -11,7 +11,7 @@ use crate::config::report::is_unseen;
 pub(super) const NONE: &str = "none";
 
 /// One key with its value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fact {
     /// By which two are compared.
     id: String,
@@ -27,7 +27,7 @@ pub(super) struct Fact {
 }
 
 /// A field that the other end cannot say while a fact is there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Stops {
     /// The field.
     pub(super) name: String,
@@ -38,7 +38,7 @@ pub(super) struct Stops {
 }
 
 /// What callers have by a value. It says which of two values gives somebody what he did not have by the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Gives {
     /// Nothing: it says how fast, how much or where to, or how an answer looks.
     Nothing,
@@ -141,6 +141,11 @@ impl Fact {
         Self { key: format!("{section}.{}", self.key), ..self }
     }
 
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.id.len() + self.key.len() + self.shown.len() + 2 * self.full.len()
+    }
+
     /// What is compared.
     pub(super) fn compared(&self) -> (&str, &str) {
         (&self.id, &self.full)
@@ -157,6 +162,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// How many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.text.len()
+    }
+
     /// One by which nobody has more than before.
     pub(super) fn besides(text: String) -> Self {
         Self { text, widens: false }
@@ -234,7 +244,7 @@ fn difference(key: &str, old: Option<&Fact>, new: Option<&Fact>) -> Option<Strin
 }
 
 /// No text of a file can end its line: what stood on the next one would be read as another difference.
-fn on_one_line(text: &str) -> String {
+pub(super) fn on_one_line(text: &str) -> String {
     text.chars().map(|c| if is_unseen(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 

@@ -1,15 +1,19 @@
 //! Asks both sides, and says what differs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::cover::{Block, Effect, Spot, Statement};
+use super::effort::{Effort, TooMuch};
 use super::fact::Change;
 use super::facts;
 use super::meaning::Who;
 use super::names::Names;
+use super::people::People;
 use super::policies::Policies;
 use super::row::Row;
 use super::sides::{Decider, Numbered, Side};
@@ -18,26 +22,35 @@ use crate::route::regions::Region;
 use crate::route::{Allow, Pattern};
 use crate::wire::target::Target;
 
+/// What is held of one question while a region is looked at, about.
+const QUESTION_BYTES: usize = 64;
+
 /// What differs for a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 struct Difference {
-    gains: Vec<String>,
-    loses: Vec<String>,
-    changes: Vec<Change>,
+    gains: People,
+    loses: People,
+    changes: Arc<[Change]>,
 }
+
+/// The places of those who gain and of those who lose, and what else differs.
+type Parts = (Arc<[u32]>, Arc<[u32]>, Arc<[Change]>);
 
 /// Asks both sides, and numbers what differs.
 pub(super) struct Judge<'d, 's> {
     sides: &'d [Side<'s>; 2],
+    effort: &'d Effort,
     /// Sorted.
     everybody: Vec<Who>,
+    /// Of everybody.
+    names: Arc<[Box<str>]>,
     by_deciders: HashMap<[Decider; 2], Option<Effect>>,
-    known: HashMap<Difference, Effect>,
+    known: HashMap<Parts, Effect>,
     differences: Vec<Difference>,
 }
 
 impl<'d, 's> Judge<'d, 's> {
-    pub(super) fn of(sides: &'d [Side<'s>; 2]) -> Self {
+    pub(super) fn of(sides: &'d [Side<'s>; 2], effort: &'d Effort) -> Self {
         let roles: BTreeSet<Who> = sides
             .iter()
             .flat_map(|side| side.snapshot.routes.routes())
@@ -49,23 +62,31 @@ impl<'d, 's> Judge<'d, 's> {
             })
             .map(Who::Role)
             .collect();
-        let everybody = [Who::Anyone, Who::Authenticated].into_iter().chain(roles).collect();
-        Self { sides, everybody, by_deciders: HashMap::new(), known: HashMap::new(), differences: Vec::new() }
+        let everybody: Vec<Who> = [Who::Anyone, Who::Authenticated].into_iter().chain(roles).collect();
+        let names = everybody.iter().map(|who| who.name().into()).collect();
+        let (by_deciders, known, differences) = (HashMap::new(), HashMap::new(), Vec::new());
+        Self { sides, effort, everybody, names, by_deciders, known, differences }
     }
 
     /// What differs in a region for requests of one path, which is in it; `None` where neither side can read it, so that it
     /// matches nothing.
-    pub(super) fn spot(&mut self, region: &Region<'_>, path: &str, marks: u8) -> Option<Spot> {
-        let uri: Uri = path.parse().ok()?;
+    ///
+    /// # Errors
+    /// There is more to ask, or to keep, than is allowed.
+    pub(super) fn spot(&mut self, region: &Region<'_>, path: &str, marks: u8) -> Result<Option<Spot>, TooMuch> {
+        let Ok(uri) = path.parse::<Uri>() else { return Ok(None) };
         let targets = self.sides.each_ref().map(|side| side.target(&uri));
         if targets.iter().all(Result::is_err) {
-            return None;
+            return Ok(None);
         }
         let (hosts, methods) = (region.hosts(), region.methods());
+        let questions = hosts.len() * methods.len();
+        self.effort.spend(questions.saturating_mul(region.work))?;
+        self.effort.fits(questions.saturating_mul(QUESTION_BYTES))?;
         let mut met: BTreeMap<Effect, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
-        let mut least: [Option<Option<Pattern>>; 2] = [None, None];
+        let mut least: [Option<Option<Rc<Pattern>>>; 2] = [None, None];
         for (host, method, deciders) in self.ask(&hosts, &methods, &uri, &targets) {
-            let Some(effect) = self.effect(&deciders) else { continue };
+            let Some(effect) = self.effect(&deciders)? else { continue };
             met.entry(effect).or_default().entry(host).or_default().insert(method.as_str());
             for ((side, decider), least) in self.sides.iter().zip(&deciders).zip(&mut least) {
                 let found = side.pattern(decider);
@@ -85,9 +106,11 @@ impl<'d, 's> Judge<'d, 's> {
             let named = by_methods.into_iter();
             blocks.extend(named.map(|(methods, set)| Block { hosts: Names::of(&set, &hosts), methods, effect }));
         }
-        let least = least.map(Option::flatten);
-        let (path, rules) = (path.to_owned(), region.rules.len());
-        Some(Spot { pattern: region.pattern(), path, rules, marks, blocks, least })
+        let (pattern, least) = (region.pattern(), least.map(Option::flatten));
+        let (shape, path, rules) = (pattern.shape().into(), path.to_owned(), region.rules.len());
+        let spot = Spot { pattern, shape, path, rules, marks, blocks, least };
+        self.effort.keep(spot.size())?;
+        Ok(Some(spot))
     }
 
     /// What decides on each side, for every kind of host and method.
@@ -113,29 +136,39 @@ impl<'d, 's> Judge<'d, 's> {
         asked
     }
 
-    fn effect(&mut self, deciders: &[Decider; 2]) -> Option<Effect> {
+    fn effect(&mut self, deciders: &[Decider; 2]) -> Result<Option<Effect>, TooMuch> {
         if let Some(known) = self.by_deciders.get(deciders) {
-            return *known;
+            return Ok(*known);
         }
         let [old, new] = deciders;
-        let effect = (!self.same(old, new)).then(|| {
-            let [before, after] = self.sides;
-            let (was, is) = (before.meaning(old), after.meaning(new));
-            let names = |who: Vec<&Who>| who.iter().map(|who| who.name().to_owned()).collect::<Vec<_>>();
-            let difference = Difference {
-                gains: names(was.opens(&is, &self.everybody)),
-                loses: names(is.opens(&was, &self.everybody)),
-                changes: was.changes(&is),
-            };
-            let next = self.differences.len();
-            let effect = *self.known.entry(difference.clone()).or_insert(next);
-            if effect == next {
-                self.differences.push(difference);
-            }
-            effect
-        });
+        let effect = if self.same(old, new) { None } else { Some(self.difference(old, new)?) };
+        self.effort.keep(size_of::<([Decider; 2], Option<Effect>)>())?;
         self.by_deciders.insert(deciders.clone(), effect);
-        effect
+        Ok(effect)
+    }
+
+    /// The number of what differs between these two.
+    fn difference(&mut self, old: &Decider, new: &Decider) -> Result<Effect, TooMuch> {
+        let [before, after] = self.sides;
+        let (was, is) = (before.meaning(old), after.meaning(new));
+        self.effort.spend(was.asked_of(self.everybody.len()) + is.asked_of(self.everybody.len()))?;
+        let people = |places: Vec<usize>| People::of(&self.names, &places);
+        let difference = Difference {
+            gains: people(was.opens(&is, &self.everybody)),
+            loses: people(is.opens(&was, &self.everybody)),
+            changes: was.changes(&is).into(),
+        };
+        let next = self.differences.len();
+        let Difference { gains, loses, changes } = &difference;
+        let key = (Arc::clone(gains.places()), Arc::clone(loses.places()), Arc::clone(changes));
+        if let Some(known) = self.known.get(&key) {
+            return Ok(*known);
+        }
+        let changes = changes.iter().map(Change::size).sum::<usize>();
+        self.effort.keep(2 * size_of::<Difference>() + 4 * (gains.len() + loses.len()) + changes)?;
+        self.known.insert(key, next);
+        self.differences.push(difference);
+        Ok(next)
     }
 
     fn same(&self, old: &Decider, new: &Decider) -> bool {
@@ -149,11 +182,15 @@ impl<'d, 's> Judge<'d, 's> {
     }
 
     /// What is said, as a row; `None` where it is of no number known.
-    pub(super) fn row(&self, statement: Statement, policies: &Policies) -> Option<Row> {
+    ///
+    /// # Errors
+    /// It is more than may be kept.
+    pub(super) fn row(&self, statement: Statement, policies: &Policies) -> Result<Option<Row>, TooMuch> {
         let Statement { pattern, except, marks, block: Block { hosts, methods, effect } } = statement;
-        let Difference { gains, loses, changes } = self.differences.get(effect)?.clone();
+        let Some(Difference { gains, loses, changes }) = self.differences.get(effect).cloned() else { return Ok(None) };
         let held = || policies.held(marks);
-        Some(Row {
+        self.effort.keep(size_of::<Row>() + changes.iter().map(Change::size).sum::<usize>())?;
+        Ok(Some(Row {
             path: pattern.to_string(),
             except: except.iter().map(ToString::to_string).collect(),
             holding: held().map(|(marks, _)| marks.join(" or ")).collect(),
@@ -161,9 +198,8 @@ impl<'d, 's> Judge<'d, 's> {
             methods,
             gains,
             loses,
-            changes: held().map(|(_, change)| Change::besides(change.clone())).chain(changes).collect(),
-            everybody: self.everybody.len(),
-        })
+            changes: held().map(|(_, change)| Change::besides(change.clone())).chain(changes.iter().cloned()).collect(),
+        }))
     }
 }
 

@@ -41,8 +41,11 @@ impl Who {
     }
 }
 
+/// What a role or a scope takes in a set, about.
+const NAME_BYTES: usize = 32;
+
 /// What a rule answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Meaning {
     answer: Answer,
     access: Access,
@@ -50,7 +53,7 @@ pub(super) struct Meaning {
 }
 
 /// What kind of answer it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Answer {
     Refused(u16),
     Endpoint(Action),
@@ -58,7 +61,7 @@ enum Answer {
 }
 
 /// Who gets something else than a refusal, and under which conditions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Access {
     anyone: bool,
     authenticated: bool,
@@ -91,6 +94,12 @@ impl Meaning {
         Self { answer: Answer::Route, access, facts }
     }
 
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        let Access { roles, scopes, .. } = &self.access;
+        size_of::<Self>() + self.facts.iter().map(Fact::size).sum::<usize>() + NAME_BYTES * (roles.len() + scopes.len())
+    }
+
     /// A text that is the same for rules that can stand for each other, and no other.
     pub(super) fn key(&self) -> String {
         let facts: Vec<_> = self.facts.iter().map(Fact::compared).collect();
@@ -99,23 +108,24 @@ impl Meaning {
 
     /// Who of `everybody` gets something by `new` that this refuses, under some condition at least. What a route leads to
     /// and what an endpoint does have nothing in common: where one takes the place of another, all that it lets through gain.
-    /// `everybody` is sorted.
-    pub(super) fn opens<'w>(&self, new: &Self, everybody: &'w [Who]) -> Vec<&'w Who> {
+    /// By their places among `everybody`, which is sorted.
+    pub(super) fn opens(&self, new: &Self, everybody: &[Who]) -> Vec<usize> {
         let is_another = self.answer != new.answer;
         let (old, new) = (&self.access, &new.access);
         let conditions_stay =
             old.scopes.is_subset(&new.scopes) && new.schemes.iter().all(|scheme| old.schemes.contains(scheme));
-        let opens =
-            |who: &&Who| new.lets(who) && (is_another || !old.lets(who) || **who != Who::Anyone && !conditions_stay);
-        if new.authenticated {
-            return everybody.iter().filter(opens).collect();
-        }
-        // of many people it lets through those of its roles at most
-        let named = new.roles.iter().filter_map(|role| {
-            let at = everybody.binary_search_by(|who| who.cmp_role(role)).ok()?;
-            everybody.get(at)
+        // both in order
+        let (mut had, mut opened) = (old.through(everybody).into_iter().peekable(), new.through(everybody));
+        opened.retain(|place| {
+            while had.next_if(|had| had < place).is_some() {}
+            is_another || had.peek() != Some(place) || !conditions_stay && everybody.get(*place) != Some(&Who::Anyone)
         });
-        named.filter(opens).collect()
+        opened
+    }
+
+    /// How many of so many people it is asked of whether it lets them through.
+    pub(super) fn asked_of(&self, everybody: usize) -> usize {
+        if self.access.authenticated { everybody } else { self.access.roles.len() }
     }
 
     /// What else `new` does differently, by the keys and values of the file.
@@ -157,11 +167,13 @@ impl Access {
         Self { anyone: true, authenticated: true, roles: BTreeSet::new(), scopes: none, schemes: SchemeSet::all() }
     }
 
-    fn lets(&self, who: &Who) -> bool {
-        match who {
-            Who::Anyone => self.anyone,
-            Who::Authenticated => self.authenticated,
-            Who::Role(role) => self.authenticated || self.roles.contains(role),
+    /// The places of those whom it lets through.
+    fn through(&self, everybody: &[Who]) -> Vec<usize> {
+        if self.authenticated {
+            let from = usize::from(!self.anyone && everybody.first() == Some(&Who::Anyone));
+            return (from..everybody.len()).collect();
         }
+        // of many people it lets through those of its roles at most
+        self.roles.iter().filter_map(|role| everybody.binary_search_by(|who| who.cmp_role(role)).ok()).collect()
     }
 }

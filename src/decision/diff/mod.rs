@@ -6,12 +6,14 @@
 //!
 //! [`regions`]: crate::route::regions
 
+mod effort;
 mod fact;
 mod meaning;
 mod facts;
 mod accounts;
 mod whole;
 mod names;
+mod people;
 mod policies;
 mod sides;
 mod judge;
@@ -26,27 +28,25 @@ mod agreement;
 mod every_key;
 
 use self::cover::cover;
+use self::effort::{Bounds, Effort};
 use self::policies::Policies;
 use self::sides::Side;
 use self::survey::Survey;
 use crate::config::snapshot::Snapshot;
 use crate::route::regions::Regions;
 
+pub use effort::TooMuch;
 pub use fact::{Change, joined};
 pub use names::Names;
+pub use people::People;
 pub use row::{Printed, Row};
-
-/// There is more to look at than can be in reasonable time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the rules that differ cross in more than {0} ways: compare the files in smaller steps")]
-pub struct TooMany(pub usize);
 
 /// All that differs, what lets more people through first; last, what no rule is about.
 ///
 /// # Errors
-/// The rules differ in more kinds of paths than can be compared in reasonable time.
-pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
-    let mut rows = by_rule(old, new)?;
+/// More differs than can be compared in reasonable time and memory.
+pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMuch> {
+    let mut rows = by_rule(old, new, &Effort::within(Bounds::COMMAND))?;
     let mut changes = of_all_requests(old, new);
     changes.extend(beside(old, new));
     changes.extend(fact::changes(&whole::of_start(old), &whole::of_start(new)));
@@ -54,12 +54,12 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
     Ok(rows)
 }
 
-/// What differs for requests.
+/// What differs for requests, within what a process may take that serves meanwhile.
 ///
 /// # Errors
-/// As [`diff`].
-pub fn for_requests(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
-    let mut rows = by_rule(old, new)?;
+/// As [`diff`], but sooner.
+pub fn for_requests(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMuch> {
+    let mut rows = by_rule(old, new, &Effort::within(Bounds::RELOAD))?;
     rows.extend(everywhere(of_all_requests(old, new)));
     Ok(rows)
 }
@@ -81,22 +81,21 @@ fn everywhere(changes: Vec<Change>) -> Option<Row> {
         holding: Vec::new(),
         hosts: Names::all(),
         methods: Names::all(),
-        gains: Vec::new(),
-        loses: Vec::new(),
+        gains: People::none(),
+        loses: People::none(),
         changes,
-        everybody: 0,
     })
 }
 
-fn by_rule(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMany> {
-    let sides = Side::both(old, new);
+fn by_rule(old: &Snapshot, new: &Snapshot, effort: &Effort) -> Result<Vec<Row>, TooMuch> {
+    let sides = Side::both(old, new, effort)?;
     let regions = Regions::new(sides.each_ref().map(Side::rules));
     let policies = Policies::of(old, new);
-    let mut survey = Survey::of(&sides, &regions, &policies);
+    let mut survey = Survey::of(&sides, &regions, &policies, effort);
     let spots = survey.spots()?;
-    let statements = cover(spots, |spot, block| survey.against(spot, block))?;
-    let mut rows: Vec<Row> =
-        statements.into_iter().filter_map(|statement| survey.judge.row(statement, &policies)).collect();
+    let statements = cover(spots, effort, |spot, block| survey.against(spot, block))?;
+    let rows = statements.into_iter().map(|statement| survey.judge.row(statement, &policies));
+    let mut rows: Vec<Row> = rows.filter_map(Result::transpose).collect::<Result<_, _>>()?;
     let widens_least = |row: &Row| (row.gains.is_empty(), !row.widens(), row.loses.is_empty(), row.path.clone());
     rows.sort_by_cached_key(widens_least);
     Ok(rows)

@@ -50,6 +50,12 @@ impl Names {
         matches!(self, Self::Only(names) if names.is_empty())
     }
 
+    /// How many names are written down for it.
+    pub(super) fn len(&self) -> usize {
+        let (Self::Only(names) | Self::AllBut(names)) = self;
+        names.len()
+    }
+
     /// Whether a name is in it.
     pub fn contains(&self, name: &str) -> bool {
         match self {

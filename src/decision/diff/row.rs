@@ -6,8 +6,8 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::fact::Change;
-use super::meaning::Who;
 use super::names::Names;
+use super::people::People;
 
 /// Exceptions of one row that are printed; JSON has them all.
 const EXCEPTIONS_PRINTED_MAX: usize = 8;
@@ -28,13 +28,11 @@ pub struct Row {
     /// For which methods.
     pub methods: Names,
     /// Who is let through by the new rules and was not by the old: roles, `@anyone`, `@authenticated`.
-    pub gains: Vec<String>,
+    pub gains: People,
     /// Who was and is not any more.
-    pub loses: Vec<String>,
+    pub loses: People,
     /// What else changes, by the keys and values of the file.
     pub changes: Vec<Change>,
-    /// How many the rules know, for the printed form.
-    pub(super) everybody: usize,
 }
 
 impl Row {
@@ -55,8 +53,8 @@ impl Row {
             "path": self.path,
             "hosts": self.hosts.list(),
             "methods": self.methods.list(),
-            "gains": self.gains,
-            "loses": self.loses,
+            "gains": self.gains.names().collect::<Value>(),
+            "loses": self.loses.names().collect::<Value>(),
             "changes": texts(self.changes.iter().collect()),
         });
         let mut add = |name: &str, list: Value| {
@@ -95,32 +93,11 @@ impl Row {
 
     /// What it is, each in one line; `+` for all by which somebody has more than before.
     pub fn effect(&self) -> Vec<String> {
-        let people =
-            |sign: char, names: &[String]| (!names.is_empty()).then(|| format!("{sign} {}", self.people(names)));
+        let people = |sign: char, some: &People| (!some.is_empty()).then(|| format!("{sign} {}", some.words()));
         let (gains, loses) = (people('+', &self.gains), people('-', &self.loses));
         let sign = |change: &Change| if change.widens { '+' } else { '~' };
         let changes = self.changes.iter().map(|change| format!("{} {}", sign(change), change.text));
         gains.into_iter().chain(loses).chain(changes).collect()
-    }
-
-    /// Those who gain or lose, in words.
-    pub fn people(&self, names: &[String]) -> String {
-        let anyone = names.iter().any(|name| name == Who::Anyone.name());
-        if names.is_empty() {
-            return String::new();
-        }
-        if names.len() == self.everybody {
-            return "anyone".to_owned();
-        }
-        if names.len() + 1 == self.everybody && !anyone {
-            return "any principal".to_owned();
-        }
-        let word = |name: &String| match name.as_str() {
-            "@anyone" => "callers without credentials".to_owned(),
-            "@authenticated" => "principals of any other role".to_owned(),
-            role => role.to_owned(),
-        };
-        names.iter().map(word).collect::<Vec<_>>().join(", ")
     }
 }
 

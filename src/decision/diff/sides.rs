@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use http::{HeaderMap, Method, Uri, Version};
 
+use super::effort::{Effort, TooMuch};
 use super::meaning::Meaning;
 use crate::config::snapshot::Snapshot;
 use crate::decision::{Head, Place, place};
@@ -24,39 +26,70 @@ pub(super) enum Decider {
 /// One of the two configurations.
 pub(super) struct Side<'s> {
     pub(super) snapshot: &'s Snapshot,
-    routes: Vec<Numbered>,
-    endpoints: HashMap<&'s str, Numbered>,
+    routes: Vec<Known>,
+    endpoints: HashMap<&'s str, Known>,
 }
 
+/// A rule, as far as it is looked up over and over.
+struct Known {
+    pattern: Rc<Pattern>,
+    meaning: Numbered,
+}
+
+/// How much of a meaning is written and read in the time of a step.
+const BYTES_A_STEP: usize = 64;
+
 /// A meaning with its number: equal where rules can stand for each other, on both sides.
-pub(super) struct Numbered(pub(super) Meaning, pub(super) usize);
+#[derive(Clone)]
+pub(super) struct Numbered(pub(super) Rc<Meaning>, pub(super) usize);
 
 /// Numbers by what they stand for.
-#[derive(Default)]
-struct Numbers(HashMap<String, usize>);
+struct Numbers<'e> {
+    by_key: HashMap<String, usize>,
+    /// Most rules mean what others do, to the letter; each such meaning is kept once.
+    known: HashMap<Rc<Meaning>, Numbered>,
+    effort: &'e Effort,
+}
 
-impl Numbers {
-    fn number(&mut self, meaning: Meaning) -> Numbered {
-        let next = self.0.len();
-        let number = *self.0.entry(meaning.key()).or_insert(next);
-        Numbered(meaning, number)
+impl Numbers<'_> {
+    fn number(&mut self, meaning: Meaning) -> Result<Numbered, TooMuch> {
+        let size = meaning.size();
+        self.effort.spend(size / BYTES_A_STEP)?;
+        if let Some(known) = self.known.get(&meaning) {
+            return Ok(known.clone());
+        }
+        let (key, next) = (meaning.key(), self.by_key.len());
+        self.effort.keep(size + key.len())?;
+        let meaning = Rc::new(meaning);
+        let numbered = Numbered(Rc::clone(&meaning), *self.by_key.entry(key).or_insert(next));
+        self.known.insert(meaning, numbered.clone());
+        Ok(numbered)
     }
 }
 
 impl<'s> Side<'s> {
     /// Both, with rules that can stand for each other of the same number.
-    pub(super) fn both(old: &'s Snapshot, new: &'s Snapshot) -> [Self; 2] {
-        let mut numbers = Numbers::default();
-        [Self::of(old, new, &mut numbers), Self::of(new, old, &mut numbers)]
+    ///
+    /// # Errors
+    /// They mean more than can be kept.
+    pub(super) fn both(old: &'s Snapshot, new: &'s Snapshot, effort: &Effort) -> Result<[Self; 2], TooMuch> {
+        let mut numbers = Numbers { by_key: HashMap::new(), known: HashMap::new(), effort };
+        Ok([Self::of(old, new, &mut numbers)?, Self::of(new, old, &mut numbers)?])
     }
 
-    fn of(snapshot: &'s Snapshot, other: &Snapshot, numbers: &mut Numbers) -> Self {
+    fn of(snapshot: &'s Snapshot, other: &Snapshot, numbers: &mut Numbers<'_>) -> Result<Self, TooMuch> {
         let routes = snapshot.routes.routes().iter();
-        let routes = routes.map(|route| numbers.number(Meaning::route(route, snapshot, other))).collect();
+        let routes = routes.map(|route| {
+            let meaning = numbers.number(Meaning::route(route, snapshot, other))?;
+            Ok(Known { pattern: Rc::new(route.pattern.clone()), meaning })
+        });
+        let routes = routes.collect::<Result<_, _>>()?;
         let endpoints = snapshot.endpoints.iter();
-        let endpoints =
-            endpoints.map(|(path, endpoint)| (&**path, numbers.number(Meaning::endpoint(endpoint, snapshot))));
-        Self { snapshot, routes, endpoints: endpoints.collect() }
+        let endpoints = endpoints.map(|(path, endpoint)| {
+            let meaning = numbers.number(Meaning::endpoint(endpoint, snapshot))?;
+            Ok((&**path, Known { pattern: Rc::new(Pattern::exact(path)), meaning }))
+        });
+        Ok(Self { snapshot, routes, endpoints: endpoints.collect::<Result<_, _>>()? })
     }
 
     /// As rules that tell requests apart: the routes, in the order of the file, and then the endpoints.
@@ -76,23 +109,20 @@ impl<'s> Side<'s> {
     /// Where its rules stand in the space of requests, by the shapes of their patterns.
     pub(super) fn places(&self) -> Places<'s> {
         let mut places = Places::default();
-        for (route, Numbered(_, number)) in self.snapshot.routes.routes().iter().zip(&self.routes) {
-            places.add(route.pattern.shape(), &route.hosts, &route.methods, *number);
+        for (route, known) in self.snapshot.routes.routes().iter().zip(&self.routes) {
+            places.add(route.pattern.shape(), &route.hosts, &route.methods, known.meaning.1);
         }
-        for (path, Numbered(_, number)) in &self.endpoints {
+        for known in self.endpoints.values() {
             // what an endpoint does not answer, it refuses
-            places.add(Pattern::exact(path).shape(), &[], &[], *number);
+            places.add(known.pattern.shape(), &[], &[], known.meaning.1);
         }
+        places.0.values_mut().for_each(|stands| stands.sort_unstable());
         places
     }
 
     /// The pattern of what decides; `None` where nothing does.
-    pub(super) fn pattern(&self, decider: &Decider) -> Option<Pattern> {
-        match decider {
-            Decider::Refused(_) => None,
-            Decider::Endpoint(path) => Some(Pattern::exact(path)),
-            Decider::Route(index) => self.snapshot.routes.routes().get(*index).map(|route| route.pattern.clone()),
-        }
+    pub(super) fn pattern(&self, decider: &Decider) -> Option<Rc<Pattern>> {
+        self.known(decider).map(|known| Rc::clone(&known.pattern))
     }
 
     /// The path of a request as it is read here; else what refuses it.
@@ -116,6 +146,10 @@ impl<'s> Side<'s> {
     }
 
     pub(super) fn numbered(&self, decider: &Decider) -> Option<&Numbered> {
+        self.known(decider).map(|known| &known.meaning)
+    }
+
+    fn known(&self, decider: &Decider) -> Option<&Known> {
         match decider {
             Decider::Refused(_) => None,
             Decider::Endpoint(path) => self.endpoints.get(&**path),
@@ -137,7 +171,7 @@ impl<'s> Side<'s> {
 pub(super) struct Places<'s>(HashMap<String, Vec<Stand<'s>>>);
 
 /// One rule: for which hosts and methods, none being all of them, and what it means.
-#[derive(PartialEq)]
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Stand<'s> {
     hosts: Vec<&'s str>,
     methods: Vec<&'s str>,
@@ -155,20 +189,22 @@ impl<'s> Places<'s> {
 
     /// Whether both have rules of the same meanings at a shape.
     pub(super) fn agree(&self, other: &Self, shape: &str) -> bool {
-        let stands = |places: &Self| -> Vec<(Vec<&'s str>, Vec<&'s str>, usize)> {
-            let stands = places.0.get(shape).into_iter().flatten();
-            let mut stands: Vec<_> =
-                stands.map(|stand| (stand.hosts.clone(), stand.methods.clone(), stand.number)).collect();
-            stands.sort_unstable();
-            stands
-        };
-        stands(self) == stands(other)
+        self.of(shape) == other.of(shape)
+    }
+
+    /// How many rules stand at a shape.
+    pub(super) fn count(&self, shape: &str) -> usize {
+        self.of(shape).len()
+    }
+
+    fn of(&self, shape: &str) -> &[Stand<'s>] {
+        self.0.get(shape).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Whether what a rule of this shape takes is taken here by rules of the same shape, whatever they mean: where it wins
     /// over a rule of another shape, so do they.
     pub(super) fn take(&self, shape: &str, rule: &Rule<'_>) -> bool {
-        let stands = self.0.get(shape).map(Vec::as_slice).unwrap_or_default();
+        let stands = self.of(shape);
         let hosts = rule.hosts.iter().map(|host| Some(&**host)).chain(rule.hosts.is_empty().then_some(None));
         hosts.into_iter().all(|host| {
             let of_host: Vec<&Stand<'_>> = stands.iter().filter(|stand| holds(&stand.hosts, host)).collect();

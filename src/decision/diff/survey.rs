@@ -9,8 +9,8 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::TooMany;
 use super::cover::{Block, Spot};
+use super::effort::{Effort, TooMuch};
 use super::judge::Judge;
 use super::policies::Policies;
 use super::sides::Side;
@@ -18,62 +18,70 @@ use crate::route::Pattern;
 use crate::route::patterns::Patterns;
 use crate::route::regions::Regions;
 
-/// Looks at regions that a comparison may take; some minutes.
-const LOOKS_MAX: usize = 20_000_000;
-/// Patterns of which it is remembered what differs there; some hundred megabytes where all differ.
-const KNOWN_MAX: usize = 200_000;
+/// What it takes to remember something by a shape, beside the shape.
+const ENTRY_BYTES: usize = 64;
+
+type Spots = Rc<[Rc<Spot>]>;
 
 /// Two files on the same ground.
 pub(super) struct Survey<'d, 's> {
     sides: &'d [Side<'s>; 2],
     regions: &'d Regions<'s>,
     policies: &'d Policies,
+    effort: &'d Effort,
     pub(super) judge: Judge<'d, 's>,
-    /// At how many regions it was looked.
-    pub(super) looks: usize,
     /// What differs in the regions of a pattern, by its shape and the marks of its paths.
-    known: HashMap<(String, u8), Rc<[Rc<Spot>]>>,
+    known: HashMap<(Rc<str>, u8), Spots>,
 }
 
 impl<'d, 's> Survey<'d, 's> {
-    pub(super) fn of(sides: &'d [Side<'s>; 2], regions: &'d Regions<'s>, policies: &'d Policies) -> Self {
-        Self { sides, regions, policies, judge: Judge::of(sides), looks: 0, known: HashMap::new() }
+    pub(super) fn of(
+        sides: &'d [Side<'s>; 2],
+        regions: &'d Regions<'s>,
+        policies: &'d Policies,
+        effort: &'d Effort,
+    ) -> Self {
+        Self { sides, regions, policies, effort, judge: Judge::of(sides, effort), known: HashMap::new() }
     }
 
     /// The regions in which something differs, at least one for each pair of rules that decide a request together.
     ///
     /// # Errors
     /// They are too many to look at.
-    pub(super) fn spots(&mut self) -> Result<Vec<Rc<Spot>>, TooMany> {
+    pub(super) fn spots(&mut self) -> Result<Vec<Rc<Spot>>, TooMuch> {
         let (mut spots, mut seen, mut asked) = (Vec::new(), HashSet::new(), HashSet::new());
-        let mut look = |survey: &mut Self, pattern: &Pattern, marks: u8| -> Result<(), TooMany> {
-            if asked.insert((pattern.shape(), marks)) {
-                let found = survey.places(pattern, marks)?;
+        let mut look = |survey: &mut Self, pattern: &Pattern, shape: &Rc<str>, marks: u8| -> Result<(), TooMuch> {
+            if asked.insert((Rc::clone(shape), marks)) {
+                let found = survey.places(pattern, shape, marks)?;
                 let differing = found.iter().filter(|spot| !spot.blocks.is_empty());
-                spots.extend(differing.filter(|spot| seen.insert((spot.pattern.shape(), spot.marks))).cloned());
+                spots.extend(differing.filter(|spot| seen.insert((Rc::clone(&spot.shape), spot.marks))).cloned());
             }
             Ok(())
         };
         let places = self.sides.each_ref().map(Side::places);
         let [old, new] = &places;
         for (side, own, other) in [(0, old, new), (1, new, old)] {
+            let mut compared = HashSet::new();
             for rule in self.regions.rules(side) {
-                let shape = rule.pattern.shape();
-                if !own.agree(other, &shape) {
-                    look(self, &rule.pattern, 0)?;
+                let shape: Rc<str> = rule.pattern.shape().into();
+                if compared.insert(Rc::clone(&shape)) && !own.agree(other, &shape) {
+                    look(self, &rule.pattern, &shape, 0)?;
                 }
                 // of two rules each of which has another of its shape on the other side, only one can win over the other
+                self.effort.spend(1 + other.count(&shape) * (1 + rule.hosts.len()))?;
                 if !other.take(&shape, rule) {
-                    for crossing in self.regions.crossing(&rule.pattern, 1 - side) {
+                    let crossing = self.regions.crossing(&rule.pattern, 1 - side);
+                    self.worked(crossing.len())?;
+                    for crossing in crossing {
                         let crossing = self.regions.rules(1 - side).get(crossing);
                         if let Some(both) = crossing.and_then(|crossing| rule.pattern.meet(&crossing.pattern)) {
-                            look(self, &both, 0)?;
+                            look(self, &both, &both.shape().into(), 0)?;
                         }
                     }
                 }
                 // of paths that one side refuses to read, each rule of the other decides by itself
                 for marks in self.policies.kinds().skip(1) {
-                    look(self, &rule.pattern, marks)?;
+                    look(self, &rule.pattern, &shape, marks)?;
                 }
             }
         }
@@ -85,18 +93,19 @@ impl<'d, 's> Survey<'d, 's> {
     ///
     /// # Errors
     /// They are too many to look at.
-    pub(super) fn against(&mut self, spot: &Spot, block: &Block) -> Result<Vec<Rc<Spot>>, TooMany> {
+    pub(super) fn against(&mut self, spot: &Spot, block: &Block) -> Result<Vec<Rc<Spot>>, TooMuch> {
         let mut excepted = Excepted::default();
-        let [old, new] = [0, 1].map(|side| self.rivals(side, &spot.pattern, spot));
+        let old = self.rivals(0, &spot.pattern, spot)?;
         for both in old.iter().filter_map(|rival| spot.pattern.meet(rival)) {
             // nor do two rules decide where one side cannot read
             if !excepted.look(self, &both, spot.marks, block)? || spot.marks != 0 {
                 continue;
             }
-            for all in self.rivals(1, &both, spot).iter().filter_map(|third| both.meet(third)) {
+            for all in self.rivals(1, &both, spot)?.iter().filter_map(|third| both.meet(third)) {
                 excepted.look(self, &all, spot.marks, block)?;
             }
         }
+        let new = self.rivals(1, &spot.pattern, spot)?;
         for both in new.iter().filter_map(|rival| spot.pattern.meet(rival)) {
             excepted.look(self, &both, spot.marks, block)?;
         }
@@ -104,35 +113,40 @@ impl<'d, 's> Survey<'d, 's> {
     }
 
     /// The patterns of a side that match some paths of `pattern` and not all, and win over what decides in a spot.
-    fn rivals(&self, side: usize, pattern: &Pattern, spot: &Spot) -> Vec<Pattern> {
-        let rules = self.regions.rules(side);
-        let crossing = self.regions.crossing(pattern, side);
+    fn rivals(&self, side: usize, pattern: &Pattern, spot: &Spot) -> Result<Vec<&'d Pattern>, TooMuch> {
+        let regions = self.regions;
+        let rules = regions.rules(side);
+        let crossing = regions.crossing(pattern, side);
+        self.worked(crossing.len() * (1 + pattern.segments().len()))?;
         let crossing = crossing.into_iter().filter_map(|index| rules.get(index)).map(|rule| &rule.pattern);
-        let least = spot.least.get(side).and_then(Option::as_ref);
+        let least = spot.least.get(side).and_then(Option::as_deref);
         let wins = |rival: &&Pattern| least.is_none_or(|least| rival.compare(least).is_lt()) && !rival.covers(pattern);
-        crossing.filter(wins).cloned().collect()
+        Ok(crossing.filter(wins).collect())
     }
 
-    /// What differs in each region of a pattern, of paths that hold these marks.
-    fn places(&mut self, pattern: &Pattern, marks: u8) -> Result<Rc<[Rc<Spot>]>, TooMany> {
-        let key = (pattern.shape(), marks);
+    /// What differs in each region of a pattern of this shape, of paths that hold these marks.
+    fn places(&mut self, pattern: &Pattern, shape: &Rc<str>, marks: u8) -> Result<Spots, TooMuch> {
+        let key = (Rc::clone(shape), marks);
         if let Some(known) = self.known.get(&key) {
+            self.effort.spend(1 + known.len())?;
             return Ok(Rc::clone(known));
         }
         let found = self.regions.of(pattern, self.policies.groups(), self.policies.within(marks));
-        self.looks += 1 + found.len();
-        if self.looks > LOOKS_MAX {
-            return Err(TooMany(LOOKS_MAX));
-        }
-        let places = found.into_iter().filter_map(|region| {
+        self.worked(found.len())?;
+        let mut places = Vec::new();
+        for region in found {
             let marks = region.marks | marks;
-            self.judge.spot(&region, &self.policies.spelled(&region.path, marks), marks).map(Rc::new)
-        });
-        let places: Rc<[Rc<Spot>]> = places.collect();
-        if self.known.len() < KNOWN_MAX {
-            self.known.insert(key, Rc::clone(&places));
+            places.extend(self.judge.spot(&region, &self.policies.spelled(&region.path, marks), marks)?.map(Rc::new));
         }
+        self.effort.keep(ENTRY_BYTES + shape.len())?;
+        let places: Spots = places.into();
+        self.known.insert(key, Rc::clone(&places));
         Ok(places)
+    }
+
+    /// Counts what a question about patterns took, and so many patterns that it found.
+    fn worked(&self, found: usize) -> Result<(), TooMuch> {
+        self.effort.spend(self.regions.take_work() + found)
     }
 }
 
@@ -142,7 +156,7 @@ struct Excepted {
     found: Vec<Rc<Spot>>,
     /// Their patterns: what they hold need not be looked at further.
     patterns: Patterns<()>,
-    asked: HashSet<String>,
+    asked: HashSet<Rc<str>>,
 }
 
 impl Excepted {
@@ -153,11 +167,19 @@ impl Excepted {
         pattern: &Pattern,
         marks: u8,
         block: &Block,
-    ) -> Result<bool, TooMany> {
-        if self.patterns.cover(pattern) || !self.asked.insert(pattern.shape()) {
+    ) -> Result<bool, TooMuch> {
+        let is_covered = self.patterns.cover(pattern);
+        survey.effort.spend(1 + self.patterns.take_work())?;
+        if is_covered {
             return Ok(false);
         }
-        for spot in survey.places(pattern, marks)?.iter() {
+        let shape: Rc<str> = pattern.shape().into();
+        if !self.asked.insert(Rc::clone(&shape)) {
+            return Ok(false);
+        }
+        survey.effort.fits(self.asked.len() * (ENTRY_BYTES + shape.len()))?;
+        for spot in survey.places(pattern, &shape, marks)?.iter() {
+            survey.effort.spend(spot.weight())?;
             if spot.marks == marks && !spot.says(block) && !self.patterns.cover(&spot.pattern) {
                 self.patterns.insert(&spot.pattern, ());
                 self.found.push(Rc::clone(spot));

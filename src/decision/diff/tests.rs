@@ -25,6 +25,10 @@ fn printed(old: &str, new: &str) -> String {
     Printed(&diff(&load(old), &load(new)).unwrap()).to_string()
 }
 
+fn names(people: &People) -> Vec<&str> {
+    people.names().collect()
+}
+
 #[test]
 fn what_has_no_effect_prints_nothing() {
     let old = rules(&[
@@ -162,7 +166,7 @@ fn an_endpoint_stands_before_routes() {
     );
     assert_eq!((&json[1]["methods"], &json[1]["loses"]), (&json!(["*", "!POST"]), &json!(["x"])));
     let rows = diff(&load(&with), &load(&without)).unwrap();
-    assert!(rows.iter().any(|row| row.loses.contains(&"@anyone".to_owned())));
+    assert!(rows.iter().any(|row| row.loses.names().any(|name| name == "@anyone")));
 }
 
 /// One endpoint, or a route for its path.
@@ -198,8 +202,7 @@ fn an_endpoint_lets_through_whom_its_action_is_for() {
         let rows = diff(&load(&answered_by(old)), &load(&answered_by(new))).unwrap();
         let row = rows.iter().find(|row| row.methods.contains("POST")).unwrap();
         // the role that may introspect is a name where that begins or ends
-        let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        assert_eq!((&*row.path, &row.gains, &row.loses), ("/e", &named(gains), &named(loses)), "{old} -> {new}");
+        assert_eq!((&*row.path, &*names(&row.gains), &*names(&row.loses)), ("/e", gains, loses), "{old} -> {new}");
         assert!(rows.iter().any(Row::widens), "{old} -> {new}");
         let json = row.json();
         assert_eq!(json.get("widens"), None, "{json}");
@@ -248,7 +251,7 @@ fn an_endpoint_that_more_paths_lead_to_is_for_more() {
     let old = "endpoints: [{ path: /i, action: introspect }]\nupstreams: {}\nroutes: []\n";
     let rows = diff(&load(old), &load(&format!("paths: {{ empty_segments: merge }}\n{old}"))).unwrap();
     let row = rows.iter().find(|row| row.methods.contains("POST")).unwrap();
-    assert_eq!((&*row.path, &*row.gains, row.widens()), ("/i", &["introspect".to_owned()][..], true));
+    assert_eq!((&*row.path, names(&row.gains), row.widens()), ("/i", vec!["introspect"], true));
 }
 
 /// What no rule is about, and by what somebody is believed, or becomes somebody, who was or could not before.
@@ -575,16 +578,11 @@ fn another_key_of_the_same_name_is_told_and_not_shown() {
     assert_eq!(printed(&file("a"), &file("b")), "/** every method\n    + auth.jwt.keys: another value (not shown)\n");
 }
 
-/// How many regions are looked at for a comparison, and how many rows it has.
-fn work(old: &str, new: &str) -> (usize, usize) {
-    let (old, new) = (load(old), load(new));
-    let sides = Side::both(&old, &new);
-    let regions = Regions::new(sides.each_ref().map(Side::rules));
-    let policies = Policies::of(&old, &new);
-    let mut survey = Survey::of(&sides, &regions, &policies);
-    let spots = survey.spots().unwrap();
-    let statements = cover(spots, |spot, block| survey.against(spot, block)).unwrap();
-    (survey.looks, statements.len())
+/// How many steps a comparison takes, and how many rows it has.
+fn work(old: &str, new: &str) -> (u64, usize) {
+    let effort = Effort::within(Bounds::COMMAND);
+    let rows = by_rule(&load(old), &load(new), &effort).unwrap();
+    (Bounds::COMMAND.steps - effort.steps.get(), rows.len())
 }
 
 #[test]
@@ -605,28 +603,59 @@ fn work_grows_with_the_rules_that_change_and_those_that_cross_them() {
         text
     };
     let old = file("s", 1000, "x");
-    assert_eq!(work(&old, &old), (0, 0));
-    let (looks, rows) = work(&old, &file("s", 1000, "y"));
-    assert!(looks < 100 && rows == 1, "{looks} looks, {rows} rows");
-    let (looks, rows) = work(&old, &file("t", 1000, "x"));
-    assert!(looks < 60_000 && rows > 2_000, "{looks} looks, {rows} rows");
+    let (nothing, rows) = work(&old, &old);
+    assert!(nothing < 200_000 && rows == 0, "{nothing} steps, {rows} rows");
+    let (one, rows) = work(&old, &file("s", 1000, "y"));
+    assert!(one < nothing + 2_000 && rows == 1, "{one} steps, {rows} rows; {nothing} without");
+    let (all, rows) = work(&old, &file("t", 1000, "x"));
+    assert!(all < 2_000_000 && rows > 2_000, "{all} steps, {rows} rows");
     let (half, _) = work(&file("s", 500, "x"), &file("t", 500, "x"));
-    assert!(looks < half * 4, "{looks} looks for 1,000 routes, {half} for 500");
+    assert!(all < half * 4, "{all} steps for 1,000 routes, {half} for 500");
 }
 
 #[test]
-fn where_rules_cross_it_is_looked_once_for_each_pair() {
-    const EACH: usize = 40;
-    let file = |path: fn(usize) -> String, role: &str| {
+fn where_rules_cross_the_work_grows_with_the_pairs() {
+    let file = |each: usize, path: fn(usize) -> String, role: &str| {
         let routes: Vec<String> =
-            (0..EACH).map(|n| format!("path: '{}', allow: [{role}{n}], to: a", path(n))).collect();
+            (0..each).map(|n| format!("path: '{}', allow: [{role}{n}], to: a", path(n))).collect();
         format!("endpoints: []\n{}", rules(&routes.iter().map(String::as_str).collect::<Vec<_>>()))
     };
-    let (old, new) = (file(|n| format!("/l{n}/{{x}}"), "r"), file(|n| format!("/{{x}}/m{n}"), "s"));
-    let (looks, rows) = work(&old, &new);
+    let of = |each| work(&file(each, |n| format!("/l{n}/{{x}}"), "r"), &file(each, |n| format!("/{{x}}/m{n}"), "s"));
+    let ((half, _), (all, rows)) = (of(20), of(40));
     // each pattern and each pair has one region, and what differs there is one row
-    let regions = EACH * EACH + 2 * EACH;
-    assert_eq!((looks, rows), (2 * regions, regions));
+    assert_eq!(rows, 40 * 40 + 2 * 40);
+    assert!(all < half * 4, "{all} steps for 40 of each kind, {half} for 20");
+}
+
+#[test]
+fn a_comparison_that_takes_too_much_is_given_up() {
+    let (old, new) = (load(&crossing(30, 0, "x")), load(&crossing(30, 29, "y")));
+    let effort = Effort::within(Bounds::COMMAND);
+    let rows = by_rule(&old, &new, &effort).unwrap();
+    let taken =
+        Bounds { steps: Bounds::COMMAND.steps - effort.steps.get(), bytes: Bounds::COMMAND.bytes - effort.bytes.get() };
+    let within = |bounds| by_rule(&old, &new, &Effort::within(bounds));
+    assert_eq!(within(taken), Ok(rows));
+    assert_eq!(within(Bounds { steps: taken.steps - 1, ..taken }), Err(TooMuch::Work));
+    assert_eq!(within(Bounds { bytes: taken.bytes - 1, ..taken }), Err(TooMuch::Memory));
+}
+
+#[test]
+fn roles_that_gain_are_counted_for_each_rule() {
+    let file = |allow: &dyn Fn(usize) -> String| {
+        let routes: Vec<String> =
+            (0..60).map(|n| format!("path: /r{n}, allow: {}, timeout: {}s, to: a", allow(n), n + 1)).collect();
+        load(&rules(&routes.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let own = |n: usize| format!("[{}]", (0..100).map(|role| format!("r{n}x{role}")).collect::<Vec<_>>().join(", "));
+    let (old, new) = (file(&own), file(&|_| "authenticated".to_owned()));
+    let within = |bytes| by_rule(&old, &new, &Effort::within(Bounds { bytes, ..Bounds::RELOAD }));
+    let rows = within(16 << 20).unwrap();
+    assert!(rows.len() == 60 && rows.iter().all(|row| row.gains.len() == 59 * 100 + 1 && row.loses.is_empty()));
+    // all the names of each row
+    assert_eq!(within(1 << 20), Err(TooMuch::Memory));
+    // for people, as many as are read
+    assert!(rows[0].effect()[0].ends_with(", and 5801 more"), "{:?}", rows[0].effect());
 }
 
 /// Routes of so many segments, each of which names another one of them: more kinds of paths than there are seconds in a
@@ -654,10 +683,7 @@ fn many_patterns_that_cross_each_other_are_compared_exactly() {
     // a literal further to the left wins
     let rows = diff(&load(&old), &load(&crossing(ROUTES, 3, "y"))).unwrap();
     let [row] = rows.as_slice() else { panic!("{}", Printed(&rows)) };
-    assert_eq!(
-        (shape(&row.path), &*row.gains, &*row.loses),
-        (pattern(&[3]), &["y".to_owned()][..], &["x".to_owned()][..])
-    );
+    assert_eq!((shape(&row.path), names(&row.gains), names(&row.loses)), (pattern(&[3]), vec!["y"], vec!["x"]));
     let mut except: Vec<String> = row.except.iter().map(shape).collect();
     except.sort();
     let mut expected = vec![pattern(&[0, 3]), pattern(&[1, 3]), pattern(&[2, 3])];
@@ -667,7 +693,7 @@ fn many_patterns_that_cross_each_other_are_compared_exactly() {
     let policy = format!("paths: {{ semicolon: keep, encoded_slash: keep, empty_segments: merge }}\n{old}");
     let rows = diff(&load(&old), &load(&policy)).unwrap();
     assert_eq!(rows.len(), 7 * ROUTES, "each kind of mark, for each route");
-    assert!(rows.iter().all(|row| row.gains == ["x"] && row.loses.is_empty() && row.except.is_empty()));
+    assert!(rows.iter().all(|row| names(&row.gains) == ["x"] && row.loses.is_empty() && row.except.is_empty()));
     let swapped = diff(&load(&policy), &load(&old)).unwrap();
     assert!(swapped.len() == 7 * ROUTES && !swapped.iter().any(Row::widens));
 }
