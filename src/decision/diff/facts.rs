@@ -82,14 +82,23 @@ pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<F
 /// Where a route leads. Its name means nothing by itself: one that has another name on the other side is the same.
 fn of_upstream(upstream: &UpstreamSettings, other: &Snapshot) -> Vec<Fact> {
     let name = &*upstream.name;
-    let stays = other.upstreams.iter().any(|other| *other.name == *name);
-    let to = Fact::new("to", name).comparing(if stays { name } else { "" });
-    let group = match &upstream.kind {
-        UpstreamKind::Echo => vec![Fact::new("builtin", "echo")],
-        UpstreamKind::Servers(group) => of_group(group),
+    let group = of_kind(&upstream.kind);
+    let compared = |group: &[Fact]| -> Vec<(String, String)> {
+        group.iter().map(Fact::compared).map(|(id, full)| (id.to_owned(), full.to_owned())).collect()
     };
+    // the name of another one over there says no more than one that is not there
+    let stays =
+        other.upstreams.iter().any(|other| *other.name == *name && compared(&of_kind(&other.kind)) == compared(&group));
+    let to = Fact::new("to", name).comparing(if stays { name } else { "" });
     let section = format!("upstreams.{name}");
     std::iter::once(to).chain(group.into_iter().map(|fact| fact.within(&section))).collect()
+}
+
+fn of_kind(kind: &UpstreamKind) -> Vec<Fact> {
+    match kind {
+        UpstreamKind::Echo => vec![Fact::new("builtin", "echo")],
+        UpstreamKind::Servers(group) => of_group(group),
+    }
 }
 
 fn of_group(group: &ServerGroup) -> Vec<Fact> {

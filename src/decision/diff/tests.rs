@@ -70,6 +70,15 @@ fn what_has_no_effect_prints_nothing() {
             "defaults written out",
             format!("timeouts: {{ response_header: 60s }}\n{}", old.replace("path: /c,", "path: /c, timeout: 1m,")),
         ),
+        (
+            "upstreams that swap their names",
+            old.replace("a: {", "c: {")
+                .replace("b: {", "a: {")
+                .replace("c: {", "b: {")
+                .replace("to: a", "to: c")
+                .replace("to: b", "to: a")
+                .replace("to: c", "to: b"),
+        ),
     ] {
         assert_eq!(printed(&old, &new), "", "{name}");
     }
