@@ -573,7 +573,13 @@ fn upstream() -> Value {
         "Servers, or what is built in.",
         &[],
         vec![
-            ("servers", some(text("A URL: http://, https:// or h2c://, a host and a port."), "The servers.")),
+            (
+                "servers",
+                some(
+                    text("A URL: http://, https:// or h2c://, a host and a port."),
+                    "The servers. One that cannot be reached, or does not answer, is set aside for 5 s where there are others.",
+                ),
+            ),
             ("balance", words("How one is chosen. Default: least_requests.", &Balance::ALL.map(Balance::name))),
             ("health", health),
             ("keep_alive", count("Idle connections kept per worker and server. Default: 64.", 0, 10_000)),

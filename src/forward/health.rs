@@ -25,7 +25,11 @@ use crate::record::metrics::Metrics;
 /// Connects that fail in a row until a server is set aside.
 const CONNECT_FAILURES_MAX: u32 = 3;
 
-/// How long it is set aside: a caller or two per worker then finds out whether it is back.
+/// Requests that were lost, or not answered in time, in a row and with no answer between them, until a server is set aside.
+/// More than of connects: a caller may know of a request by which a server breaks off.
+const LOST_MAX: u32 = 5;
+
+/// How long it is set aside: one caller then finds out whether it is back.
 const SET_ASIDE_FOR: Duration = Duration::from_secs(5);
 
 /// Probes are spread by up to this part of their interval, so that gateways do not probe in step.
@@ -37,11 +41,47 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static("portcullis-health");
 pub(super) struct Health {
     checked: AtomicBool,
     up: AtomicBool,
-    connect_failures: AtomicU32,
-    /// Nanoseconds after `epoch`.
-    set_aside_until: AtomicU64,
+    connects: Failures,
+    answers: Failures,
     epoch: Instant,
     gauge: IntGauge,
+}
+
+/// Failures of one kind in a row.
+struct Failures {
+    max: u32,
+    in_a_row: AtomicU32,
+    /// Nanoseconds after the epoch until which they have the server set aside; zero: they have not.
+    until: AtomicU64,
+}
+
+impl Failures {
+    const fn up_to(max: u32) -> Self {
+        Self { max, in_a_row: AtomicU32::new(0), until: AtomicU64::new(0) }
+    }
+
+    fn one_more(&self, until: u64) {
+        if self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= self.max {
+            self.until.store(until, Ordering::Relaxed);
+        }
+    }
+
+    fn over(&self) {
+        // nearly always so, and then nothing is written that other workers read
+        if self.in_a_row.load(Ordering::Relaxed) != 0 {
+            self.in_a_row.store(0, Ordering::Relaxed);
+            self.until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Where the time of being set aside is over, whoever asks first has until `until` to find out; others wait for that.
+    fn try_out(&self, now: u64, until: u64) {
+        let ended = self.until.load(Ordering::Relaxed);
+        if ended != 0 && ended <= now {
+            // whoever was faster has found out the same
+            self.until.compare_exchange(ended, until, Ordering::Relaxed, Ordering::Relaxed).ok();
+        }
+    }
 }
 
 impl Health {
@@ -50,8 +90,8 @@ impl Health {
         Self {
             checked: AtomicBool::new(false),
             up: AtomicBool::new(true),
-            connect_failures: AtomicU32::new(0),
-            set_aside_until: AtomicU64::new(0),
+            connects: Failures::up_to(CONNECT_FAILURES_MAX),
+            answers: Failures::up_to(LOST_MAX),
             epoch,
             gauge,
         }
@@ -62,24 +102,44 @@ impl Health {
         self.up.load(Ordering::Relaxed) || !self.checked.load(Ordering::Relaxed)
     }
 
-    /// Whether it is set aside after failed connects.
+    /// Whether it is set aside after failures.
     pub(super) fn is_set_aside(&self, now: Instant) -> bool {
         // nearly always zero, and then the clock is not needed
-        let until = self.set_aside_until.load(Ordering::Relaxed);
+        let until = self.set_aside_until();
         until != 0 && self.since_epoch(now) < until
+    }
+
+    fn set_aside_until(&self) -> u64 {
+        self.connects.until.load(Ordering::Relaxed).max(self.answers.until.load(Ordering::Relaxed))
+    }
+
+    /// A request goes to it. Where it was set aside, that is the one that finds out whether it is back.
+    pub(super) fn chosen(&self, now: Instant) {
+        if self.set_aside_until() != 0 {
+            let (now, until) = (self.since_epoch(now), self.since_epoch(now + SET_ASIDE_FOR));
+            self.connects.try_out(now, until);
+            self.answers.try_out(now, until);
+        }
     }
 
     /// A worker connected.
     pub(super) fn connected(&self) {
-        self.connect_failures.store(0, Ordering::Relaxed);
-        self.set_aside_until.store(0, Ordering::Relaxed);
+        self.connects.over();
     }
 
     /// A worker could not connect.
     pub(super) fn connect_failed(&self, now: Instant) {
-        if self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1 >= CONNECT_FAILURES_MAX {
-            self.set_aside_until.store(self.since_epoch(now + SET_ASIDE_FOR), Ordering::Relaxed);
-        }
+        self.connects.one_more(self.since_epoch(now + SET_ASIDE_FOR));
+    }
+
+    /// A response began, whatever its status.
+    pub(super) fn answered(&self) {
+        self.answers.over();
+    }
+
+    /// A request was lost by the server's doing, or not answered in time.
+    pub(super) fn lost(&self, now: Instant) {
+        self.answers.one_more(self.since_epoch(now + SET_ASIDE_FOR));
     }
 
     fn since_epoch(&self, at: Instant) -> u64 {
@@ -376,6 +436,29 @@ mod tests {
         health.connect_failed(clock.now());
         assert!(health.is_set_aside(clock.now()), "once more is enough");
         health.connected();
+        assert!(!health.is_set_aside(clock.now()));
+    }
+
+    #[test]
+    fn a_server_that_answers_no_request_is_set_aside_whether_it_can_be_reached_or_not() {
+        let clock = Clock::system();
+        let health = Health::new(clock.now(), Metrics::new().upstream_healthy.with_label_values(&["u", "s"]));
+        let lose = |times: u32| (0..times).for_each(|_| health.lost(clock.now()));
+        lose(LOST_MAX - 1);
+        health.answered();
+        lose(LOST_MAX - 1);
+        assert!(!health.is_set_aside(clock.now()), "not in a row");
+        lose(1);
+        health.connected();
+        assert!(health.is_set_aside(clock.now()), "that it can be reached says nothing");
+        clock.advance(SET_ASIDE_FOR);
+        assert!(!health.is_set_aside(clock.now()));
+        health.chosen(clock.now());
+        assert!(health.is_set_aside(clock.now()), "while one finds out");
+        clock.advance(SET_ASIDE_FOR);
+        assert!(!health.is_set_aside(clock.now()), "of which nobody has heard");
+        health.answered();
+        health.chosen(clock.now());
         assert!(!health.is_set_aside(clock.now()));
     }
 }

@@ -233,6 +233,7 @@ impl Upstreams {
         let mut failure = Rejection::NoHealthyUpstream;
         for _ in 0..ATTEMPTS_MAX {
             let Some(server) = group.choose(&tried, now, revisit) else { break };
+            server.health.chosen(now);
             let in_flight = InFlight::new(&server);
             let again = !repeated && retry::may_repeat(departure.method(), passing.progress.is_some());
             let allowed = match (reuse, again) {
@@ -267,22 +268,44 @@ impl Upstreams {
                 }
                 Ok(Err(Failure::Lost(loss, error))) => {
                     if !again || loss.answered {
-                        return Err(lost(&server, passing, &loss, &error));
+                        return Err(self.lost(&server, reused, passing, &loss, &error));
                     }
                     server.outcomes.error.inc();
+                    if !reused {
+                        server.health.lost(self.clock.now());
+                    }
                     body = Outgoing::empty();
                     // a kept connection may have been closed as it was used; a new one that broke is the server's doing
                     (reuse, revisit, repeated) = (false, reused, true);
                     failure = Rejection::UpstreamUnavailable;
                     tried.push(server);
                 }
-                Err(Elapsed) => {
-                    server.outcomes.timeout.inc();
-                    return Err(passing.rejection().unwrap_or(Rejection::UpstreamTimeout));
-                }
+                Err(Elapsed) => return Err(self.too_late(&server, passing)),
             }
         }
         Err(failure)
+    }
+
+    /// A request was lost that is not said again.
+    fn lost(&self, server: &Server, reused: bool, passing: &Passing<'_>, loss: &Loss, error: &Broken) -> Rejection {
+        server.outcomes.error.inc();
+        tracing::debug!(server = &*server.label, answered = loss.answered, %error, "no response");
+        passing.rejection().unwrap_or_else(|| {
+            // a kept connection may have been closed as it was used
+            if !reused || loss.answered {
+                server.health.lost(self.clock.now());
+            }
+            Rejection::UpstreamUnavailable
+        })
+    }
+
+    /// No response came in time.
+    fn too_late(&self, server: &Server, passing: &Passing<'_>) -> Rejection {
+        server.outcomes.timeout.inc();
+        passing.rejection().unwrap_or_else(|| {
+            server.health.lost(self.clock.now());
+            Rejection::UpstreamTimeout
+        })
     }
 
     /// The response as the caller gets it; what it uses is given back when its body ends, or now where that has come.
@@ -340,6 +363,7 @@ impl Upstreams {
         while tried.len() < ATTEMPTS_MAX
             && let Some(server) = group.choose(&tried, now, false)
         {
+            server.health.chosen(now);
             let in_flight = InFlight::new(&server);
             let lease = match server.lease_alone(passing.timeouts).await {
                 Ok(lease) => lease,
@@ -371,11 +395,8 @@ impl Upstreams {
                     server.outcomes.error.inc();
                     Err(Rejection::UpstreamUnavailable)
                 }
-                Ok(Err(Failure::Lost(loss, error))) => Err(lost(&server, passing, &loss, &error)),
-                Err(Elapsed) => {
-                    server.outcomes.timeout.inc();
-                    Err(Rejection::UpstreamTimeout)
-                }
+                Ok(Err(Failure::Lost(loss, error))) => Err(self.lost(&server, false, passing, &loss, &error)),
+                Err(Elapsed) => Err(self.too_late(&server, passing)),
             };
         }
         Err(failure)
@@ -481,6 +502,7 @@ fn took(group: &Group, server: &Server, since: Instant, came: Instant, sent: &mu
     let took = came.saturating_duration_since(since);
     group.took.observe(took);
     server.outcomes.ok.inc();
+    server.health.answered();
     (sent.took, sent.came) = (Some(took), Some(came));
 }
 
@@ -496,12 +518,6 @@ fn connect_failed(server: &Server, error: &DialError) -> Rejection {
         | DialError::NoExtendedConnect
         | DialError::Http(_) => Rejection::UpstreamUnavailable,
     }
-}
-
-fn lost(server: &Server, passing: &Passing<'_>, loss: &Loss, error: &Broken) -> Rejection {
-    server.outcomes.error.inc();
-    tracing::debug!(server = &*server.label, answered = loss.answered, %error, "no response");
-    passing.rejection().unwrap_or(Rejection::UpstreamUnavailable)
 }
 
 /// Why a request's own body ends it.

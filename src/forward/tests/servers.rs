@@ -150,6 +150,81 @@ fn a_server_that_refuses_connections_is_set_aside_where_there_are_others() {
 }
 
 #[test]
+fn a_server_that_breaks_off_is_set_aside_where_there_are_others() {
+    local(async {
+        let broken = Upstream::start(vec![vec![Head, Reset]]).await;
+        let up = named("up").await;
+        let bench = Bench::new(vec![server(broken.address), server(up.address)]);
+        let tell = async |times: usize| {
+            let mut lost = 0;
+            for _ in 0..times {
+                match &*bench.told(post("/", "x")).await {
+                    "200 up" => {}
+                    "upstream_unavailable" => lost += 1,
+                    told => panic!("{told}"),
+                }
+            }
+            lost
+        };
+        assert_eq!(tell(40).await, 5, "five in a row, then none");
+        bench.clock.advance(Duration::from_secs(5));
+        assert_eq!(tell(20).await, 1, "one finds out whether it is back");
+        // what may be said again is answered by the other one
+        bench.clock.advance(Duration::from_secs(5));
+        for _ in 0..4 {
+            assert_eq!(bench.told(get("/")).await, "200 up");
+        }
+        assert_eq!(broken.connections(), 7);
+    });
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_set_aside_until_it_does() {
+    local(async {
+        let silent = vec![vec![Head, Hold]; 5];
+        let upstream = Upstream::start([silent, vec![vec![Head, say(OK), Hold]]].concat()).await;
+        let up = named("up").await;
+        let (address, mut connections) = (server(upstream.address), 0);
+        let bench = Bench::new(vec![address.clone(), server(up.address)]);
+        while bench.fleet.healthy("orders", &address.label) == Some(true) {
+            let told = bench.told(get("/"));
+            let (told, ()) = tokio::join!(told, async {
+                // to one and the other in turn
+                if upstream.connections() > connections || {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    upstream.connections() > connections
+                } {
+                    connections += 1;
+                    bench.clock.advance(Duration::from_secs(61));
+                }
+            });
+            assert!(["upstream_timeout", "200 up"].contains(&&*told), "{told}");
+        }
+        assert_eq!(connections, 5);
+        bench.clock.advance(Duration::from_secs(5));
+        let told = [bench.told(get("/")).await, bench.told(get("/")).await, bench.told(get("/")).await];
+        assert!(told.contains(&"200 ok".to_owned()), "{told:?}");
+        assert_eq!(bench.fleet.healthy("orders", &address.label), Some(true));
+    });
+}
+
+#[test]
+fn an_answer_now_and_then_keeps_a_server_in_use() {
+    local(async {
+        let breaks = vec![vec![Head, Reset]; 4];
+        let answers = vec![vec![Head, say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")]];
+        let upstream = Upstream::start([breaks.clone(), answers.clone(), breaks, answers].concat()).await;
+        let up = named("up").await;
+        let address = server(upstream.address);
+        let bench = Bench::new(vec![address.clone(), server(up.address)]);
+        for _ in 0..20 {
+            bench.told(post("/", "x")).await;
+        }
+        assert_eq!((upstream.connections(), bench.fleet.healthy("orders", &address.label)), (10, Some(true)));
+    });
+}
+
+#[test]
 fn connections_past_the_room_for_them_are_refused_and_not_held_against_the_server() {
     local(async {
         let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
