@@ -72,6 +72,13 @@ fn compare(c: &mut Criterion) {
     let [old, new] = kinds.map(|kind| load(&crossing(200, &[kind])));
     assert!(diff(&old, &new).unwrap().len() >= 200 * 200);
     c.bench_function("diff/200 crossing", |b| b.iter(|| diff(black_box(&old), black_box(&new))));
+    let both = |role| ["path: '/l#/{x}'", "path: '/{x}/m#'"].map(|path| format!("{path}, allow: [{role}#]"));
+    let [old, new] = ["r", "s"].map(|role| {
+        let kinds = both(role);
+        load(&crossing(500, &kinds.each_ref().map(String::as_str)))
+    });
+    assert_eq!(diff(&old, &new).unwrap().len(), 1000);
+    c.bench_function("diff/1000 crossing", |b| b.iter(|| diff(black_box(&old), black_box(&new))));
 }
 
 criterion_group! {
