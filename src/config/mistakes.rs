@@ -147,6 +147,18 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
                 .replace("builtin: echo", "servers: ['${U:-http://127.0.0.1:9}']")
             ),
         ),
+        (
+            "access by variables, of what is believed and answered",
+            format!(
+                "auth: {{ jwt: {{ audience: ['${{A:-orders}}'], require_exp: '${{E:-false}}' }} }}\npaths: {{ semicolon: '${{S:-keep}}' }}\n\
+                 limits: {{ unauthenticated: '${{U:-off}}' }}\nidentity_headers: '${{I:-remote}}'\n\
+                 endpoints: [{{ path: /t, action: '${{T:-oauth_token}}', password_grant: '${{G:-true}}' }}]\n\
+                 expect: [{{ request: GET /x, as: anyone, is: '${{X:-404}}' }}]\n{}",
+                route(
+                    "    allow: anyone\n    forward_credentials: '${F:-true}'\n    cors: { origins: ['${O:-https://a.example}'] }\n    timeout: '${N:-5s}'"
+                )
+            ),
+        ),
         ("a tunnel", route("    methods: [GET, CONNECT]\n    allow: anyone")),
         ("nothing but a tunnel", route("    methods: [CONNECT]\n    allow: anyone")),
         (

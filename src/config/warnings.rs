@@ -1,5 +1,7 @@
 //! What is no mistake by itself, but probably one (contract 7): found by what the rules mean, not by how they look.
 
+mod variables;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -68,7 +70,7 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
             report.warn(secret.place, message, "write `${NAME}` and set it in the environment, or `{ file: path }`");
         }
     }
-    access_by_variables(root, report);
+    variables::told(root, report);
     roles_that_look_like_several(root, report);
     short_secrets(root, snapshot, report);
     short_passwords(root, snapshot, report);
@@ -129,46 +131,6 @@ fn fields(root: &Node, report: &mut Report) {
                 let message = format!("the value of {} stands in the file in clear text", report::quoted(&entry.key));
                 report.warn(entry.value.place, message, "write `${NAME}` and set it in the environment");
             }
-        }
-    }
-}
-
-/// The keys of a route by which it is decided who may do what: for which requests it is, and who may make them, by which
-/// credentials and with which scopes.
-const WHO_MAY: [&str; 6] = ["path", "hosts", "methods", "allow", "scopes", "schemes"];
-
-/// Those by which it is decided what is done: another upstream, or another path there, is another thing for the same people.
-/// Where the servers of an upstream are is no such thing: that is what differs between one place of work and another.
-const DO_WHAT: [&str; 2] = ["to", "strip_prefix"];
-
-/// Who may do what, where the file does not say it: a review, a diff and the tests of a pipeline see another value than the
-/// one that is served.
-fn access_by_variables(root: &Node, report: &mut Report) {
-    let routes = items(child(Some(root), "routes"));
-    let keys = || WHO_MAY.into_iter().chain(DO_WHAT);
-    let of_routes = routes.flat_map(|route| keys().map(move |key| child(Some(route), key)));
-    let accounts = ["users", "clients"].into_iter();
-    let accounts = accounts.flat_map(|kind| items(child(child(Some(root), "bootstrap"), kind)));
-    let of_accounts = accounts.map(|account| child(Some(account), "roles"));
-    let default = child(child(Some(root), "tokens"), "default_role");
-    // what routes take that name no scheme
-    let schemes = child(child(Some(root), "auth"), "schemes");
-    let nodes = of_routes.chain(of_accounts).chain([default, schemes]);
-    by_variable(nodes, "who may do what depends on this variable", report);
-    // whoever is believed says for himself from where he comes, and is limited and told upstream by it
-    let proxies = child(Some(root), "trusted_proxies");
-    by_variable(
-        std::iter::once(proxies),
-        "whose word for a caller's address is taken depends on this variable",
-        report,
-    );
-}
-
-fn by_variable<'n>(nodes: impl Iterator<Item = Option<&'n Node>>, what: &str, report: &mut Report) {
-    for node in nodes.flatten() {
-        if let Some(one) = std::iter::once(node).chain(items(Some(node))).find(|one| decode::is_expanded(one)) {
-            let message = format!("{what}: elsewhere it can be another than was checked here");
-            report.warn(one.place, message, "write it out, so that whoever reads or compares the file sees it");
         }
     }
 }

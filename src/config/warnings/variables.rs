@@ -1,0 +1,150 @@
+//! Variables on which it depends who may do what. Where the file does not say it, a review, a diff and the tests of a pipeline
+//! see another value than the one that is served.
+//!
+//! Every variable is told but those of keys that are known to be about something else, so that none is forgotten.
+
+use super::super::report::Report;
+use super::super::tree::{Node, Value};
+
+/// Keys that differ from one place of work to another: where things are, secrets, names, texts, sizes, times and what is logged.
+/// `*` stands for any name, a last `**` for whatever is below. What has one form only is here too.
+const OTHERWISE: &[&str] = &[
+    "listeners.address",
+    "listeners.tls.certificates.cert",
+    "listeners.tls.certificates.key",
+    "listeners.tls.self_signed",
+    "listeners.redirect",
+    "workers",
+    "admin.address",
+    "store",
+    "store.url",
+    "store.rehash",
+    "auth.realm",
+    "auth.cache.ttl",
+    "auth.cache.capacity",
+    "auth.cache.negative_ttl",
+    "auth.cache.stale_if_store_down",
+    // of this gateway, which is another one elsewhere
+    "auth.jwt.issuer",
+    "auth.jwt.leeway",
+    "auth.jwt.keys.id",
+    "auth.jwt.keys.algorithm",
+    "auth.jwt.keys.secret.**",
+    "auth.jwt.keys.private_key",
+    "auth.jwt.keys.public_key",
+    "auth.issuers.tls.ca",
+    "auth.issuers.tls.server_name",
+    "auth.issuers.tls.cert",
+    "auth.issuers.tls.key",
+    "tokens.access_ttl",
+    "tokens.refresh_ttl",
+    "tokens.opaque_ttl",
+    "tokens.refresh_format",
+    "tokens.refresh_grace",
+    "tokens.sub_as",
+    "passwords.max_bytes",
+    "errors.member",
+    "errors.messages.**",
+    "limits.shared.**",
+    "limits.header_bytes",
+    "limits.headers",
+    "limits.body_bytes",
+    "limits.connections",
+    "timeouts.handshake",
+    "timeouts.request_header",
+    "timeouts.idle",
+    "timeouts.connect",
+    "timeouts.response_header",
+    "timeouts.drain",
+    "endpoints.fields.**",
+    "endpoints.status",
+    "endpoints.errors.member",
+    "endpoints.errors.messages.**",
+    "endpoints.incomplete",
+    "upstreams.*.servers",
+    "upstreams.*.balance",
+    "upstreams.*.health.path",
+    "upstreams.*.health.interval",
+    "upstreams.*.health.timeout",
+    "upstreams.*.health.unhealthy_after",
+    "upstreams.*.health.healthy_after",
+    "upstreams.*.keep_alive",
+    "upstreams.*.tls.ca",
+    "upstreams.*.tls.server_name",
+    "upstreams.*.tls.cert",
+    "upstreams.*.tls.key",
+    "upstreams.*.builtin",
+    "routes.request_headers.set.**",
+    "routes.response_headers.set.**",
+    "routes.cors.max_age",
+    "routes.timeout",
+    "routes.body_bytes",
+    "log.access",
+    "log.audit",
+    "log.level",
+    "bootstrap.users.name",
+    "bootstrap.users.password.**",
+    "bootstrap.clients.id",
+    "bootstrap.clients.secret.**",
+];
+
+/// What depends on a variable, by where it stands; the first that fits.
+const DEPENDS: &[(&str, &str)] = &[
+    ("trusted_proxies.**", "whose word for a caller's address is taken"),
+    ("listeners.**", "how callers are served"),
+    ("store.**", "who has which account and roles"),
+    ("auth.issuers.**", "whose tokens are taken, and for whom,"),
+    ("auth.jwt.**", "which tokens are taken, and for whom,"),
+    ("tokens.claims.**", "what issued tokens say"),
+    ("passwords.**", "which passwords may be chosen"),
+    ("identity_headers.**", "what upstreams are told of a caller"),
+    ("paths.**", "which paths are taken for which"),
+    ("limits.**", "how much anybody may try"),
+    ("routes.rate.**", "how much anybody may ask for"),
+    ("endpoints.**", "what the gateway answers, and to whom,"),
+    ("expect.**", "what the rules are tested for"),
+    ("**", "who may do what"),
+];
+
+/// Warns of each.
+pub(super) fn told(node: &Node, report: &mut Report) {
+    below(node, &mut Vec::new(), report);
+}
+
+fn below<'n>(node: &'n Node, keys: &mut Vec<&'n str>, report: &mut Report) {
+    match &node.value {
+        Value::Scalar(scalar) => {
+            if scalar.expanded && !OTHERWISE.iter().any(|pattern| fits(pattern, keys)) {
+                let what = DEPENDS.iter().find(|(pattern, _)| fits(pattern, keys)).map_or("", |(_, what)| *what);
+                let message =
+                    format!("{what} depends on this variable: elsewhere it can be another than was checked here");
+                report.warn(node.place, message, "write it out, so that whoever reads or compares the file sees it");
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| below(item, keys, report)),
+        Value::Map(entries) => {
+            for entry in entries {
+                keys.push(&entry.key);
+                below(&entry.value, keys, report);
+                keys.pop();
+            }
+        }
+    }
+}
+
+/// Whether a pattern is for what stands under these keys, from the outermost on. Keys may have dots.
+fn fits(pattern: &str, keys: &[&str]) -> bool {
+    let mut keys = keys.iter();
+    for part in pattern.split('.') {
+        match (part, keys.next()) {
+            ("**", _) => return true,
+            ("*", Some(_)) => {}
+            (name, Some(key)) if name == *key => {}
+            (_, Some(_) | None) => return false,
+        }
+    }
+    keys.next().is_none()
+}
+
+#[cfg(test)]
+mod tests;
