@@ -189,6 +189,13 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ),
         ("a merge key", format!("a: &x {{ b: c }}\nd: {{ <<: *x }}\n{LEAST}")),
         ("a tag", "routes: !!seq []\n".to_owned()),
+        (
+            "a merge key and a tag among other mistakes",
+            format!(
+                "timeouts: {{ idle: !!int 30, connect: 2 }}\nlimits: {{ <<: !include limits.yaml, headrs: 5 }}\n{}",
+                LEAST.replace("builtin: echo", "servers: !secret servers").replace("to: demo", "to: dmeo")
+            ),
+        ),
         ("an alias of nothing", "routes: *x\n".to_owned()),
         ("aliases that multiply", bomb),
         ("nesting without end", deep),

@@ -89,6 +89,11 @@ impl Report {
         self.settled.insert(place);
     }
 
+    /// Whether it is known to be wrong.
+    pub fn is_settled(&self, place: Place) -> bool {
+        self.settled.contains(&place)
+    }
+
     /// What stands at `place` came from the environment, and is in no message.
     pub fn expanded_at(&mut self, place: Place) {
         self.expanded.insert(place);

@@ -1,4 +1,5 @@
-//! YAML to nodes with their places. Duplicate keys are problems; aliases are copied, and counted as if written out.
+//! YAML to nodes with their places. Duplicate keys are problems; aliases are copied, and counted as if written out. Merge keys
+//! and tags are problems too, and reading goes on behind them.
 //!
 //! Scalars keep their text and style; what a plain one means is decided by who reads it. Nodes, depth and size are bounded.
 
@@ -6,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput};
+use granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, ScanError, Span, StrInput};
 
 use super::report::{Place, Report, quoted};
 
@@ -353,8 +354,9 @@ impl<'s> Builder<'s, '_> {
         if depth > DEPTH_MAX {
             return Err(Stop::new(place, format!("nested deeper than {DEPTH_MAX} levels")));
         }
-        if event.tag().is_some() {
-            return Err(Stop::new(place, "tags (`!…`) are not supported"));
+        let tagged = event.tag().map(|tag| tag.core_suffix().is_some());
+        if tagged.is_some() {
+            self.refuse_tag(span);
         }
         self.count(place, 1)?;
         let anchor = event.anchor_id();
@@ -365,11 +367,17 @@ impl<'s> Builder<'s, '_> {
                 Value::Scalar(Scalar { text: unshield(text), plain, expanded: false })
             }
             Event::SequenceStart(..) => Value::List(self.list(&mut bytes, depth)?),
-            Event::MappingStart(..) => Value::Map(self.map(&mut bytes, depth)?),
+            Event::MappingStart(..) => Value::Map(self.map(place, &mut bytes, depth)?),
             Event::Alias(id) => return self.alias(id, place),
             _ => return Err(Stop::new(place, "not YAML: a value is missing here")),
         };
         let node = Node { place, bytes, value };
+        match tagged {
+            None => {}
+            // a tag of YAML's own is about this value, and what stands in it is what it looks like
+            Some(true) if !matches!(node.value, Value::Scalar(_)) => {}
+            Some(true | false) => self.settle(&node),
+        }
         if let Some(id) = anchor {
             let size = node.size();
             self.count_copy(place, size)?;
@@ -390,25 +398,30 @@ impl<'s> Builder<'s, '_> {
         Ok(items)
     }
 
-    fn map(&mut self, bytes: &mut Range<usize>, depth: usize) -> Result<Vec<Entry>, Stop> {
+    fn map(&mut self, start: Place, bytes: &mut Range<usize>, depth: usize) -> Result<Vec<Entry>, Stop> {
         let mut entries = Vec::new();
+        let mut merged = Vec::new();
         let mut lines: HashMap<Box<str>, usize> = HashMap::new();
         while let Some((event, span)) = self.next()? {
             let place = place(&span);
+            if event == Event::MappingEnd {
+                bytes.end = self.bytes(&span).end;
+                break;
+            }
+            if event.tag().is_some() {
+                self.refuse_tag(&span);
+            }
             let key: Box<str> = match event {
-                Event::MappingEnd => {
-                    bytes.end = self.bytes(&span).end;
-                    break;
-                }
-                Event::Scalar(_, _, _, Some(_)) => return Err(Stop::new(place, "tags (`!…`) are not supported")),
                 Event::Scalar(key, ..) => unshield(key),
                 _ => return Err(Stop::new(place, "a key must be a plain word or a quoted text")),
             };
-            if &*key == "<<" {
-                return Err(Stop::new(place, "merge keys (`<<`) are not supported; write the keys out"));
-            }
             let Some((event, span)) = self.next()? else { break };
             let value = self.node(event, &span, depth + 1)?;
+            if &*key == "<<" {
+                self.report.add(place, "merge keys (`<<`) are not supported; write the keys out");
+                merged.push(value);
+                continue;
+            }
             if let Some(line) = lines.get(&key) {
                 self.report.add(place, format!("duplicate key {}; it is given on line {line} already", quoted(&key)));
             } else {
@@ -417,7 +430,39 @@ impl<'s> Builder<'s, '_> {
             // a duplicate is kept, so that a secret in it is known as one
             entries.push(Entry { key, place, value });
         }
+        for value in merged {
+            let sources = if let Value::List(items) = value.value { items } else { vec![value] };
+            for source in sources {
+                match source.value {
+                    // what is merged stands behind the mapping's own keys, of which the first counts
+                    Value::Map(more) => entries.extend(more),
+                    // what would be merged is not known, and so not what is missing
+                    Value::List(_) | Value::Scalar(_) => self.report.settle(start),
+                }
+            }
+        }
         Ok(entries)
+    }
+
+    fn refuse_tag(&mut self, span: &Span) {
+        let start = span.tag_start().unwrap_or(span.start);
+        let hint = "write the value itself; one from the environment is `${NAME}`";
+        self.report.add_with_hint(place_of(&start), "tags (`!…`) are not supported", hint);
+    }
+
+    /// What a tag would have made of a value is not known, and what it is without it says nothing.
+    fn settle(&mut self, node: &Node) {
+        self.report.settle(node.place);
+        match &node.value {
+            Value::Scalar(_) => {}
+            Value::List(items) => items.iter().for_each(|item| self.settle(item)),
+            Value::Map(entries) => {
+                for entry in entries {
+                    self.report.settle(entry.place);
+                    self.settle(&entry.value);
+                }
+            }
+        }
     }
 
     fn alias(&mut self, id: usize, place: Place) -> Result<Node, Stop> {
@@ -453,7 +498,11 @@ impl<'s> Builder<'s, '_> {
 }
 
 fn place(span: &Span) -> Place {
-    Place { line: span.start.line().max(1), column: span.start.col() + 1 }
+    place_of(&span.start)
+}
+
+fn place_of(mark: &Marker) -> Place {
+    Place { line: mark.line().max(1), column: mark.col() + 1 }
 }
 
 #[cfg(test)]

@@ -164,6 +164,15 @@ pub fn read(root: &Node, report: &mut Report) -> Model {
             file.required(key, expected, report, |_, _| Some(()));
         }
     }
+    let mut routes =
+        section("routes").and_then(|node| decode::list(node, report, routes::Route::read)).unwrap_or_default();
+    // where it is not known which upstreams there are, no name is wrong
+    let are_known = |node: &Node| matches!(node.value, Value::Map(_)) && !report.is_settled(node.place);
+    if !section("upstreams").is_some_and(are_known) {
+        for route in &mut routes {
+            route.to = None;
+        }
+    }
     Model {
         listeners: section("listeners")
             .and_then(|node| decode::some(node, report, listener))
@@ -186,7 +195,7 @@ pub fn read(root: &Node, report: &mut Report) -> Model {
         timeouts: settings::Timeouts::read(section("timeouts"), report),
         endpoints: section("endpoints").and_then(|node| decode::list(node, report, endpoints::Endpoint::read)),
         upstreams: section("upstreams").map(|node| upstreams::read(node, report)).unwrap_or_default(),
-        routes: section("routes").and_then(|node| decode::list(node, report, routes::Route::read)).unwrap_or_default(),
+        routes,
         expect: section("expect").and_then(|node| decode::list(node, report, expect::read)).unwrap_or_default(),
         log: settings::log(section("log"), report),
         bootstrap: auth::Bootstrap::read(section("bootstrap"), report),

@@ -400,6 +400,86 @@ fn a_text_that_is_not_the_yaml_we_take_is_refused_at_its_place() {
 }
 
 #[test]
+fn what_else_is_wrong_is_told_beside_a_merge_key_and_a_tag() {
+    let route = "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: /, allow: anyone, to: demo }\n";
+    let merged = format!("{route}  - {{ <<: *d, path: /a, to: dmeo }}\n  - {{ <<: [*d, *e], path: /b, bogus: 1 }}\n");
+    let anchors = "auth: &d { realm: 5 }\ntokens: &e { realm: a, default_role: b }\n";
+    let mut wrong = Vec::new();
+    for (name, text, expected) in [
+        (
+            "each, once",
+            format!(
+                "timeouts: {{ <<: &t {{ idle: 30 }}, connect: 2s }}\nworkers: !!int x\nlog: {{ acces: off }}\n{route}"
+            ),
+            &["1:13: merge keys", "1:28: `30` is", "2:10: tags (`!…`)", "3:8: unknown key `acces`"][..],
+        ),
+        // the keys that are merged are what the mapping would have
+        (
+            "what is merged is read in its place",
+            merged
+                .replace("*d, path: /a", "&r { allow: [user] }, path: /a")
+                .replace("[*d, *e]", "*r")
+                .replace("path: /b,", "path: /b, to: demo,"),
+            &["4:7: merge keys", "4:47: unknown upstream `dmeo`", "5:7: merge keys", "5:35: unknown key `bogus`"],
+        ),
+        (
+            "and nothing where it cannot be merged",
+            route.replace("{ path: /, allow: anyone, to: demo }", "{ <<: !inc common.yaml, to: dmeo }"),
+            &["3:7: merge keys", "3:11: tags (`!…`)", "3:33: unknown upstream `dmeo`"],
+        ),
+        (
+            "a list of mappings is merged",
+            format!("{anchors}{route}passwords: {{ <<: [*d, *e] }}\n"),
+            &[
+                "1:12: unknown key `realm` in `passwords`",
+                "1:19: expected text; 5 is",
+                "2:14: unknown key `realm` in `passwords`",
+                "2:14: unknown key `realm` in `tokens`",
+                "2:24: unknown key `default_role` in `passwords`",
+                "6:14: merge keys",
+            ],
+        ),
+        (
+            "a key that stands beside it wins",
+            format!("limits: {{ <<: {{ headers: x }}, headers: 100 }}\n{route}"),
+            &["1:11: merge keys"],
+        ),
+        ("a tag makes a value unknown", route.replace("to: demo", "to: !ref other"), &["3:35: tags (`!…`)"]),
+        (
+            "a name that nobody can know",
+            route.replace("{ demo: { builtin: echo } }", "!include up.yaml"),
+            &["1:12: tags"],
+        ),
+        ("one of several", route.replace("{ demo:", "!include { other:"), &["1:12: tags"]),
+        ("a whole route", route.replace("- { path", "- !route { pth"), &["3:5: tags"]),
+        (
+            "a tag of YAML's own says nothing else",
+            route.replace("- { path", "- !!map { pth"),
+            &["3:5: tags", "3:11: `path` is missing", "3:13: unknown key `pth`"],
+        ),
+        (
+            "a tag at a key",
+            route.replace("path: /,", "!!str path: /, bogus: 1,"),
+            &["3:7: tags", "3:22: unknown key `bogus`"],
+        ),
+    ] {
+        let printed = problems(&text);
+        let told: Vec<&str> = printed.lines().filter(|line| line.starts_with("gateway.yaml:")).collect();
+        let fits =
+            told.iter().zip(expected).all(|(line, expected)| line.starts_with(&format!("gateway.yaml:{expected}")));
+        if told.len() != expected.len() || !fits {
+            wrong.push(format!("{name}: {printed}"));
+        }
+    }
+    none_wrong(&wrong);
+    // what is masked stays masked
+    let secret = format!(
+        "store: !env {{ secret: canary }}\nbootstrap: !x {{ clients: [{{ id: a, secret: !y canary, rols: [] }}] }}\n{route}"
+    );
+    assert!(!problems(&secret).contains("canary"), "{}", problems(&secret));
+}
+
+#[test]
 fn aliases_stand_for_values_but_cannot_multiply_them_without_end() {
     let snapshot = load(
         "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: /a, allow: &staff [user, admin], to: demo }\n  \
