@@ -47,6 +47,14 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
                 route("    allow: [amdin, editor]")
             ),
         ),
+        (
+            "a role that nothing but an expectation names",
+            format!(
+                "expect: [{{ request: GET /orders/7, as: {{ roles: [amin] }}, is: 403 }}, {{ request: GET /orders/7, as: {{ roles: [guest] }}, is: 403 }}]\n{}",
+                route("    allow: [admin]")
+            ),
+        ),
+        ("roles that differ in case only", route("    allow: [admin, Admin]")),
         ("nobody is named", route("")),
         ("a role where a list belongs", route("    allow: admin")),
         ("an impossible pattern", LEAST.replace("path: /", "path: /a/../b")),

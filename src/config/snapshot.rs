@@ -1,5 +1,6 @@
 //! The immutable result of reading a configuration: finished things only.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::forward::{self, UpstreamSettings};
 use crate::principal::{Role, Scheme, SchemeSet, Scope};
 use crate::record;
 use crate::rejection::Texts;
+use crate::route::Allow;
 use crate::secret::Secret;
 pub use crate::store::sql::Location as StoreLocation;
 use crate::store::tables::Tables;
@@ -124,6 +126,23 @@ pub struct BootstrapUser {
     pub password: Option<Secret<String>>,
     /// The roles.
     pub roles: Vec<Role>,
+}
+
+impl Snapshot {
+    /// The roles that the file defines: those that rules and endpoints ask for, and those that accounts are given. What an
+    /// expectation alone names is not among them.
+    pub fn roles(&self) -> BTreeSet<Box<str>> {
+        let of_rules = self.routes.routes().iter().map(|route| route.allow.clone());
+        let of_endpoints = self.endpoints.values().map(|endpoint| endpoint.action.for_whom());
+        let asked = of_rules.chain(of_endpoints).filter_map(|allow| match allow {
+            Allow::Roles(roles) => Some(roles),
+            Allow::Anyone | Allow::Authenticated => None,
+        });
+        let users = self.bootstrap.users.iter().map(|user| user.roles.clone());
+        let clients = self.bootstrap.clients.iter().map(|client| client.roles.clone());
+        let all = asked.chain(users).chain(clients).flatten().chain([self.tokens.default_role.clone()]);
+        all.map(|role| role.as_str().into()).collect()
+    }
 }
 
 /// A client to create where absent.

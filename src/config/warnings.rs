@@ -1,31 +1,27 @@
 //! What is no mistake by itself, but probably one (contract 7): found by what the rules mean, not by how they look.
 
 mod variables;
+mod roles;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use http::HeaderName;
 
-use super::decode::{self, Placed};
+use super::decode::Placed;
 use super::model::{ListenerMode, Model};
 use super::reach::{Reach, Unseen};
 use super::report::{self, Place, Report};
-use super::snapshot::{Expectation, ExpectedCaller, Snapshot};
+use super::snapshot::Snapshot;
 use super::tree::{Node, Plain, Value};
-use crate::authenticate::RoleSource;
 use crate::decision::is_tunnel;
 use crate::endpoint::Action;
-use crate::principal::Role;
 use crate::route::pattern::Segment;
 use crate::route::patterns::Patterns;
 use crate::route::{Allow, Pattern, Route};
 use crate::wire::fields::may_bear_secret;
 use crate::wire::target::canonical_path;
-
-/// The role that the endpoint `introspect` asks for, which no route names.
-const INTROSPECT: &str = "introspect";
 
 /// Restricted prefixes above open routes that a check looks at; less than a second.
 const PREFIXES_MAX: usize = 2_000_000;
@@ -53,7 +49,7 @@ impl Places {
     }
 }
 
-/// What the text itself shows: secrets, and names of roles that nothing else knows.
+/// What the text itself shows: secrets, variables, and names that nothing else knows.
 pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     urls(root, report);
     fields(root, report);
@@ -71,14 +67,10 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
         }
     }
     variables::told(root, report);
-    roles_that_look_like_several(root, report);
     short_secrets(root, snapshot, report);
     short_passwords(root, snapshot, report);
     same_names(root, snapshot, report);
-    // whose roles are in their tokens may have any
-    if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
-        roles(root, snapshot, report);
-    }
+    roles::told(root, snapshot, report);
 }
 
 /// The text of a scalar that stands in the file as it is.
@@ -135,16 +127,6 @@ fn fields(root: &Node, report: &mut Report) {
     }
 }
 
-/// `"admin, user"` is one role, which nobody can tell from two.
-fn roles_that_look_like_several(root: &Node, report: &mut Report) {
-    for node in items(child(Some(root), "routes")).flat_map(|route| items(child(Some(route), "allow"))) {
-        if word(node).is_some_and(|role| role.contains(|c: char| c == ',' || c.is_whitespace())) {
-            let message = format!("{} is one role", decode::shown_node(node));
-            report.warn(node.place, message, "several are written `[one, two]`, without quotes around them all");
-        }
-    }
-}
-
 /// Secrets that sign tokens and can be found from one of them.
 fn short_secrets(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     let nodes = items(child(child(child(Some(root), "auth"), "jwt"), "keys"));
@@ -196,56 +178,6 @@ fn has_accounts(snapshot: &Snapshot) -> bool {
         || !snapshot.bootstrap.clients.is_empty()
         || snapshot.tables.users.is_some()
         || snapshot.endpoints.values().any(|endpoint| endpoint.action == Action::Register)
-}
-
-/// Roles that are named by routes alone, or by accounts alone. Where no account is made here, others may have any: then it is
-/// told of those alone that look like one that an expectation names.
-fn roles(root: &Node, snapshot: &Snapshot, report: &mut Report) {
-    let accounts: Vec<&Node> = ["users", "clients"]
-        .into_iter()
-        .flat_map(|kind| items(child(child(Some(root), "bootstrap"), kind)))
-        .flat_map(|account| items(child(Some(account), "roles")))
-        .collect();
-    let routes: Vec<&Node> =
-        items(child(Some(root), "routes")).flat_map(|route| items(child(Some(route), "allow"))).collect();
-    let expected: BTreeSet<&str> = snapshot.expect.iter().flat_map(expected_roles).map(Role::as_str).collect();
-    if accounts.is_empty() && expected.is_empty() {
-        return;
-    }
-    let mut known: BTreeSet<&str> = accounts.iter().filter_map(|node| word(node)).chain(expected).collect();
-    known.insert(snapshot.tokens.default_role.as_str());
-    let candidates: Vec<&str> = known.iter().copied().collect();
-    let mut told = HashSet::new();
-    for node in &routes {
-        let Some(role) = word(node).filter(|role| !known.contains(role)) else { continue };
-        let alike = report::nearest(role, &candidates);
-        if accounts.is_empty() && alike.is_none() || !told.insert(role) {
-            continue;
-        }
-        let shown = decode::shown_node(node);
-        let message = if accounts.is_empty() {
-            format!("no expectation names the role {shown}")
-        } else {
-            format!("no user or client of this file ever has the role {shown}")
-        };
-        let question =
-            alike.map_or_else(|| "is it spelt right?".to_owned(), |alike| format!("did you mean `{alike}`?"));
-        report.warn(node.place, message, format!("{question} an expectation that names it says that it is meant"));
-    }
-    let named: BTreeSet<&str> = routes.iter().filter_map(|node| word(node)).collect();
-    for node in accounts {
-        if word(node).is_some_and(|role| !named.is_empty() && !named.contains(role) && role != INTROSPECT) {
-            report.warn(node.place, format!("no route asks for the role {}", decode::shown_node(node)), "");
-        }
-    }
-}
-
-/// The roles of whom an expectation is about.
-fn expected_roles(expectation: &Expectation) -> &[Role] {
-    match &expectation.caller {
-        ExpectedCaller::Anyone => &[],
-        ExpectedCaller::Principal { roles, .. } => roles,
-    }
 }
 
 fn child<'n>(node: Option<&'n Node>, key: &str) -> Option<&'n Node> {

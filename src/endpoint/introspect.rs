@@ -18,7 +18,7 @@ use crate::store::RefreshToken;
 use crate::wire::body::Body;
 
 /// The role of clients that may ask.
-pub(super) const ROLE: &str = "introspect";
+pub const ROLE: &str = "introspect";
 
 /// What a reader must not take for an access token.
 const REFRESH_TOKEN: &str = "refresh_token";

@@ -529,3 +529,116 @@ fn a_pattern_of_another_program_is_warned_of() {
         assert_eq!(warned(path), "", "{path}");
     }
 }
+
+/// What is warned of in a file: the place, and what is said with what was meant.
+fn warnings(text: &str) -> Vec<String> {
+    let checked = check_text(text, Path::new("."), "a.yaml", &environment());
+    let printed = checked.unwrap_or_else(|problems| panic!("{text}\n{problems}")).1.to_string();
+    let lines: Vec<&str> = printed.lines().collect();
+    let hint = |line: &str| line.trim().trim_start_matches('^').trim().to_owned();
+    let place = |line: &str| line.trim_start_matches("a.yaml:").replace(" warning:", "");
+    lines.chunks(3).map(|three| format!("{}; {}", place(three[0]), hint(three[2]))).collect()
+}
+
+#[test]
+fn a_role_that_is_misspelt_is_warned_of_where_it_stands_for_nobody() {
+    let route = |path: &str, roles: &str| format!("  - {{ path: {path}, allow: [{roles}], to: a }}\n");
+    let expects = |roles: &str| format!("expect: [{{ request: GET /a, as: {{ roles: [{roles}] }}, is: 403 }}]\n");
+    let users = |roles: &str| format!("bootstrap: {{ users: [{{ name: u, roles: [{roles}] }}] }}\n");
+    let file = |more: &str, routes: &[String]| {
+        format!("{more}upstreams: {{ a: {{ builtin: echo }} }}\nroutes:\n{}", routes.concat())
+    };
+    let issuer = "auth: { issuers: [{ issuer: i, jwks: 'https://i/k', user_prefix: 'i:' }] }\n";
+    let nobody = "no route, user or client of this file names the role";
+    let mut wrong = Vec::new();
+    for (name, text, expected) in [
+        (
+            "in an expectation",
+            file(&expects("amin"), &[route("/a", "admin")]),
+            vec![format!("1:43: {nobody} `amin`; did you mean `admin`?")],
+        ),
+        (
+            "in a rule, as it is expected",
+            file(&expects("admin"), &[route("/a", "amdin")]),
+            vec![format!("1:43: {nobody} `admin`; did you mean `amdin`?")],
+        ),
+        (
+            "in one of two rules",
+            file(&expects("admin"), &[route("/a", "admin"), route("/b", "amdin")]),
+            vec![
+                "5:25: no expectation names the role `amdin`; did you mean `admin`? an expectation that names it says that it is meant".to_owned(),
+            ],
+        ),
+        (
+            "like none",
+            file(&expects("guest"), &[route("/a", "admin")]),
+            vec![format!(
+                "1:43: {nobody} `guest`; is it spelt right? for somebody with none of the roles write `{{ roles: [] }}`"
+            )],
+        ),
+        ("nobody at all", file(&expects(""), &[route("/a", "admin")]), vec![]),
+        (
+            "several expectations",
+            file(&expects("amin").replace("}]\n", "}, { request: GET /b, as: { roles: [admin, amin] }, is: 403 }]\n"), &[
+                route("/a", "admin"),
+            ]),
+            vec![format!("1:43: {nobody} `amin`; did you mean `admin`?")],
+        ),
+        (
+            "where tokens of others bear roles",
+            file(&format!("{issuer}{}", expects("amin")), &[route("/a", "admin")]),
+            vec![format!("2:43: {nobody} `amin`; did you mean `admin`?")],
+        ),
+        (
+            "what is only expected is never suggested",
+            file(&format!("{}{}", users("boss"), expects("amin, boss")), &[route("/a", "admin, boss")]),
+            vec![
+                format!("2:43: {nobody} `amin`; did you mean `admin`?"),
+                "5:25: no user or client of this file ever has the role `admin`; is it spelt right? an expectation that names it says that it is meant".to_owned(),
+            ],
+        ),
+        (
+            "what a user has, and what is given by default, is named",
+            file(&format!("{}{}", users("boss"), expects("boss, user")), &[route("/a", "boss")]),
+            vec![],
+        ),
+        ("what an endpoint is for", file(&expects("introspect"), &[route("/a", "user")]), vec![]),
+        (
+            "two that differ in case",
+            file("", &[route("/a", "admin"), route("/b", "Admin")]),
+            vec![
+                "4:25: `Admin` and `admin` on line 3 differ in case only, and are two roles; write both alike if they are one".to_owned(),
+            ],
+        ),
+        (
+            "of a rule and a user, once",
+            file(&users("Admin"), &[route("/a", "admin"), route("/b", "Admin, admin")]),
+            vec![
+                "4:25: `admin` and `Admin` on line 1 differ in case only, and are two roles; write both alike if they are one".to_owned(),
+            ],
+        ),
+        (
+            "of a rule and the default",
+            file("tokens: { default_role: User }\n", &[route("/a", "user")]),
+            vec![
+                "4:25: `user` and `User` on line 1 differ in case only, and are two roles; write both alike if they are one".to_owned(),
+            ],
+        ),
+        (
+            "of a rule and an expectation",
+            file(&expects("Admin"), &[route("/a", "admin")]),
+            vec![
+                "4:25: `admin` and `Admin` on line 1 differ in case only, and are two roles; write both alike if they are one".to_owned(),
+            ],
+        ),
+    ] {
+        let told = warnings(&text);
+        if told != expected {
+            wrong.push(format!("{name}: {told:#?}"));
+        }
+    }
+    none_wrong(&wrong);
+    // what a variable holds is in no message
+    let text = file(&expects("canari"), &[route("/a", "'${CANARY}'")]);
+    assert!(!warnings(&text).join("\n").contains("canary"), "{:?}", warnings(&text));
+}

@@ -1,0 +1,154 @@
+//! Roles that are probably others than were meant: each is only a name, and a misspelt one is a role that nobody has.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::super::decode;
+use super::super::report::{Report, nearest};
+use super::super::snapshot::Snapshot;
+use super::super::tree::Node;
+use super::{child, items, word};
+use crate::authenticate::RoleSource;
+use crate::endpoint::introspect;
+
+/// Where the roles of a file stand.
+struct Named<'n> {
+    routes: Vec<&'n Node>,
+    accounts: Vec<&'n Node>,
+    default: Option<&'n Node>,
+    expected: Vec<&'n Node>,
+}
+
+impl<'n> Named<'n> {
+    fn of(root: &'n Node) -> Self {
+        let root = Some(root);
+        let accounts = ["users", "clients"].into_iter().flat_map(|kind| items(child(child(root, "bootstrap"), kind)));
+        Self {
+            routes: items(child(root, "routes")).flat_map(|route| items(child(Some(route), "allow"))).collect(),
+            accounts: accounts.flat_map(|account| items(child(Some(account), "roles"))).collect(),
+            default: child(child(root, "tokens"), "default_role"),
+            expected: items(child(root, "expect"))
+                .flat_map(|one| items(child(child(Some(one), "as"), "roles")))
+                .collect(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'n Node> {
+        self.routes.iter().chain(&self.accounts).chain(&self.default).chain(&self.expected).copied()
+    }
+}
+
+/// Warns of each, once.
+pub(super) fn told(root: &Node, snapshot: &Snapshot, report: &mut Report) {
+    let named = Named::of(root);
+    several_as_one(&named, report);
+    let settled = differing_in_case(&named, report);
+    let is_settled = |role: &str| settled.contains(&role.to_lowercase());
+    expected_of_nobody(&named, snapshot, &is_settled, report);
+    // whose roles are in their tokens may have any
+    if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
+        of_one_side_only(&named, snapshot, &is_settled, report);
+    }
+}
+
+/// `"admin, user"` is one role, which nobody can tell from two.
+fn several_as_one(named: &Named<'_>, report: &mut Report) {
+    for node in &named.routes {
+        if word(node).is_some_and(|role| role.contains(|c: char| c == ',' || c.is_whitespace())) {
+            let message = format!("{} is one role", decode::shown_node(node));
+            report.warn(node.place, message, "several are written `[one, two]`, without quotes around them all");
+        }
+    }
+}
+
+/// `admin` and `Admin`; gives all such, in lower case.
+fn differing_in_case(named: &Named<'_>, report: &mut Report) -> HashSet<String> {
+    let mut nodes: Vec<(&Node, &str)> =
+        named.all().filter(|node| !decode::is_expanded(node)).filter_map(|node| Some((node, word(node)?))).collect();
+    nodes.sort_by_key(|(node, _)| node.place);
+    let mut spellings: BTreeMap<String, Vec<(&Node, &str)>> = BTreeMap::new();
+    for (node, role) in nodes {
+        let known = spellings.entry(role.to_lowercase()).or_default();
+        if !known.iter().any(|(_, other)| *other == role) {
+            known.push((node, role));
+        }
+    }
+    spellings.retain(|_, known| known.len() > 1);
+    for known in spellings.values() {
+        let Some(((first, _), others)) = known.split_first() else { continue };
+        for (node, _) in others {
+            let (shown, other) = (decode::shown_node(node), decode::shown_node(first));
+            let message =
+                format!("{shown} and {other} on line {} differ in case only, and are two roles", first.place.line);
+            report.warn(node.place, message, "write both alike if they are one");
+        }
+    }
+    spellings.into_keys().collect()
+}
+
+/// Roles that nothing but an expectation names: what is expected of them is so of any principal without a role.
+fn expected_of_nobody(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl Fn(&str) -> bool, report: &mut Report) {
+    let defined = snapshot.roles();
+    let suggested = suggested(named, snapshot, |_| true);
+    let mut told = HashSet::new();
+    for node in &named.expected {
+        let Some(role) = word(node).filter(|role| !defined.contains(*role) && !is_settled(role)) else { continue };
+        if !told.insert(role) {
+            continue;
+        }
+        let message = format!("no route, user or client of this file names the role {}", decode::shown_node(node));
+        let hint = nearest(role, &suggested).map_or_else(
+            || "is it spelt right? for somebody with none of the roles write `{ roles: [] }`".to_owned(),
+            |alike| format!("did you mean `{alike}`?"),
+        );
+        report.warn(node.place, message, hint);
+    }
+}
+
+/// Roles that may have been meant: those that a user, a client or the default has, and with `asked` those that routes ask for.
+/// One that nothing but an expectation names may be misspelt itself. What came from the environment is in no message.
+fn suggested<'n>(named: &Named<'n>, snapshot: &'n Snapshot, asked: impl Fn(&str) -> bool) -> Vec<&'n str> {
+    let asked = named.routes.iter().filter(|node| word(node).is_some_and(&asked));
+    let written = named.accounts.iter().chain(asked).filter(|node| !decode::is_expanded(node));
+    let default = snapshot.tokens.default_role.as_str();
+    let default = Some(default).filter(|_| !named.default.is_some_and(decode::is_expanded));
+    let all: BTreeSet<&str> = written.filter_map(|node| word(node)).chain(default).collect();
+    all.into_iter().collect()
+}
+
+/// Roles that are named by routes alone, or by accounts alone. Where no account is made here, others may have any: then it is
+/// told of those alone that look like one that an expectation names too.
+fn of_one_side_only(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl Fn(&str) -> bool, report: &mut Report) {
+    let expected: BTreeSet<&str> = named.expected.iter().filter_map(|node| word(node)).collect();
+    if named.accounts.is_empty() && expected.is_empty() {
+        return;
+    }
+    let mut known: BTreeSet<&str> = named.accounts.iter().filter_map(|node| word(node)).collect();
+    known.insert(snapshot.tokens.default_role.as_str());
+    let suggested = suggested(named, snapshot, |role| expected.contains(role));
+    known.extend(expected);
+    let mut told = HashSet::new();
+    for node in &named.routes {
+        let Some(role) = word(node).filter(|role| !known.contains(role) && !is_settled(role)) else { continue };
+        let alike = nearest(role, &suggested);
+        if named.accounts.is_empty() && alike.is_none() || !told.insert(role) {
+            continue;
+        }
+        let shown = decode::shown_node(node);
+        let message = if named.accounts.is_empty() {
+            format!("no expectation names the role {shown}")
+        } else {
+            format!("no user or client of this file ever has the role {shown}")
+        };
+        let question =
+            alike.map_or_else(|| "is it spelt right?".to_owned(), |alike| format!("did you mean `{alike}`?"));
+        report.warn(node.place, message, format!("{question} an expectation that names it says that it is meant"));
+    }
+    let asked: BTreeSet<&str> = named.routes.iter().filter_map(|node| word(node)).collect();
+    for node in &named.accounts {
+        if word(node).is_some_and(|role| {
+            !asked.is_empty() && !asked.contains(role) && !is_settled(role) && role != introspect::ROLE
+        }) {
+            report.warn(node.place, format!("no route asks for the role {}", decode::shown_node(node)), "");
+        }
+    }
+}
