@@ -61,6 +61,8 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("a placeholder in a part of a segment", LEAST.replace("path: /", "path: '/a{id}'")),
         ("a prefix in the middle", LEAST.replace("path: /", "path: /**/a")),
         ("a method in lower case", route("    allow: anyone\n    methods: [get]")),
+        ("a method that stands for all", route("    allow: anyone\n    methods: ['*']")),
+        ("a method that is misspelt", route("    allow: authenticated\n    methods: [GETT, HEAD]")),
         ("routes that tie", route("    allow: anyone\n  - { path: '/orders/{other}', allow: [admin], to: orders }")),
         ("a duration without its unit", format!("timeouts: {{ idle: 30 }}\n{LEAST}")),
         ("a size with another unit", format!("limits: {{ header_bytes: 64KB }}\n{LEAST}")),

@@ -7,6 +7,7 @@ pub mod tree;
 pub mod listing;
 pub mod report;
 pub mod units;
+pub mod methods;
 pub mod decode;
 pub mod model;
 pub mod compile;

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::methods::EVERY;
 use super::model::endpoints::{ACTIONS, ENDS, INCOMPLETE, SOURCES};
 use super::model::expect::STATUSES;
 use super::model::issuers::public_algorithms;
@@ -372,7 +373,7 @@ fn tokens() -> Value {
             ("access_ttl", duration("Of access JWTs. Default: 15m.")),
             ("refresh_ttl", duration("Of refresh tokens. Default: 7d.")),
             ("opaque_ttl", duration("Of tokens of the `Token` scheme. Default: 24h.")),
-            ("default_role", text("Of a registered user. Default: user.")),
+            ("default_role", described("Of a registered user. Default: user.", role())),
             ("refresh_format", words("How refresh tokens are written. Default: opaque.", &["opaque", "jwt"])),
             (
                 "refresh_grace",
@@ -589,6 +590,9 @@ fn upstream() -> Value {
     )
 }
 
+/// The words of `allow` that are no roles.
+const EVERYBODY: [&str; 2] = ["anyone", "authenticated"];
+
 fn route() -> Value {
     let edits = |title: &str, description: &str| {
         mapping(
@@ -624,7 +628,10 @@ fn route() -> Value {
     );
     let allow = json!({
         "description": "Who may pass: anyone without a look at credentials, any principal, or one with any of these roles.",
-        "anyOf": [words("Everyone, or any principal.", &["anyone", "authenticated"]), roles("Any one of these roles.", 1)],
+        "anyOf": [
+            words("Everyone, or any principal.", &EVERYBODY),
+            some(but(role(), &EVERYBODY), "Any one of these roles."),
+        ],
     });
     mapping(
         "a route",
@@ -639,7 +646,7 @@ fn route() -> Value {
                     "pattern": "^/|\\$\\{",
                 }),
             ),
-            ("methods", some(text("A method, in upper case."), "Default: all. HEAD is allowed where GET is.")),
+            ("methods", some(method(), "Default: all. HEAD is allowed where GET is.")),
             ("hosts", some(text("A host name without a port."), "Default: all.")),
             ("allow", allow),
             ("scopes", list(text("A scope."), "Scopes that the credential must bear, all of them.")),
@@ -692,7 +699,13 @@ fn expectation() -> Value {
         "What a request should get.",
         &["request", "as", "is"],
         vec![
-            ("request", text("A method and a URL, such as GET /orders/7 or GET https://api.example.com/orders.")),
+            (
+                "request",
+                described(
+                    "A method and a URL, such as GET /orders/7 or GET https://api.example.com/orders.",
+                    quoted("[^ ]+ [^ ]+"),
+                ),
+            ),
             (
                 "as",
                 json!({ "description": "Who asks.", "anyOf": [words("Without credentials.", &["anyone"]), principal] }),
@@ -746,7 +759,25 @@ fn some(item: impl Into<Value>, description: &str) -> Value {
 }
 
 fn roles(description: &str, least: u64) -> Value {
-    json!({ "description": description, "type": "array", "items": text("A role."), "minItems": least })
+    json!({ "description": description, "type": "array", "items": role(), "minItems": least })
+}
+
+/// A name that does not begin with the sign of those who are no role.
+fn role() -> Value {
+    described("A role.", quoted("[^@].*"))
+}
+
+/// A token (RFC 9110 5.6.2) in upper case, and not what stands for every method elsewhere.
+fn method() -> Value {
+    but(described("A method, in upper case.", quoted("[!#$%&'*+.^_`|~0-9A-Z-]+")), &EVERY)
+}
+
+/// The same without these.
+fn but(mut schema: Value, words: &[&str]) -> Value {
+    if let Some(members) = schema.as_object_mut() {
+        members.insert("not".into(), json!({ "enum": words }));
+    }
+    schema
 }
 
 fn schemes(description: &str) -> Value {

@@ -2,6 +2,7 @@
 
 mod variables;
 mod roles;
+mod methods;
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -71,6 +72,7 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     short_passwords(root, snapshot, report);
     same_names(root, snapshot, report);
     roles::told(root, snapshot, report);
+    methods::told(root, snapshot, report);
 }
 
 /// The text of a scalar that stands in the file as it is.

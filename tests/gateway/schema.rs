@@ -152,6 +152,17 @@ fn an_independent_validator_takes_the_schema_and_judges_by_it() {
         (KINDS.replace("is: 404", "is: 402"), false),
         (KINDS.replace("round_robin", "round"), false),
         (KINDS.replace("min_version: 1.3", "min_version: 1.1"), false),
+        (KINDS.replace("methods: [GET]", "methods: [get]"), false),
+        (KINDS.replace("methods: [GET]", "methods: ['*']"), false),
+        (KINDS.replace("methods: [GET]", "methods: [ANY]"), false),
+        (KINDS.replace("methods: [GET]", "methods: [M-SEARCH, '${M:-get}']"), true),
+        (KINDS.replace("allow: [user]", "allow: ['@anyone']"), false),
+        (KINDS.replace("allow: [user]", "allow: [authenticated]"), false),
+        (KINDS.replace("allow: [user]", "allow: [authenticated2, a@b, '${A:-@}']"), true),
+        (KINDS.replace("default_role: user", "default_role: '@user'"), false),
+        (KINDS.replace("name: ann, roles: [user]", "name: ann, roles: ['@user']"), false),
+        (KINDS.replace("request: GET /x", "request: /x"), false),
+        (KINDS.replace("as: { roles: [user]", "as: { roles: ['@user']"), false),
     ];
     files.extend(examples().into_iter().map(|text| (text, true)));
     let texts: Vec<String> = files.iter().map(|(text, _)| text.clone()).collect();

@@ -7,6 +7,7 @@ use http::header::{CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATI
 use http::{HeaderName, HeaderValue, Method};
 
 use super::super::decode::{self, Placed, Section};
+use super::super::methods::Doubt;
 use super::super::report::{Place, Report};
 use super::super::tree::{Node, Value};
 use super::super::units;
@@ -206,16 +207,13 @@ fn ends_streams(node: &Node, report: &mut Report) -> Option<StreamEnds> {
     Some(ends)
 }
 
-/// A method (RFC 9110 9.1): a token. Methods are case-sensitive, so that `get` would match nothing.
+/// A method (RFC 9110 9.1): a token. Methods are case-sensitive, so that `get` would match nothing, and nor would `*`.
 pub fn method(node: &Node, report: &mut Report) -> Option<Method> {
     let name = decode::full_text(node, report)?;
-    if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
-        if decode::is_expanded(node) {
-            report.add(node.place, "methods are written in upper case");
-        } else {
-            let hint = format!("did you mean `{}`?", name.to_ascii_uppercase());
-            report.add_with_hint(node.place, "methods are written in upper case", hint);
-        }
+    if let Some(doubt @ (Doubt::Every | Doubt::LowerCase(_))) = Doubt::of(name) {
+        let hint = doubt.question().filter(|_| !decode::is_expanded(node));
+        let hint = if doubt == Doubt::Every { Some("leave `methods` out for all methods".to_owned()) } else { hint };
+        report.add_with_hint(node.place, doubt.message(&decode::shown_node(node)), hint.unwrap_or_default());
         return None;
     }
     let method = Method::from_bytes(name.as_bytes());

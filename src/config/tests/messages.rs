@@ -642,3 +642,43 @@ fn a_role_that_is_misspelt_is_warned_of_where_it_stands_for_nobody() {
     let text = file(&expects("canari"), &[route("/a", "'${CANARY}'")]);
     assert!(!warnings(&text).join("\n").contains("canary"), "{:?}", warnings(&text));
 }
+
+#[test]
+fn a_method_that_no_client_sends_is_told() {
+    let with = |methods: &str| with_route(&format!("    allow: authenticated\n    methods: {methods}\n"));
+    for name in ["'*'", "ALL", "ANY"] {
+        let printed = with(&format!("[{name}]")).unwrap_err().to_string();
+        let shown = name.trim_matches('\'');
+        let expected = format!("gateway.yaml:6:15: `{shown}` is not a method that anybody sends\n");
+        assert!(printed.starts_with(&expected), "{printed}");
+        assert!(printed.contains("^ leave `methods` out for all methods\n"), "{printed}");
+    }
+    let printed = with("['${CANARY}']").unwrap_err().to_string();
+    assert!(printed.contains("methods are written in upper case") && !printed.contains("CANARY`"), "{printed}");
+    let warned = |methods: &str| {
+        warnings(&format!(
+            "upstreams: {{ a: {{ builtin: echo }} }}\nroutes:\n  - {{ path: /a, allow: authenticated, to: a, methods: {methods} }}\n"
+        ))
+    };
+    for (name, meant) in
+        [("GETT", "GET"), ("PSOT", "POST"), ("DELET", "DELETE"), ("OPTION", "OPTIONS"), ("PATHC", "PATCH")]
+    {
+        let expected = format!("3:62: `{name}` is not a registered method; did you mean `{meant}`?");
+        assert_eq!(warned(&format!("[HEAD, {name}]")), [expected]);
+    }
+    let registered =
+        "[GET, POST, PROPFIND, MKCOL, VERSION-CONTROL, QUERY, UNLOCK, PURGE, M-SEARCH, SUBSCRIBE, LIST, BAN]";
+    assert_eq!(warned(registered), Vec::<String>::new());
+    // an expectation about a method that nobody sends would be met by a 405, and one in lower case gets a 400
+    let rules = LEAST.replace("allow", "methods: [GET], allow");
+    for (request, status, told) in [
+        ("GTE /", 405, vec!["1:21: `GTE` is not a registered method; did you mean `GET`?"]),
+        ("ALL /", 405, vec!["1:21: `ALL` is not a method that anybody sends; name one, such as `GET`"]),
+        ("'* /'", 405, vec!["1:21: `*` is not a method that anybody sends; name one, such as `GET`"]),
+        ("get /", 400, vec![]),
+        ("PUT /", 405, vec![]),
+    ] {
+        let text = format!("expect: [{{ request: {request}, as: anyone, is: {status} }}]\n{rules}");
+        assert_eq!(warnings(&text), told);
+    }
+}
