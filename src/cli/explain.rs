@@ -175,7 +175,7 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
         let routes = reached.iter().map(|(route, _)| as_json(snapshot, route));
         let list = routes.chain(endpoints.iter().map(|endpoint| endpoint_as_json(endpoint))).collect::<Value>();
         print(&format!("{list:#}\n"))?;
-        return Ok(ExitCode::SUCCESS);
+        return known(snapshot, &arguments.role);
     }
     let mut lines = String::new();
     for (route, missing) in &reached {
@@ -202,7 +202,17 @@ fn all(snapshot: &Snapshot, arguments: &ExplainArguments) -> Result<ExitCode, Cl
         lines.push_str("nothing\n");
     }
     print(&lines)?;
-    Ok(ExitCode::SUCCESS)
+    known(snapshot, &arguments.role)
+}
+
+/// Whether the file knows each of these roles: what one that nobody has reaches is no answer to whoever misspelt another.
+fn known(snapshot: &Snapshot, asked: &[String]) -> Result<ExitCode, CliError> {
+    let known = snapshot.roles();
+    let Some(role) = asked.iter().find(|role| !known.contains(role.as_str())) else { return Ok(ExitCode::SUCCESS) };
+    let names: Vec<&str> = known.iter().map(|name| &**name).collect();
+    let question = config::report::nearest(role, &names).map(|name| format!(": did you mean `{name}`?"));
+    let role = config::report::quoted(role);
+    Err(CliError::No(format!("no rule or account of this file names the role {role}{}", question.unwrap_or_default())))
 }
 
 /// The endpoints that are for a role of the principal. The others are for everybody, or for all who have a credential.

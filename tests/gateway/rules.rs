@@ -157,6 +157,75 @@ routes:
 }
 
 #[test]
+fn explain_says_what_is_wrong_with_a_method_and_with_a_role() {
+    let setup = Setup::new(
+        "
+upstreams: { api: { builtin: echo } }
+bootstrap: { users: [{ name: ann, roles: [staff] }] }
+routes:
+  - { path: /a, methods: [GET], allow: [user], to: api }
+  - { path: /b, allow: authenticated, to: api }
+  - { path: /b, methods: [POST], allow: anyone, to: api }
+",
+    );
+    for (method, url, told) in [
+        ("get", "/a", "methods are written in upper case; did you mean `GET`?"),
+        ("get", "/b", "methods are written in upper case; did you mean `GET`?"),
+        ("PSOT", "/b", "`PSOT` is not a registered method; did you mean `POST`?"),
+        ("ANY", "/a", "`ANY` is not a method that anybody sends"),
+    ] {
+        let said = explain(&setup, &[method, url, "--role", "user"]);
+        assert!(said.stdout.contains(&format!("method    {told}\n")), "{method} {url}: {}", said.stdout);
+        assert!(!said.stdout.contains("it names no methods"), "{method} {url}: {}", said.stdout);
+        let json = explain(&setup, &[method, url, "--role", "user", "--json"]).json();
+        let status = if method == "get" { json!(400) } else { json!({ "/a": 405 })[url].clone() };
+        assert_eq!(json["status"], status, "{json}");
+        // one that is refused whatever the rules are is not refused by any of them
+        assert!(method != "get" || !said.stdout.contains("not       /"), "{}", said.stdout);
+    }
+    for method in ["GET", "PROPFIND", "PURGE"] {
+        let said = explain(&setup, &[method, "/b", "--role", "user"]).expect(0).stdout;
+        assert!(!said.contains("method    "), "{said}");
+    }
+    for (arguments, code, paths, told) in [
+        (&["--role", "user"][..], 0, json!(["/a", "/b", "/b"]), ""),
+        (&["--role", "staff"], 0, json!(["/b", "/b"]), ""),
+        (&["--role", "introspect"], 0, json!(["/b", "/b", "/oauth/introspect"]), ""),
+        (
+            &["--role", "usr"],
+            1,
+            json!(["/b", "/b"]),
+            "no rule or account of this file names the role `usr`: did you mean `user`?\n",
+        ),
+        (
+            &["--role", "user", "--role", "nope"],
+            1,
+            json!(["/a", "/b", "/b"]),
+            "no rule or account of this file names the role `nope`\n",
+        ),
+        (&["--scheme", "basic"], 0, json!(["/b", "/b"]), ""),
+    ] {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let said = explain(&setup, &all).expect(code);
+        let found: Vec<Value> = said.json().as_array().unwrap().iter().map(|row| row["path"].clone()).collect();
+        assert_eq!(json!(found), paths, "{arguments:?}");
+        assert!(
+            said.stderr.ends_with(told) && said.stderr.is_empty() == told.is_empty(),
+            "{arguments:?}: {}",
+            said.stderr
+        );
+        let text = explain(&setup, arguments).expect(code);
+        assert!(text.stdout.contains("/b (line 6)") && text.stderr == said.stderr, "{arguments:?} {text:?}");
+    }
+    let closed = Setup::new("upstreams: { api: { builtin: echo } }\nroutes: [{ path: /a, allow: [admin], to: api }]\n");
+    let said = explain(&closed, &["--role", "amin"]).expect(1);
+    assert_eq!(said.stdout, "nothing\n");
+    assert!(said.stderr.contains("did you mean `admin`?"), "{said:?}");
+    assert_eq!(explain(&closed, &["--role", "amin", "--json"]).expect(1).json(), json!([]));
+}
+
+#[test]
 fn explain_agrees_with_the_gateway() {
     let upstream = Upstream::hello();
     let yaml = RULES.replace("http://127.0.0.1:9", &upstream.url());

@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, StatusCode};
 use self::told::Told;
 use super::{Place, Request, claimed, decide};
 use crate::authenticate::{Caller, Identity};
+use crate::config::methods::Doubt;
 use crate::config::reach::Reach;
 use crate::config::report::is_unseen;
 use crate::config::snapshot::Snapshot;
@@ -102,6 +103,8 @@ impl Outcome<'_> {
 pub struct Explanation<'s> {
     snapshot: &'s Snapshot,
     asked: String,
+    /// Why its method is probably not what was meant.
+    doubt: Option<String>,
     host: String,
     path: Option<String>,
     route: Option<&'s Route>,
@@ -122,6 +125,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
     let mut explanation = Explanation {
         snapshot,
         asked,
+        doubt: Doubt::of(method.as_str()).map(|doubt| doubt.sentence(method.as_str())),
         host: String::new(),
         path: None,
         route: None,
@@ -168,7 +172,9 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
         None => {}
     }
     let endpoint = explanation.endpoint;
-    if let (Some(target), None) = (&decision.target, endpoint) {
+    // what is refused as it is no request of any rule is not for any of them
+    let is_malformed = matches!(decision.outcome, Err(Rejection::BadRequest(_)));
+    if let (Some(target), None, false) = (&decision.target, endpoint, is_malformed) {
         explanation.compare(&request, target);
     }
     let trusted = snapshot.trusted_proxies.trusts(peer);

@@ -17,6 +17,9 @@ impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = if self.host.is_empty() { String::new() } else { format!(" (host {})", self.host) };
         writeln!(f, "request   {}{host}", self.asked)?;
+        if let Some(doubt) = &self.doubt {
+            writeln!(f, "method    {doubt}")?;
+        }
         if let Some(path) = &self.path {
             writeln!(f, "path      {path}")?;
         }
