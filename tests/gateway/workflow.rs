@@ -15,6 +15,9 @@ expect:
   - { request: GET /orders/7, as: anyone, is: 401 }
 ";
 
+/// The step that builds the program.
+const INSTALL: &str = "Install Portcullis";
+
 /// What happened to a pull request.
 #[derive(Debug)]
 struct Run {
@@ -115,7 +118,7 @@ impl Repository {
         let temp = self.0.path().join("temp");
         let summary = temp.join("summary");
         let mut run = Run { failed: None, output: String::new(), summary: String::new() };
-        for step in steps.iter().filter(|step| !step.script.starts_with("cargo install")) {
+        for step in steps.iter().filter(|step| step.name != INSTALL) {
             let script = temp.join("step.sh");
             std::fs::write(&script, &step.script).unwrap();
             // as the documentation of GitHub says: `bash -e {0}`, and with `shell: bash` these options too
@@ -160,6 +163,44 @@ fn every_pull_request_is_looked_at_whatever_files_it_touches() {
     let keys: Vec<&str> = entries.iter().map(|entry| &*entry.key).collect();
     // `paths`, `paths-ignore` and `branches` would leave some out
     assert_eq!(keys, ["types"]);
+}
+
+/// Whoever copies the file has to say where the program comes from, and is told so where he did not. Nothing is looked up
+/// elsewhere, such as in settings of the repository.
+#[test]
+fn the_ready_workflow_builds_the_program_that_it_names() {
+    let file = std::fs::read_to_string(project().join("docs/rules.yml")).unwrap();
+    assert!(!file.contains("vars."), "{file}");
+    let page = std::fs::read_to_string(project().join("docs/change-a-route.md")).unwrap();
+    let (job, steps) = workflow();
+    let step = steps.iter().find(|step| step.name == INSTALL).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (script, cargo) = (folder.path().join("step.sh"), folder.path().join("cargo"));
+    std::fs::write(&script, &step.script).unwrap();
+    std::fs::write(&cargo, "#!/bin/sh\necho \"cargo $*\"\n").unwrap();
+    std::fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let run = |given: &[(&str, &str)]| {
+        let mut command = Command::new("bash");
+        command.arg("-e").arg(&script).env("HOME", folder.path());
+        command.env("PATH", format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap()));
+        command.envs(job.iter().map(|(name, value)| (name, value))).envs(given.iter().copied());
+        let done = command.output().unwrap();
+        let said = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (done.status.success(), said)
+    };
+    let (place, commit) = (("PORTCULLIS_REPOSITORY", "https://git.example.com/p"), ("PORTCULLIS_COMMIT", "0123abcd"));
+    for (given, missing) in [(&[][..], place.0), (&[commit], place.0), (&[place], commit.0)] {
+        let (is_done, said) = run(given);
+        assert!(!is_done && said.contains(missing), "{given:?}: {said}");
+        assert!(!said.contains("cargo"), "{said}");
+        assert!(job.iter().any(|(name, _)| name == missing) && page.contains(&format!("`{missing}`")), "{missing}");
+    }
+    let installed = "cargo install --locked --git https://git.example.com/p --rev 0123abcd portcullis\n";
+    assert_eq!(run(&[place, commit]), (true, installed.to_owned()));
+    // as it came out of the cache
+    std::fs::create_dir_all(folder.path().join(".cargo/bin")).unwrap();
+    std::fs::copy(&cargo, folder.path().join(".cargo/bin/portcullis")).unwrap();
+    assert_eq!(run(&[place, commit]), (true, String::new()));
 }
 
 #[test]
