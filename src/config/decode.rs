@@ -31,7 +31,10 @@ impl<'t> Section<'t> {
         #[cfg(test)]
         opened::note(what, keys);
         let Value::Map(found) = &node.value else {
-            let hint = if node.description() == "nothing" { "leave the key out for the defaults" } else { "" };
+            let hint = match node.description() {
+                "nothing" => "leave it out".to_owned(),
+                _ => format!("with the {} {}", if keys.len() == 1 { "key" } else { "keys" }, alternatives(keys)),
+            };
             report.add_with_hint(node.place, format!("expected a mapping, found {}", node.description()), hint);
             return None;
         };
@@ -89,7 +92,8 @@ pub fn entries<'t>(node: &'t Node, report: &mut Report) -> impl Iterator<Item = 
     let entries = match &node.value {
         Value::Map(entries) => entries.as_slice(),
         Value::List(_) | Value::Scalar(_) => {
-            wrong_type(node, "a mapping", report);
+            let message = format!("expected a mapping, found {}", node.description());
+            report.add_with_hint(node.place, message, "of names with what they stand for, such as `name: value`");
             &[]
         }
     };
@@ -110,7 +114,12 @@ pub fn list<'t, T>(
     mut read: impl FnMut(&'t Node, &mut Report) -> Option<T>,
 ) -> Option<Vec<T>> {
     let Value::List(items) = &node.value else {
-        wrong_type(node, "a list", report);
+        let hint = match &node.value {
+            Value::Map(_) => "each item stands behind a `- ` of its own, or all of them in brackets: `[…, …]`",
+            Value::Scalar(scalar) if scalar.kind() == Plain::Null => "an empty one is `[]`",
+            Value::Scalar(_) | Value::List(_) => "one alone stands in brackets too: `[…]`, and several as `[…, …]`",
+        };
+        report.add_with_hint(node.place, format!("expected a list, found {}", node.description()), hint);
         return None;
     };
     Some(items.iter().filter_map(|item| read(item, report)).collect())
@@ -164,7 +173,7 @@ pub fn full_text<'t>(node: &'t Node, report: &mut Report) -> Option<&'t str> {
 }
 
 /// A number, quantity or word, with quotes or without.
-fn word<'t>(node: &'t Node, expected: &str, report: &mut Report) -> Option<&'t Scalar> {
+pub fn word<'t>(node: &'t Node, expected: &str, report: &mut Report) -> Option<&'t Scalar> {
     match &node.value {
         Value::Scalar(scalar) if scalar.kind() != Plain::Null => Some(scalar),
         Value::Scalar(_) | Value::List(_) | Value::Map(_) => {

@@ -212,6 +212,26 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("nothing at all", String::new()),
         ("nothing but a comment", "# later\n".to_owned()),
         ("no routes", "upstreams: {}\n".to_owned()),
+        ("a text where a list belongs", route("    allow: anyone\n    methods: GET\n    hosts: a.example")),
+        ("several in one text", route("    allow: anyone\n    methods: ['GET, POST']")),
+        ("a mapping where a list belongs", "upstreams: {}\nroutes:\n  /orders:\n    allow: anyone\n".to_owned()),
+        ("a list where names belong", "upstreams:\n  - servers: ['http://127.0.0.1:9']\nroutes: []\n".to_owned()),
+        (
+            "a word where a mapping belongs",
+            format!(
+                "admin: 127.0.0.1:9901\nlimits: {{ unauthenticated: 10/s }}\n{}",
+                route("    allow: anyone\n    rate: 10/s\n    cors: true\n  -")
+            ),
+        ),
+        ("a name where an address belongs", format!("listeners: [{{ address: 'localhost:8080' }}, {{ address: 8080 }}]\n{LEAST}")),
+        ("a pattern of hosts", route("    allow: anyone\n    hosts: ['*.example.com']")),
+        ("an expectation of a word", format!("expect: [{{ request: GET /, as: anyone, is: refused }}]\n{LEAST}")),
+        ("a colon without a space", route("    allow:anyone")),
+        ("characters that mean something to YAML", format!("{LEAST}tokens: {{ default_role: @user }}\n")),
+        ("a star that is no text", format!("{LEAST}trusted_proxies: [*]\n")),
+        ("a percent sign", format!("{LEAST}store: %2F\n")),
+        ("a space that is none", "upstreams: {}\nroutes:\n  - path: /a\n   \u{a0}to: api\n".to_owned()),
+        ),
         ("an upstream without servers", LEAST.replace("builtin: echo", "balance: round_robin")),
         ("a list", "- a\n".to_owned()),
     ] {

@@ -163,7 +163,7 @@ pub fn parse(text: &str, report: &mut Report) -> Option<Node> {
     match builder.document() {
         Ok(root) => Some(root),
         Err(stop) => {
-            let Stop { place, message, hint } = stop.at_the_tab(text);
+            let Stop { place, message, hint } = stop.at_the_indent(text);
             match hint {
                 Some(hint) => report.add_with_hint(place, message, hint),
                 None => report.add(place, message),
@@ -176,6 +176,7 @@ pub fn parse(text: &str, report: &mut Report) -> Option<Node> {
 /// How a message of the parser begins.
 const NOT_YAML: &str = "not YAML: ";
 const NO_TABS: &str = "indent with spaces, not with tabs";
+const NO_OTHER_SPACES: &str = "this looks like a space and is another character; type it again";
 
 /// Why reading ended before the end.
 struct Stop {
@@ -191,17 +192,19 @@ impl Stop {
 }
 
 impl Stop {
-    /// A tab that indents the line, or the one behind it, is what is meant, wherever the parser gave up.
-    fn at_the_tab(self, text: &str) -> Self {
+    /// A tab that indents the line, or the one behind it, is what is meant, wherever the parser gave up; and so is a character
+    /// that looks like a space.
+    fn at_the_indent(self, text: &str) -> Self {
         let lines = text.lines().zip(1..).skip(self.place.line - 1);
-        let mut lines = lines.filter(|(line, _)| !line.trim_ascii().is_empty());
+        let mut lines = lines.filter(|(line, _)| !line.trim().is_empty());
         let candidates = if self.hint == Some(NO_TABS) { 2 } else { 1 };
-        let tab = lines.by_ref().take(candidates).find_map(|(line, number)| {
-            let indent = line.chars().take_while(|letter| matches!(letter, ' ' | '\t'));
-            Some(Place { line: number, column: indent.zip(1..).find(|(letter, _)| *letter == '\t')?.1 })
+        let found = lines.by_ref().take(candidates).find_map(|(line, number)| {
+            let indent = line.chars().take_while(|letter| letter.is_whitespace());
+            let (letter, column) = indent.zip(1..).find(|(letter, _)| *letter != ' ')?;
+            Some((Place { line: number, column }, if letter == '\t' { NO_TABS } else { NO_OTHER_SPACES }))
         });
-        match tab.filter(|_| self.message.starts_with(NOT_YAML)) {
-            Some(place) => Self { place, hint: Some(NO_TABS), ..self },
+        match found.filter(|_| self.message.starts_with(NOT_YAML)) {
+            Some((place, hint)) => Self { place, hint: Some(hint), ..self },
             None => self,
         }
     }
@@ -236,9 +239,9 @@ const fn hint(kind: &ErrorKind) -> Option<&'static str> {
         | ErrorKind::UnexpectedEofImplicitFlowMapping
         | ErrorKind::InvalidFlowScalarIndent
         | ErrorKind::InvalidQuotedScalarIndent => Some("is a bracket, a brace or a quote before this not closed?"),
-        ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator => {
-            Some("has a text before this a brace, a bracket or a comma? put it in quotes: `path: \"/orders/{id}\"`")
-        }
+        ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator => Some(
+            "is a comma missing before this, or has a text a brace, a bracket or a comma? put it in quotes: `path: \"/orders/{id}\"`",
+        ),
         ErrorKind::MappingValueNotAllowed => {
             Some("is it indented like the keys beside it? a text with `: ` in it stands in quotes")
         }
@@ -247,6 +250,11 @@ const fn hint(kind: &ErrorKind) -> Option<&'static str> {
         | ErrorKind::InvalidIndentation
         | ErrorKind::BlockSequenceEntryNotAllowed => Some("indent it like the keys or items beside it"),
         ErrorKind::UnknownAnchor => Some("a text that begins with `*` stands in quotes"),
+        ErrorKind::MissingAnchorOrAliasName => Some("a text that begins with `*` or `&` stands in quotes"),
+        ErrorKind::UnexpectedCharacter { character: '@' | '`' | '%' } => {
+            Some("a text that begins with such a character stands in quotes")
+        }
+        ErrorKind::SimpleKeyExpected => Some("a key is followed by a colon and a space: `key: value`"),
         _ => None,
     }
 }

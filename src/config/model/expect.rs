@@ -55,7 +55,8 @@ fn caller(node: &Node, report: &mut Report) -> Option<ExpectedCaller> {
 }
 
 fn status(node: &Node, report: &mut Report) -> Option<StatusCode> {
-    let status = decode::whole::<u16>(100, 599)(node, report)?;
+    let status: u16 =
+        decode::parsed(node, STATUS, report, |text| text.parse().map_err(|_| format!("no status; expected {STATUS}")))?;
     if !STATUSES.contains(&status) {
         let hint = format!("expected {STATUS}");
         report.add_with_hint(node.place, format!("the rules never answer {status}"), hint);

@@ -266,7 +266,13 @@ pub fn server_name(node: &Node, report: &mut Report) -> Option<Box<str>> {
 }
 
 fn address(node: &Node, report: &mut Report) -> Option<Placed<SocketAddr>> {
-    let value = decode::parsed(node, ADDRESS, report, |text| text.parse().map_err(|_| format!("not {ADDRESS}")))?;
+    let text = decode::word(node, ADDRESS, report)?;
+    let Ok(value) = text.text.parse() else {
+        let hint =
+            "`127.0.0.1` is this machine alone, `0.0.0.0` all of its addresses; a name such as `localhost` is none";
+        report.add_with_hint(node.place, format!("{} is not {ADDRESS}", decode::shown(text)), hint);
+        return None;
+    };
     Some(Placed { value, place: node.place })
 }
 

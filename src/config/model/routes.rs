@@ -218,7 +218,9 @@ pub fn method(node: &Node, report: &mut Report) -> Option<Method> {
     }
     let method = Method::from_bytes(name.as_bytes());
     if method.is_err() {
-        report.add(node.place, format!("{} is not a method", decode::shown_node(node)));
+        let is_several = name.contains(|letter: char| letter == ',' || letter.is_whitespace());
+        let hint = if is_several { "several are written `[GET, POST]`, without quotes around them all" } else { "" };
+        report.add_with_hint(node.place, format!("{} is not a method", decode::shown_node(node)), hint);
     }
     method.ok()
 }
@@ -236,6 +238,7 @@ fn host(node: &Node, report: &mut Report) -> Option<Box<str>> {
     };
     if host.is_none() {
         let hint = "expected a host name without a port, such as `api.example.com`";
+        let hint = if name.contains('*') { "each host is named; leave `hosts` out for all hosts" } else { hint };
         report.add_with_hint(node.place, format!("{} is not a host", decode::shown_node(node)), hint);
     }
     host.map(Into::into)
