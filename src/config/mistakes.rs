@@ -231,6 +231,12 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("a star that is no text", format!("{LEAST}trusted_proxies: [*]\n")),
         ("a percent sign", format!("{LEAST}store: %2F\n")),
         ("a space that is none", "upstreams: {}\nroutes:\n  - path: /a\n   \u{a0}to: api\n".to_owned()),
+        (
+            "a variable without braces",
+            format!(
+                "auth: {{ realm: cost-in-$ }}\nbootstrap: {{ users: [{{ name: a, password: $ADMIN_PASSWORD, roles: [user] }}] }}\n{}",
+                route("    allow: [user]\n    request_headers: { set: { X-A: 'a/$(TENANT)', X-B: 'US$5 $a' } }")
+            ),
         ),
         ("an upstream without servers", LEAST.replace("builtin: echo", "balance: round_robin")),
         ("a list", "- a\n".to_owned()),

@@ -68,6 +68,7 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
         }
     }
     variables::told(root, report);
+    variables::without_braces(root, report);
     short_secrets(root, snapshot, report);
     short_passwords(root, snapshot, report);
     same_names(root, snapshot, report);

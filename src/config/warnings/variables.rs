@@ -146,5 +146,30 @@ fn fits(pattern: &str, keys: &[&str]) -> bool {
     keys.next().is_none()
 }
 
+/// Warns of `$NAME` and `$(NAME)`, which stand for themselves: a password would be that word, for everybody to read.
+pub(super) fn without_braces(node: &Node, report: &mut Report) {
+    match &node.value {
+        Value::Scalar(scalar) => {
+            if !scalar.expanded && names_a_variable(&scalar.text) {
+                let message = "a `$` without braces names no variable: this text stands for itself";
+                report.warn(node.place, message, "a variable is written `${NAME}`");
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| without_braces(item, report)),
+        Value::Map(entries) => entries.iter().for_each(|entry| without_braces(&entry.value, report)),
+    }
+}
+
+/// Whether a text has a `$` before a name as variables have, of capital letters: alone, or in parentheses.
+fn names_a_variable(text: &str) -> bool {
+    text.split('$').skip(1).any(|rest| {
+        let in_parentheses = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')).map(|(name, _)| name);
+        let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(rest.len());
+        let name = in_parentheses.or_else(|| rest.get(..end)).unwrap_or_default();
+        let of_a_name = |letter: u8| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == b'_';
+        name.len() > 1 && name.starts_with(|first: char| first.is_ascii_uppercase()) && name.bytes().all(of_a_name)
+    })
+}
+
 #[cfg(test)]
 mod tests;

@@ -194,3 +194,25 @@ fn a_variable_is_told_wherever_access_depends_on_it_and_nowhere_else() {
     let unseen: Vec<_> = ACCESS.iter().filter(|key| !seen.contains(**key)).collect();
     assert_eq!(unseen, [&"store.users.role"], "no file has these");
 }
+
+#[test]
+fn a_dollar_before_a_name_looks_like_a_variable() {
+    for (text, expected) in [
+        ("$ROLE", true),
+        ("/v1/$TENANT/x", true),
+        ("$(API_URL)", true),
+        ("http://$HOST:$PORT", true),
+        ("$A1", true),
+        ("US$5", false),
+        ("cost in $", false),
+        ("$5", false),
+        ("$A", false),
+        ("$argon2id$v=19$m=1", false),
+        ("pa$Word", false),
+        ("$(a b)", false),
+        ("^/a$", false),
+        ("", false),
+    ] {
+        assert_eq!(names_a_variable(text), expected, "{text}");
+    }
+}
