@@ -298,6 +298,16 @@ pub fn one_of<'w, T: Copy>(words: &'w [(&'w str, T)]) -> impl Fn(&Node, &mut Rep
     }
 }
 
+/// What is written in the place of other quotes.
+pub const FOREIGN_QUOTES: &str = "write `\"` or `'`";
+
+/// Whether a text stands in quotes that are none to YAML, as word processors write them.
+pub fn has_foreign_quotes(text: &str) -> bool {
+    let is_one = |letter: char| matches!(letter, '“' | '”' | '„' | '‘' | '’' | '‚' | '«' | '»');
+    let mut letters = text.chars();
+    letters.next().is_some_and(is_one) && letters.next_back().is_some_and(is_one)
+}
+
 /// Whether a node is exactly this word.
 pub fn is_word(node: &Node, word: &str) -> bool {
     matches!(&node.value, Value::Scalar(scalar) if &*scalar.text == word)

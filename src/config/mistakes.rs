@@ -231,6 +231,9 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("a star that is no text", format!("{LEAST}trusted_proxies: [*]\n")),
         ("a percent sign", format!("{LEAST}store: %2F\n")),
         ("a space that is none", "upstreams: {}\nroutes:\n  - path: /a\n   \u{a0}to: api\n".to_owned()),
+        ("typographic quotes", route("    allow: [“admin”, ‘a’, editor]")),
+        ("a path in typographic quotes", LEAST.replace("path: /", "path: “/a”")),
+        ),
         (
             "a variable without braces",
             format!(

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use http::HeaderName;
 
-use super::decode::Placed;
+use super::decode::{FOREIGN_QUOTES, Placed, has_foreign_quotes};
 use super::model::{ListenerMode, Model};
 use super::reach::{Reach, Unseen};
 use super::report::{self, Place, Report};
@@ -69,6 +69,7 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     }
     variables::told(root, report);
     variables::without_braces(root, report);
+    foreign_quotes(root, report);
     short_secrets(root, snapshot, report);
     short_passwords(root, snapshot, report);
     same_names(root, snapshot, report);
@@ -81,6 +82,20 @@ fn in_clear(node: &Node) -> Option<&str> {
     match &node.value {
         Value::Scalar(scalar) if !scalar.expanded && scalar.kind() == Plain::Text => Some(&scalar.text),
         Value::Scalar(_) | Value::List(_) | Value::Map(_) => None,
+    }
+}
+
+/// Quotes as word processors write them are letters of a text: a role in them is another role.
+fn foreign_quotes(node: &Node, report: &mut Report) {
+    match &node.value {
+        Value::Scalar(scalar) => {
+            if !scalar.expanded && has_foreign_quotes(&scalar.text) {
+                let message = "the quotes around this are typographic ones, which YAML takes for letters of the text";
+                report.warn(node.place, message, FOREIGN_QUOTES);
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| foreign_quotes(item, report)),
+        Value::Map(entries) => entries.iter().for_each(|entry| foreign_quotes(&entry.value, report)),
     }
 }
 

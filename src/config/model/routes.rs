@@ -149,7 +149,9 @@ fn pattern(node: &Node, report: &mut Report) -> Option<Pattern> {
     let pattern = Pattern::parse(text);
     if let Err(error) = &pattern {
         let hidden = decode::is_expanded(node).then(|| "the value of this variable is not a path pattern".to_owned());
-        report.add(node.place, hidden.unwrap_or_else(|| error.to_string()));
+        let is_quoted = hidden.is_none() && decode::has_foreign_quotes(text);
+        let hint = if is_quoted { decode::FOREIGN_QUOTES } else { "" };
+        report.add_with_hint(node.place, hidden.unwrap_or_else(|| error.to_string()), hint);
     }
     pattern.ok()
 }
