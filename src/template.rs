@@ -37,9 +37,14 @@ enum Piece<P> {
 }
 
 /// A kind of placeholder.
-pub trait Placeholder: Copy + Sized {
+pub trait Placeholder: Copy + Sized + 'static {
+    /// All of them, by their names.
+    const ALL: &'static [(&'static str, Self)];
+
     /// The one of this name.
-    fn from_name(name: &str) -> Option<Self>;
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, placeholder)| *placeholder)
+    }
 }
 
 /// Whether the names of members are templates too.
@@ -61,10 +66,10 @@ pub struct TemplateError {
 }
 
 /// What is wrong with a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nobody knows this placeholder.
-    Unknown,
+    /// Nobody knows this placeholder; those that are known.
+    Unknown(Vec<&'static str>),
     /// A brace without its other one.
     Unbalanced,
     /// A placeholder that has no meaning at this place; where it has one.
@@ -73,8 +78,8 @@ pub enum Fault {
 
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.fault {
-            Fault::Unknown => write!(f, "unknown placeholder `{{{}}}`", self.placeholder),
+        match &self.fault {
+            Fault::Unknown(_) => write!(f, "unknown placeholder `{{{}}}`", self.placeholder),
             Fault::Unbalanced => {
                 write!(f, "unbalanced brace in `{}`; a brace itself is written twice", self.placeholder)
             }
@@ -162,7 +167,8 @@ fn compile_text<P: Placeholder>(text: &str) -> Result<Text<P>, TemplateError> {
         if !literal.is_empty() {
             pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
         }
-        let unknown = || TemplateError { placeholder: name.to_owned(), fault: Fault::Unknown };
+        let known = || P::ALL.iter().map(|(name, _)| *name).collect();
+        let unknown = || TemplateError { placeholder: name.to_owned(), fault: Fault::Unknown(known()) };
         pieces.push(Piece::Placeholder(P::from_name(name).ok_or_else(unknown)?));
         rest = after;
     }

@@ -9,6 +9,7 @@ use super::report::{Place, Report, alternatives, quoted};
 use super::tree::{Node, Plain, Scalar, Value};
 use super::units;
 use crate::secret::Secret;
+use crate::template::{Fault, TemplateError};
 
 /// A value and where it was read.
 #[derive(Clone, Debug)]
@@ -353,6 +354,13 @@ pub fn secret(node: &Node, report: &mut Report) -> Option<SecretSource> {
             section.required("file", "the path of a file that holds it", report, placed_text).map(SecretSource::File)
         }
     }
+}
+
+/// Says what is wrong with a template; a placeholder that nobody knows is told with the nearest.
+pub fn no_template(place: Place, error: &TemplateError, report: &mut Report) {
+    let Fault::Unknown(known) = &error.fault else { return report.add(place, error.to_string()) };
+    let known: Vec<String> = known.iter().map(|name| format!("{{{name}}}")).collect();
+    report.unknown(place, "placeholder", &format!("{{{}}}", error.placeholder), known.iter().map(String::as_str));
 }
 
 /// Any value as JSON: plain scalars by the core schema, everything else as text.

@@ -233,6 +233,12 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("a space that is none", "upstreams: {}\nroutes:\n  - path: /a\n   \u{a0}to: api\n".to_owned()),
         ("typographic quotes", route("    allow: [“admin”, ‘a’, editor]")),
         ("a path in typographic quotes", LEAST.replace("path: /", "path: “/a”")),
+        (
+            "placeholders that nobody knows",
+            format!(
+                "tokens: {{ claims: {{ id: '{{usr}}' }} }}\nerrors: {{ messages: {{ no_route: {{ text: '{{methd}}' }} }} }}\n\
+                 endpoints: [{{ path: /l, action: login, reply: {{ t: '{{acess}}', x: '{{id}}' }} }}]\n{LEAST}"
+            ),
         ),
         (
             "a variable without braces",

@@ -188,20 +188,17 @@ impl What {
 }
 
 impl template::Placeholder for Placeholder {
-    fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "access" => Self::Access,
-            "refresh" => Self::Refresh,
-            "token" => Self::Token,
-            "expires_in" => Self::ExpiresIn,
-            "user" => Self::User,
-            "user_id" => Self::UserId,
-            "role" => Self::Role,
-            "roles" => Self::Roles,
-            "scope" => Self::Scope,
-            _ => return None,
-        })
-    }
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("access", Self::Access),
+        ("refresh", Self::Refresh),
+        ("token", Self::Token),
+        ("expires_in", Self::ExpiresIn),
+        ("user", Self::User),
+        ("user_id", Self::UserId),
+        ("role", Self::Role),
+        ("roles", Self::Roles),
+        ("scope", Self::Scope),
+    ];
 }
 
 impl Placeholder {

@@ -60,13 +60,7 @@ pub(super) struct Cause<'a> {
 }
 
 impl template::Placeholder for Blank {
-    fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "field" => Some(Self::Field),
-            "method" => Some(Self::Method),
-            _ => None,
-        }
-    }
+    const ALL: &'static [(&'static str, Self)] = &[("field", Self::Field), ("method", Self::Method)];
 }
 
 impl Default for Texts {

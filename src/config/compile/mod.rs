@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::decode::{Placed, SecretSource};
+use super::decode::{Placed, SecretSource, no_template};
 use super::listing::is_key_material;
 use super::model::store::Location;
 use super::model::{Model, auth};
@@ -25,6 +25,7 @@ use super::source;
 use crate::endpoint::issue::PROTECTED_CLAIMS;
 use crate::endpoint::template::Claims;
 use crate::secret::Secret;
+use crate::template::TemplateError;
 use crate::wire::forwarded::TrustedProxies;
 use crate::{authenticate, endpoint, forward, listen};
 
@@ -207,16 +208,16 @@ fn token_settings(tokens: auth::Tokens, passwords: (usize, usize), report: &mut 
 
 /// Compiles each member by itself, so that a mistake is reported at its place. All are good if each one is: templates of
 /// different members know nothing of each other.
-fn each_template<E: std::fmt::Display>(
+fn each_template(
     members: &Map<String, Value>,
     places: &[Placed<Box<str>>],
     report: &mut Report,
-    compile: impl Fn(Map<String, Value>) -> Result<(), E>,
+    compile: impl Fn(Map<String, Value>) -> Result<(), TemplateError>,
 ) {
     for Placed { value: name, place } in places {
         let member = members.get(&**name).map(|value| (name.to_string(), value.clone()));
         if let Err(error) = compile(member.into_iter().collect()) {
-            report.add(*place, error.to_string());
+            no_template(*place, &error, report);
         }
     }
 }

@@ -316,7 +316,7 @@ fn message(code: &str, node: &Node, report: &mut Report) -> Option<Message> {
     match Message::members(code, decode::json_map(node, report)?) {
         Ok(message) => Some(message),
         Err(error) => {
-            report.add(node.place, error.to_string());
+            decode::no_template(node.place, &error, report);
             None
         }
     }
