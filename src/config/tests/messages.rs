@@ -644,6 +644,23 @@ fn a_role_that_is_misspelt_is_warned_of_where_it_stands_for_nobody() {
 }
 
 #[test]
+fn how_many_roles_are_compared_is_bounded_and_each_that_is_wrong_is_told_all_the_same() {
+    let many: Vec<String> = (0..3_000).map(|n| format!("r{n:04}")).collect();
+    let text = format!(
+        "expect: [{{ request: GET /a, as: {{ roles: [{}] }}, is: 403 }}]\nupstreams: {{ a: {{ builtin: echo }} }}\nroutes:\n  \
+         - {{ path: /a, allow: [{}, guest], to: a }}\n",
+        many.join("x, "),
+        many.join(", ")
+    );
+    let told = check_text(&text, Path::new("."), "a.yaml", &environment()).unwrap().1;
+    let hints = || told.iter().filter_map(|problem| problem.hint.as_deref());
+    let suggested = hints().filter(|hint| hint.contains("did you mean `r")).count();
+    assert!((50..100).contains(&suggested), "{suggested}");
+    assert!(hints().any(|hint| hint.starts_with("is it spelt right?")));
+    assert!(told.count() >= 2_999, "{}", told.count());
+}
+
+#[test]
 fn a_method_that_no_client_sends_is_told() {
     let with = |methods: &str| with_route(&format!("    allow: authenticated\n    methods: {methods}\n"));
     for name in ["'*'", "ALL", "ANY"] {

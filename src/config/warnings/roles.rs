@@ -88,7 +88,7 @@ fn differing_in_case(named: &Named<'_>, report: &mut Report) -> HashSet<String> 
 /// Roles that nothing but an expectation names: what is expected of them is so of any principal without a role.
 fn expected_of_nobody(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl Fn(&str) -> bool, report: &mut Report) {
     let defined = snapshot.roles();
-    let suggested = suggested(named, snapshot, |_| true);
+    let mut suggested = Suggested::of(named, snapshot, |_| true);
     let mut told = HashSet::new();
     for node in &named.expected {
         let Some(role) = word(node).filter(|role| !defined.contains(*role) && !is_settled(role)) else { continue };
@@ -96,7 +96,7 @@ fn expected_of_nobody(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl 
             continue;
         }
         let message = format!("no route, user or client of this file names the role {}", decode::shown_node(node));
-        let hint = nearest(role, &suggested).map_or_else(
+        let hint = suggested.nearest(role).map_or_else(
             || "is it spelt right? for somebody with none of the roles write `{ roles: [] }`".to_owned(),
             |alike| format!("did you mean `{alike}`?"),
         );
@@ -104,15 +104,31 @@ fn expected_of_nobody(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl 
     }
 }
 
-/// Roles that may have been meant: those that a user, a client or the default has, and with `asked` those that routes ask for.
-/// One that nothing but an expectation names may be misspelt itself. What came from the environment is in no message.
-fn suggested<'n>(named: &Named<'n>, snapshot: &'n Snapshot, asked: impl Fn(&str) -> bool) -> Vec<&'n str> {
-    let asked = named.routes.iter().filter(|node| word(node).is_some_and(&asked));
-    let written = named.accounts.iter().chain(asked).filter(|node| !decode::is_expanded(node));
-    let default = snapshot.tokens.default_role.as_str();
-    let default = Some(default).filter(|_| !named.default.is_some_and(decode::is_expanded));
-    let all: BTreeSet<&str> = written.filter_map(|node| word(node)).chain(default).collect();
-    all.into_iter().collect()
+/// Names that a role is compared with, so that what is suggested costs no more where a file has many; a fraction of a second.
+const COMPARED_MAX: usize = 200_000;
+
+/// Roles that may have been meant. Behind [`COMPARED_MAX`] comparisons none is.
+struct Suggested<'n> {
+    names: Vec<&'n str>,
+    left: usize,
+}
+
+impl<'n> Suggested<'n> {
+    /// Those that a user, a client or the default has, and that routes ask for, if they are `meant`. One that nothing but an
+    /// expectation names may be misspelt itself. What came from the environment is in no message.
+    fn of(named: &Named<'n>, snapshot: &'n Snapshot, meant: impl Fn(&str) -> bool) -> Self {
+        let asked = named.routes.iter().filter(|node| word(node).is_some_and(&meant));
+        let written = named.accounts.iter().chain(asked).filter(|node| !decode::is_expanded(node));
+        let default = snapshot.tokens.default_role.as_str();
+        let default = Some(default).filter(|_| !named.default.is_some_and(decode::is_expanded));
+        let all: BTreeSet<&str> = written.filter_map(|node| word(node)).chain(default).collect();
+        Self { names: all.into_iter().collect(), left: COMPARED_MAX }
+    }
+
+    fn nearest(&mut self, role: &str) -> Option<&'n str> {
+        self.left = self.left.checked_sub(self.names.len())?;
+        nearest(role, &self.names)
+    }
 }
 
 /// Roles that are named by routes alone, or by accounts alone. Where no account is made here, others may have any: then it is
@@ -124,12 +140,12 @@ fn of_one_side_only(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl Fn
     }
     let mut known: BTreeSet<&str> = named.accounts.iter().filter_map(|node| word(node)).collect();
     known.insert(snapshot.tokens.default_role.as_str());
-    let suggested = suggested(named, snapshot, |role| expected.contains(role));
+    let mut suggested = Suggested::of(named, snapshot, |role| expected.contains(role));
     known.extend(expected);
     let mut told = HashSet::new();
     for node in &named.routes {
         let Some(role) = word(node).filter(|role| !known.contains(role) && !is_settled(role)) else { continue };
-        let alike = nearest(role, &suggested);
+        let alike = suggested.nearest(role);
         if named.accounts.is_empty() && alike.is_none() || !told.insert(role) {
             continue;
         }
