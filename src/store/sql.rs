@@ -185,7 +185,7 @@ impl SqlStore {
                 };
                 let rows = query(text).bind(HASHES_SEEN).rows(reading.db()).await?;
                 for row in &rows {
-                    hashes.extend(row.maybe_text("password_hash")?.map(Secret::new));
+                    hashes.extend(row.legible("password_hash")?.map(Secret::new));
                 }
                 if (rows.len() as u64) < HASHES_SEEN.unsigned_abs() {
                     break;

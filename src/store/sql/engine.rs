@@ -354,6 +354,15 @@ impl Row {
         get!(self, name, String)
     }
 
+    /// The text of another application, which may be damaged: what is no UTF-8 is as good as nothing.
+    pub(in crate::store) fn legible(&self, name: &str) -> Result<Option<String>, StoreError> {
+        match self {
+            // the others keep no such text, or make another of it
+            Self::Sqlite(_) => Ok(self.maybe_bytes(name)?.and_then(|bytes| String::from_utf8(bytes).ok())),
+            Self::Postgres(_) | Self::MySql(_) => self.maybe_text(name),
+        }
+    }
+
     pub(in crate::store) fn text(&self, name: &str) -> Result<String, StoreError> {
         self.maybe_text(name)?.ok_or_else(|| missing(name))
     }

@@ -49,6 +49,7 @@ pub(super) struct Foreign {
     /// How long a name may be.
     pub(super) name_chars: Option<i64>,
     id_type: Type,
+    password_type: Type,
     flag_types: Vec<Type>,
     active_type: Option<Type>,
     pub(super) tokens: Option<ForeignTokens>,
@@ -112,10 +113,11 @@ impl Relations {
         foreign.tokens.as_ref().filter(|_| !text.expose().contains('\0')).map(|tokens| (foreign, tokens))
     }
 
-    /// The account in a row; `None` where the row has none, as an outer join gives it.
+    /// The account in a row; `None` where the row has none, as an outer join gives it, or has no name that anybody could give.
     pub(super) fn found(&self, kind: SubjectKind, row: &Row) -> Result<Option<Found>, StoreError> {
-        let Some(id) = row.maybe_text("id")? else { return Ok(None) };
-        let hash = row.maybe_text("password_hash")?.unwrap_or_default();
+        let (Some(id), Some(name)) = (row.legible("id")?, row.legible("name")?) else { return Ok(None) };
+        // one that is damaged is nobody's password
+        let hash = row.legible("password_hash")?.unwrap_or_default();
         let (mut roles, mut disabled, mut settled) = (list(row, "roles")?, row.truth("disabled")?, true);
         if let Some(foreign) = self.foreign(kind) {
             // a join gives them in any order
@@ -126,7 +128,7 @@ impl Relations {
                 && row.maybe_bytes("state_mark")?.as_deref() == Some(mark(&hash).as_slice());
         }
         let account = Account {
-            subject: Subject { kind, name: row.text("name")?.into() },
+            subject: Subject { kind, name: name.into() },
             id: id.into(),
             password_hash: Secret::new(hash),
             roles: roles.into_iter().map(Role::from).collect(),
@@ -147,7 +149,7 @@ pub(super) fn mark(hash: &str) -> Vec<u8> {
 
 /// A list of texts as JSON; what an aggregate makes of nothing is null.
 fn list(row: &Row, name: &str) -> Result<Vec<String>, StoreError> {
-    let Some(json) = row.maybe_text(name)? else { return Ok(Vec::new()) };
+    let Some(json) = row.legible(name)? else { return Ok(Vec::new()) };
     let texts: Vec<Option<String>> = serde_json::from_str(&json)
         .map_err(|_| StoreError::Broken(format!("a row's {name} are no list of texts").into()))?;
     Ok(texts.into_iter().flatten().filter(|text| !text.is_empty()).collect())
@@ -191,11 +193,13 @@ impl Foreign {
             return Err(StoreError::Broken(text.into()));
         }
         let password_expression = match (&password.kind, engine) {
+            // the same text for every hash that is one, and some text whatever the bytes are
             (Type::Bytes, Engine::Postgres) => {
-                format!("convert_from(u.{}, 'UTF8')", engine.quoted(settings.password.as_str()))
+                format!("encode(u.{}, 'escape')", engine.quoted(settings.password.as_str()))
             }
             _ => engine.as_text(&format!("u.{}", engine.quoted(settings.password.as_str()))),
         };
+        let password_type = password.kind.clone();
         if let Some(role) = &settings.role {
             table.any(role)?;
         }
@@ -226,6 +230,7 @@ impl Foreign {
             settings: settings.clone(),
             name_chars,
             id_type: id,
+            password_type,
             flag_types,
             active_type,
             tokens: None,
@@ -310,7 +315,7 @@ impl Foreign {
 
     fn further_roles(&self, row: &Row, roles: &mut Vec<String>) -> Result<(), StoreError> {
         if self.settings.role.is_some()
-            && let Some(role) = row.maybe_text("role")?.filter(|role| !role.is_empty())
+            && let Some(role) = row.legible("role")?.filter(|role| !role.is_empty())
         {
             // the one that the column names comes first: it is the template `{role}`
             roles.retain(|other| *other != role);
@@ -352,7 +357,10 @@ impl Foreign {
 
     /// What stands for a password's hash in a statement: text, or its bytes.
     pub(super) fn password_place(&self) -> &'static str {
-        if self.password.starts_with("convert_from") { "convert_to(?, 'UTF8')" } else { "?" }
+        match (&self.password_type, self.engine) {
+            (Type::Bytes, Engine::Postgres) => "convert_to(?, 'UTF8')",
+            _ => "?",
+        }
     }
 
     /// A truth as a column takes it.

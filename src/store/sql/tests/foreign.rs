@@ -353,6 +353,46 @@ fn users_are_written_where_the_application_keeps_them(on: &On) {
     assert!(on.engine() == Engine::Sqlite || matches!(long, Ok(Added::TooLong(_))), "nothing is cut off: {long:?}");
 }
 
+fn what_is_damaged_in_a_row_harms_nobody_else(on: &On) {
+    let (place, store) = Place::flask(on);
+    // a column of bytes can hold anything on each of them
+    let (retype, damage) = match on.engine() {
+        Engine::Sqlite => ("SELECT 1", "UPDATE \"user\" SET password_hash = x'ff00ff' WHERE id = 8"),
+        Engine::Postgres => (
+            "ALTER TABLE \"user\" ALTER COLUMN password_hash TYPE bytea USING convert_to(password_hash, 'UTF8')",
+            "UPDATE \"user\" SET password_hash = '\\xff00ff' WHERE id = 8",
+        ),
+        Engine::MySql => (
+            "ALTER TABLE `user` MODIFY password_hash VARBINARY(255)",
+            "UPDATE `user` SET password_hash = x'ff00ff' WHERE id = 8",
+        ),
+    };
+    place.execute(&store, retype);
+    place.execute(&store, damage);
+    wait(store.close());
+    let store = place.open_with(&place.location, &flask()).unwrap();
+    let good = "scrypt:32768:8:1$salt$hash";
+    let in_use = wait(store.hashes_in_use());
+    assert!(in_use.iter().any(|hash| hash.expose() == good), "{} hashes", in_use.len());
+    let damaged = Subject::user("J\u{fc}rgen");
+    assert!(matches!(
+        wait(store.claimed(damaged.clone())),
+        Some(Claimed::Unseen { password_hash }) if !password_hash.expose().contains('$')
+    ));
+    assert!(wait(store.account(damaged)).is_some());
+    assert_eq!(wait(store.accounts(SubjectKind::User)).len(), 2);
+    assert!(wait(store.rehash(ann(), secret(good), secret("another"))));
+    assert_eq!(wait(store.account(ann())).unwrap().password_hash.expose(), "another");
+    if on.engine() == Engine::Sqlite {
+        place.execute(&store, "UPDATE \"user\" SET role = CAST(x'ff' AS TEXT) WHERE id = 8");
+        assert_eq!(roles(&store, "J\u{fc}rgen"), [""; 0], "no role is right");
+        place.execute(&store, "UPDATE \"user\" SET username = CAST(x'78ff' AS TEXT) WHERE id = 8");
+        let names: Vec<_> =
+            wait(store.accounts(SubjectKind::User)).into_iter().map(|account| account.subject).collect();
+        assert_eq!(names, [ann()], "nobody can give such a name");
+    }
+}
+
 fn clients_stay_ours(on: &On) {
     let (_place, store) = Place::flask(on);
     let app = Subject::client("ann");
@@ -444,6 +484,7 @@ on_each_engine! {
     a_password_changed_behind_our_back_ends_every_session,
     a_user_made_anew_behind_our_back_is_another,
     users_are_written_where_the_application_keeps_them,
+    what_is_damaged_in_a_row_harms_nobody_else,
     clients_stay_ours,
     roles_come_from_groups_and_flags,
     what_the_database_does_not_have_is_named_at_the_start,
