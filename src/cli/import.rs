@@ -75,6 +75,8 @@ fn read(file: &Path) -> Result<String, CliError> {
 /// `name:hash` a line; what follows a second colon is a comment. Every wrong line is reported, by its number alone.
 fn parse_htpasswd(text: &str) -> Result<Vec<(String, Secret<String>)>, CliError> {
     let (mut users, mut names, mut problems) = (Vec::new(), HashSet::new(), Vec::new());
+    // editors of Windows begin a file with a mark that nobody sees
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
@@ -135,5 +137,7 @@ mod tests {
             assert_eq!(&*account.roles, [Role::from("user")]);
         }
         assert_eq!(import(good).unwrap_err().0, ExitCode::from(1));
+        assert_eq!(import("\u{feff}cid:{SHA}h0Vy56WuaklGamrFeLmK26eMaqY=\n").unwrap(), "1 added\n");
+        assert!(operator.wait(operator.store().account(Subject::user("cid"))).unwrap().is_some());
     }
 }

@@ -54,7 +54,9 @@ fn document<'a>(issuer: &str, origin: &str, endpoints: &(impl Iterator<Item = &'
     document.insert("issuer".into(), issuer.into());
     let token = first(endpoints.clone(), Action::OauthToken, None);
     let beside = token.map(|token| folder(&token.path));
-    let methods = json!(["client_secret_basic", "client_secret_post"]);
+    // a user's own password is taken from a client that has no secret
+    let is_open = token.is_some_and(|token| token.password_grant);
+    let by_secret = ["client_secret_basic", "client_secret_post"];
     for (name, action, authenticated) in [
         ("token_endpoint", Action::OauthToken, true),
         ("revocation_endpoint", Action::Revoke, true),
@@ -64,7 +66,9 @@ fn document<'a>(issuer: &str, origin: &str, endpoints: &(impl Iterator<Item = &'
         let Some(endpoint) = first(endpoints.clone(), action, beside) else { continue };
         document.insert(name.into(), format!("{origin}{}", endpoint.path).into());
         if authenticated {
-            document.insert(format!("{name}_auth_methods_supported"), methods.clone());
+            let none = (action == Action::OauthToken && is_open).then_some("none");
+            let methods: Value = by_secret.into_iter().chain(none).collect();
+            document.insert(format!("{name}_auth_methods_supported"), methods);
         }
     }
     let mut grants = Vec::new();
@@ -140,6 +144,11 @@ mod tests {
             found["token_endpoint_auth_methods_supported"],
             json!(["client_secret_basic", "client_secret_post"])
         );
+        let open = Endpoint { password_grant: true, ..endpoint("/oauth/token", Action::OauthToken) };
+        let found = document("i", "http://h", &[open, endpoint("/oauth/revoke", Action::Revoke)].iter());
+        let methods = |of: &str| found[format!("{of}_endpoint_auth_methods_supported")].clone();
+        assert_eq!(methods("token"), json!(["client_secret_basic", "client_secret_post", "none"]));
+        assert_eq!(methods("revocation"), json!(["client_secret_basic", "client_secret_post"]));
     }
 
     #[test]
