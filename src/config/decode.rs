@@ -139,6 +139,15 @@ pub fn some<'t, T>(
     list(node, report, read)
 }
 
+/// Whether a list has `max` items at most. What is compared with each other, or for each request, is not to be without end.
+pub fn is_at_most(max: usize, node: &Node, report: &mut Report) -> bool {
+    let further = if let Value::List(items) = &node.value { items.get(max) } else { None };
+    if let Some(further) = further {
+        report.add(further.place, format!("this list has {max} items at most"));
+    }
+    further.is_none()
+}
+
 /// Free text. A plain scalar that YAML takes for a number, a boolean or nothing is refused: what it would become as a
 /// text depends on how it is spelt (`1.10`, `0755`, `null`).
 pub fn text<'t>(node: &'t Node, report: &mut Report) -> Option<&'t str> {

@@ -11,7 +11,7 @@
 //! Where a rule of one side and one of the other both decide some path, they therefore decide together at such a path of
 //! the pattern that they have in common. Paths below a prefix are looked at in each length in which they can differ.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use http::Method;
 
@@ -50,6 +50,11 @@ impl Region<'_> {
         Pattern::common(self.rules.iter().map(|rule| &rule.pattern))
     }
 
+    /// How many rules there are, and methods that they list: what finding the one for a method may look at.
+    pub fn listed(&self) -> usize {
+        self.rules.iter().map(|rule| 1 + rule.methods.len()).sum()
+    }
+
     /// The hosts that rules name here, and one that none names, which stands for all others; that one last.
     pub fn hosts(&self) -> Vec<&str> {
         let named: BTreeSet<&str> = self.rules.iter().flat_map(|rule| rule.hosts.iter().map(|host| &**host)).collect();
@@ -59,14 +64,10 @@ impl Region<'_> {
     /// The methods that rules name here, with the HEAD that GET implies, and one that none names, which stands for all
     /// others; that one last.
     pub fn methods(&self) -> Vec<&Method> {
-        let mut named: Vec<&Method> = Vec::new();
+        let (mut named, mut known) = (Vec::new(), HashSet::new());
         for method in self.rules.iter().flat_map(|rule| rule.methods) {
             let implied = (*method == Method::GET).then_some(&Method::HEAD);
-            for method in [method].into_iter().chain(implied) {
-                if !named.contains(&method) {
-                    named.push(method);
-                }
-            }
+            named.extend([method].into_iter().chain(implied).filter(|method| known.insert(*method)));
         }
         named.push(&self.fresh.method);
         named

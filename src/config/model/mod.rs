@@ -140,6 +140,9 @@ const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCA
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
 const WORKERS_MAX: u64 = 1024;
 const NAME_BYTES_MAX: usize = 255;
+
+/// Each of which has sockets of its own in every worker.
+const LISTENERS_MAX: usize = 1_000;
 /// What an address is, for messages.
 const ADDRESS: &str = "an address with its port, such as `127.0.0.1:8443` or `[::]:8443`";
 /// The keys without which nothing is served, and what they take.
@@ -175,6 +178,7 @@ pub fn read(root: &Node, report: &mut Report) -> Model {
     }
     Model {
         listeners: section("listeners")
+            .filter(|node| decode::is_at_most(LISTENERS_MAX, node, report))
             .and_then(|node| decode::some(node, report, listener))
             .unwrap_or_else(default_listeners),
         workers: section("workers").and_then(|node| number_or_auto(node, 1, WORKERS_MAX, report)),

@@ -1,5 +1,7 @@
 //! The section `routes`, each value checked by itself.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -64,6 +66,9 @@ pub struct Route {
     pub body_bytes: Option<u64>,
 }
 
+/// Methods of one route; some forty are registered.
+const METHODS_MAX: usize = 100;
+
 const KEYS: &[&str] = &[
     "path",
     "methods",
@@ -91,8 +96,10 @@ impl Route {
             section.required("path", "a pattern such as `/orders/{id}` or `/orders/**`", report, decode::placed_text);
         let pattern = section.read("path", report, pattern);
         let hosts = section.read("hosts", report, |node, report| distinct(node, report, host)).unwrap_or_default();
-        let methods =
-            section.read("methods", report, |node, report| distinct(node, report, method)).unwrap_or_default();
+        let methods = section.read("methods", report, |node, report| {
+            decode::is_at_most(METHODS_MAX, node, report).then(|| distinct(node, report, method)).flatten()
+        });
+        let methods = methods.unwrap_or_default();
         let allow = section.required("allow", ALLOW, report, allow);
         let scopes = section.read("scopes", report, |node, report| decode::list(node, report, super::auth::scope));
         let scopes = scopes.unwrap_or_default();
@@ -180,19 +187,18 @@ fn allow(node: &Node, report: &mut Report) -> Option<Allow> {
 }
 
 /// A list in which nothing stands twice; a route would tie with itself.
-fn distinct<T: PartialEq + Clone>(
+fn distinct<T: Eq + Hash + Clone>(
     node: &Node,
     report: &mut Report,
     read: impl Fn(&Node, &mut Report) -> Option<T>,
 ) -> Option<Vec<T>> {
-    let mut seen: Vec<T> = Vec::new();
+    let mut seen: HashSet<T> = HashSet::new();
     decode::some(node, report, |item, report| {
         let value = read(item, report)?;
-        if seen.contains(&value) {
+        if !seen.insert(value.clone()) {
             report.add(item.place, "this stands in the list already");
             return None;
         }
-        seen.push(value.clone());
         Some(value)
     })
 }
@@ -272,7 +278,7 @@ fn field_edits(
     report: &mut Report,
 ) -> Option<FieldEdits> {
     let section = Section::open(node, what, &["set", "remove"], &[], report)?;
-    let mut edits = FieldEdits::default();
+    let (mut edits, mut known) = (FieldEdits::default(), HashSet::new());
     if let Some(node) = section.node("set") {
         for (key, value) in decode::entries(node, report) {
             let name = editable(key.value, key.place, report);
@@ -281,7 +287,7 @@ fn field_edits(
             let Some((name, mut value)) = name.zip(value) else { continue };
             // what is not shown: `explain` and `diff` write into logs of pipelines
             value.set_sensitive(is_expanded || may_bear_secret(&name));
-            if edits.set.iter().any(|(known, _)| *known == name) {
+            if !known.insert(name.clone()) {
                 report.add(key.place, format!("`{name}` is set twice"));
             }
             places.push(Placed { value: name.clone(), place: key.place });

@@ -1,5 +1,6 @@
 //! What a person sees of a mistake, where values come from, and what a file means that has no mistake.
 
+mod bounds;
 mod messages;
 mod sources;
 mod keys;

@@ -81,7 +81,7 @@ impl<'d, 's> Judge<'d, 's> {
         }
         let (hosts, methods) = (region.hosts(), region.methods());
         let questions = hosts.len() * methods.len();
-        self.effort.spend(questions.saturating_mul(region.work))?;
+        self.effort.spend(questions.saturating_mul(region.work + region.listed()))?;
         self.effort.fits(questions.saturating_mul(QUESTION_BYTES))?;
         let mut met: BTreeMap<Effect, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
         let mut least: [Option<Option<Rc<Pattern>>>; 2] = [None, None];

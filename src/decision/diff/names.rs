@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+/// Names that are written out for people; tools have them all.
+pub(super) const PRINTED_MAX: usize = 100;
+
 /// A set of names: these, or all but these.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Names {
@@ -77,7 +80,13 @@ impl Names {
 
     /// For people, `every` being all of them.
     pub(super) fn words(&self, every: &str) -> String {
-        let list = |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let list = |names: &BTreeSet<String>| {
+            let mut words: Vec<&str> = names.iter().map(String::as_str).take(PRINTED_MAX).collect();
+            let more =
+                names.len().checked_sub(PRINTED_MAX).filter(|&more| more > 0).map(|more| format!("and {more} more"));
+            words.extend(more.as_deref());
+            words.join(", ")
+        };
         match self {
             Self::Only(names) => list(names),
             Self::AllBut(names) if names.is_empty() => every.to_owned(),

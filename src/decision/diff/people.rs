@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use super::fact::on_one_line;
 use super::meaning::Who;
-
-/// Names that are written out for people; tools have them all.
-const PRINTED_MAX: usize = 100;
+use super::names::PRINTED_MAX;
 
 /// Some of those whom the rules of two files tell apart: roles, `@anyone`, `@authenticated`.
 #[derive(Clone)]

@@ -222,7 +222,7 @@ impl Stand<'_> {
     }
 }
 
-/// Whether `name`, or all names, are among these, of which none are all.
+/// Whether `name`, or all names, are among these, of which none are all. They are sorted.
 fn holds(names: &[&str], name: Option<&str>) -> bool {
-    names.is_empty() || name.is_some_and(|name| names.contains(&name))
+    names.is_empty() || name.is_some_and(|name| names.binary_search(&name).is_ok())
 }

@@ -68,7 +68,8 @@ impl<'d, 's> Survey<'d, 's> {
                     look(self, &rule.pattern, &shape, 0)?;
                 }
                 // of two rules each of which has another of its shape on the other side, only one can win over the other
-                self.effort.spend(1 + other.count(&shape) * (1 + rule.hosts.len()))?;
+                let (hosts, methods) = (1 + rule.hosts.len(), 2 + rule.methods.len());
+                self.effort.spend(1 + other.count(&shape).saturating_mul(hosts).saturating_mul(methods))?;
                 if !other.take(&shape, rule) {
                     let crossing = self.regions.crossing(&rule.pattern, 1 - side);
                     self.worked(crossing.len())?;
