@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::wire::target::{PathPolicy, TargetError, canonical_path};
 
@@ -12,9 +13,9 @@ pub const SEGMENTS_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
     /// Exactly this, in its canonical spelling. Empty only at the end, behind a trailing slash.
-    Literal(Box<str>),
+    Literal(Arc<str>),
     /// `{name}`: any one segment that is not empty.
-    Any(Box<str>),
+    Any(Arc<str>),
 }
 
 /// A path pattern.
@@ -77,7 +78,7 @@ impl Pattern {
             if let Segment::Any(name) = &segment
                 && segments.contains(&segment)
             {
-                return Err(PatternError::RepeatedName(name.clone()));
+                return Err(PatternError::RepeatedName((&**name).into()));
             }
             segments.push(segment);
         }
@@ -130,7 +131,8 @@ impl Pattern {
     /// Itself without the names of its placeholders: the same text for patterns that match the same paths, and for no others,
     /// whatever an exact path spells. Not to be shown.
     pub fn shape(&self) -> String {
-        let mut shape = String::new();
+        const USUAL_BYTES: usize = 12;
+        let mut shape = String::with_capacity(self.segments.len() * USUAL_BYTES);
         for segment in &self.segments {
             match segment {
                 Segment::Literal(text) => shape.extend(["/=", text]),
@@ -193,7 +195,7 @@ impl Pattern {
 
     /// Gives each placeholder a name of its own.
     fn rename_twins(&mut self) {
-        let mut seen: Vec<Box<str>> = Vec::new();
+        let mut seen: Vec<Arc<str>> = Vec::new();
         for segment in &mut self.segments {
             let Segment::Any(name) = segment else { continue };
             let numbered = (2_usize..).map(|number| format!("{name}{number}").into());

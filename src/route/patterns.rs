@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::pattern::{Pattern, Segment};
 
@@ -17,7 +18,7 @@ pub struct Patterns<T> {
 
 #[derive(Debug)]
 struct Node<T> {
-    literals: BTreeMap<Box<str>, NodeId>,
+    literals: BTreeMap<Arc<str>, NodeId>,
     any: Option<NodeId>,
     /// Of patterns that end here.
     exact: Vec<T>,
