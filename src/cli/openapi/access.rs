@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::super::operator::CliError;
-use super::document::{Document, escaped};
+use super::document::{Document, Followed, escaped};
 use super::{comment, quoted};
 use crate::principal::NAME_BYTES_MAX;
 
@@ -31,8 +31,8 @@ struct Alternative {
     foreign: Vec<String>,
     /// Whether it asks for more than one thing.
     is_joint: bool,
-    /// Whether what it asks for is not a list of texts.
-    is_odd: bool,
+    /// Why it does not say in one way what it asks for.
+    odd: Option<&'static str>,
     /// As the document has it.
     shown: String,
 }
@@ -72,15 +72,21 @@ impl Alternative {
         for (name, names) in requirement {
             let texts: Option<BTreeSet<String>> =
                 names.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
-            alternative.is_odd |= texts.is_none();
+            if texts.is_none() {
+                alternative.odd = Some("does not name its scopes in a list of texts");
+            }
             let names = texts.unwrap_or_default();
             let listed: Vec<&str> = names.iter().map(String::as_str).collect();
             parts.push(if names.is_empty() { name.clone() } else { format!("{name} [{}]", listed.join(", ")) });
             let pointer = format!("/components/securitySchemes/{}", escaped(name));
             let scheme = match document.at(&pointer) {
-                Some(scheme) => Some(document.resolve(scheme, &format!("#{pointer}"))?),
+                Some(scheme) => Some(document.follow(scheme, &format!("#{pointer}"))?),
                 None => None,
             };
+            if scheme.as_ref().is_some_and(Followed::is_ambiguous) {
+                alternative.odd = Some("is a scheme with more beside its `$ref`");
+            }
+            let scheme = scheme.map(|scheme| scheme.value);
             let member =
                 |member: &str| scheme.and_then(|scheme| scheme.get(member)).and_then(Value::as_str).unwrap_or_default();
             let in_authorization = member("in") == "header" && member("name").eq_ignore_ascii_case("authorization");
@@ -115,8 +121,8 @@ impl Alternative {
 
     /// Why a rule cannot ask for this.
     fn fault(&self) -> Option<&'static str> {
-        if self.is_odd {
-            Some("does not name its scopes in a list of texts")
+        if self.odd.is_some() {
+            self.odd
         } else if self.schemes.len() > 1 || self.is_joint && !self.foreign.is_empty() {
             Some("asks for several credentials at once, and a request has one")
         } else if self.roles.len() > 1 {

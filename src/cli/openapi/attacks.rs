@@ -219,6 +219,51 @@ fn what_is_left_out_does_not_fall_to_a_wider_route() {
 }
 
 #[test]
+fn what_stands_beside_a_reference_opens_nothing() {
+    let wide = "'/{y}/{x}': { get: { security: [] }, delete: { security: [] } }";
+    let closed_item = "p: { get: { security: [{ jwt: [] }] } }";
+    let open_item = "p: { get: { security: [] } }";
+    for (paths, items, requests) in [
+        (
+            "'/a/{x}': { $ref: '#/x-items/p', delete: { security: [{ jwt: [admin] }] } }",
+            closed_item,
+            "GET /a/1, DELETE /a/1",
+        ),
+        ("'/a/b': { $ref: '#/x-items/p', get: { security: [{ jwt: [admin] }] } }", open_item, "GET /a/b, HEAD /a/b"),
+        ("'/c': { $ref: '#/x-items/p', servers: [{ url: /b }] }", open_item, "GET /c, GET /b/c, DELETE /b/c"),
+        (
+            "'/c': { $ref: '#/x-items/q' }",
+            "p: { get: { security: [] } }, q: { $ref: '#/x-items/p', get: {} }",
+            "GET /c",
+        ),
+        ("'/a/b': { $ref: '#/x-items/p', servers: [] }", "p: {}", "GET /a/b, DELETE /a/b"),
+        ("'/a/b': { $ref: '#/x-items/p', query: {} }", open_item, "GET /a/b"),
+        ("/c: { get: { $ref: '#/x-items/p/get', security: [{ jwt: [admin] }] } }", open_item, "GET /c"),
+        ("/c: { get: { $ref: '#/x-items/p/get', servers: [{ url: /b }] } }", open_item, "GET /c, GET /b/c"),
+        ("/c: { get: { security: [{ two: [] }] } }", open_item, "GET /c"),
+    ] {
+        let schemes =
+            "jwt: { type: http, scheme: bearer }, two: { $ref: '#/components/securitySchemes/jwt', type: oauth2 }";
+        let text = format!(
+            "openapi: 3.1.0\npaths: {{ {wide}, {paths} }}\nx-items: {{ {items} }}\n\
+             components: {{ securitySchemes: {{ {schemes} }} }}\n"
+        );
+        let (printed, snapshot) = loaded(&text);
+        for (method, path) in requests.split(", ").filter_map(|request| request.split_once(' ')) {
+            for who in [None, Some((Scheme::Bearer, vec!["admin"], vec![]))] {
+                assert!(!passes(&snapshot, method, path, &who), "{method} {path} {who:?}\n{text}\n{printed}");
+            }
+        }
+        let is_said = printed.contains("beside its `$ref`") || items == "p: {}";
+        assert!(is_said && passes(&snapshot, "GET", "/y/x", &None), "{text}\n{printed}");
+    }
+    let text = "openapi: 3.1.0\npaths: { /a: { $ref: '#/x-p', summary: s, description: d, parameters: [], x-y: 1 } }\n\
+                x-p: { get: { security: [] } }\n";
+    let (printed, snapshot) = loaded(text);
+    assert!(passes(&snapshot, "GET", "/a", &None) && !printed.contains("# left out"), "{printed}");
+}
+
+#[test]
 fn hostile_documents_are_refused_or_closed() {
     let open = "security: []";
     for (name, text, expected) in [

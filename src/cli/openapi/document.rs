@@ -9,6 +9,8 @@ use crate::config::tree::{self, Node, Plain};
 
 /// References that lead to references.
 const REFERENCES_MAX: usize = 8;
+/// What may stand beside a `$ref` and says nothing of who may use what.
+const BESIDE_A_REFERENCE: [&str; 4] = ["$ref", "summary", "description", "parameters"];
 /// Where the API is expected where the document does not say.
 const DEFAULT_ORIGIN: &str = "http://127.0.0.1:8000";
 
@@ -17,6 +19,27 @@ const DEFAULT_ORIGIN: &str = "http://127.0.0.1:8000";
 pub(super) struct Document {
     name: String,
     root: Value,
+}
+
+/// What a value stands for, and the references that lead there.
+pub(super) struct Followed<'v> {
+    /// What it stands for.
+    pub(super) value: &'v Value,
+    references: Vec<&'v Value>,
+}
+
+impl<'v> Followed<'v> {
+    /// Whether something stands beside a `$ref` that leads there: tools differ on which of the two counts.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        let more = |name: &String| !name.starts_with("x-") && !BESIDE_A_REFERENCE.contains(&name.as_str());
+        self.references.iter().filter_map(|reference| reference.as_object()).any(|members| members.keys().any(more))
+    }
+
+    /// All that it may stand for.
+    pub(super) fn meanings(&self) -> impl Iterator<Item = &'v Value> {
+        let others = if self.is_ambiguous() { self.references.as_slice() } else { &[] };
+        others.iter().copied().chain([self.value])
+    }
 }
 
 impl Document {
@@ -41,7 +64,12 @@ impl Document {
     /// Its paths.
     pub(super) fn paths(&self) -> Result<&Map<String, Value>, CliError> {
         let paths = self.root.get("paths").and_then(Value::as_object);
-        paths.ok_or_else(|| self.wrong("#", "the document has no `paths`"))
+        let paths = paths.ok_or_else(|| self.wrong("#", "the document has no `paths`"))?;
+        // the paths there may be narrower than those beside it
+        if paths.contains_key("$ref") {
+            return Err(self.wrong("#/paths", "`paths` cannot be a reference"));
+        }
+        Ok(paths)
     }
 
     /// What stands at a pointer such as `/security`.
@@ -53,10 +81,11 @@ impl Document {
     ///
     /// # Errors
     /// A reference leads to nothing, out of the document, or round and round.
-    pub(super) fn resolve<'v>(&'v self, value: &'v Value, place: &str) -> Result<&'v Value, CliError> {
-        let mut found = value;
+    pub(super) fn follow<'v>(&'v self, value: &'v Value, place: &str) -> Result<Followed<'v>, CliError> {
+        let (mut found, mut references) = (value, Vec::new());
         for _ in 0..=REFERENCES_MAX {
-            let Some(reference) = found.get("$ref") else { return Ok(found) };
+            let Some(reference) = found.get("$ref") else { return Ok(Followed { value: found, references }) };
+            references.push(found);
             let shown = super::comment(reference.as_str().unwrap_or_default());
             let Some(pointer) = reference.as_str().and_then(|text| text.strip_prefix('#')) else {
                 let what = format!("`$ref` to {shown} leads out of this document; bundle it into one first");

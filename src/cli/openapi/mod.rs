@@ -15,7 +15,7 @@ use http::Method;
 use serde_json::Value;
 
 use self::access::Access;
-use self::document::Document;
+use self::document::{Document, Followed};
 use super::operator::{CliError, Console};
 use super::output;
 use crate::config::report::is_unseen;
@@ -30,6 +30,9 @@ const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "
 const METHODS_OF_RULES: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"];
 /// The upstream that routes are given.
 const UPSTREAM: &str = "api";
+
+/// Why nothing is taken of what is a reference and more.
+const BESIDE_ITS_REFERENCE: &str = "more stands beside its `$ref`, and tools differ on which of the two counts";
 
 /// Prints the routes.
 ///
@@ -76,9 +79,9 @@ fn routes(document: &Document) -> Result<String, CliError> {
         }
     }
     // a path that is spelt out and that no rule can spell: what it has no operation of is nobody's
-    let one_each = operations.chunk_by(|one, other| one.path == other.path).filter_map(<[_]>::first);
-    let one_each = one_each.filter_map(|operation| Some((operation.path, operation.pattern.as_ref().ok()?)));
-    for (path, pattern) in one_each.chain(bare.iter().map(|(path, pattern)| (*path, pattern))) {
+    let spelt = operations.iter().filter_map(|operation| Some((operation.path, operation.pattern.as_ref().ok()?)));
+    let one_each: BTreeSet<(&str, &String)> = spelt.collect();
+    for (path, pattern) in one_each.into_iter().chain(bare.iter().map(|(path, pattern)| (*path, pattern))) {
         if path.contains(['{', '}']) || !pattern.contains('{') {
             continue;
         }
@@ -116,15 +119,22 @@ fn operations(document: &Document) -> Result<(Vec<Operation<'_>>, Vec<Bare<'_>>)
             continue;
         }
         let place = format!("#/paths/{}", document::escaped(path));
-        let item = document.resolve(item, &place)?;
+        let item = document.follow(item, &place)?;
+        if item.is_ambiguous() {
+            ambiguous(document, path, &item, &mut operations, &mut bare)?;
+            continue;
+        }
+        let item = item.value;
         let before = operations.len();
         for method in METHODS {
             let Some(operation) = item.get(method) else { continue };
             let place = format!("{place}/{method}");
             // no reference is allowed there, but tools follow it; and what it leads to may ask for more
-            let operation = document.resolve(operation, &place)?;
-            let (pattern, wider) = pattern_of(&document.base(&[operation, item], &place)?, path);
-            let access = if !operation.is_object() {
+            let followed = document.follow(operation, &place)?;
+            let operation = followed.value;
+            let access = if followed.is_ambiguous() {
+                Err(BESIDE_ITS_REFERENCE.to_owned())
+            } else if !operation.is_object() {
                 Err("it is not a mapping".to_owned())
             } else if document.is_elsewhere(&[operation, item]) {
                 // what is open there may be closed here
@@ -132,7 +142,11 @@ fn operations(document: &Document) -> Result<(Vec<Operation<'_>>, Vec<Bare<'_>>)
             } else {
                 access::of(document, operation, &place)?
             };
-            operations.push(Operation { path, method: method.to_ascii_uppercase(), pattern, wider, access });
+            let bases = followed.meanings().map(|meaning| document.base(&[meaning, item], &place));
+            for base in bases.collect::<Result<BTreeSet<_>, _>>()? {
+                let ((pattern, wider), access) = (pattern_of(&base, path), access.clone());
+                operations.push(Operation { path, method: method.to_ascii_uppercase(), pattern, wider, access });
+            }
         }
         let prefix = document.base(&[item], &place)?;
         for method in methods_of_later_versions(item) {
@@ -145,6 +159,41 @@ fn operations(document: &Document) -> Result<(Vec<Operation<'_>>, Vec<Bare<'_>>)
         }
     }
     Ok((operations, bare))
+}
+
+/// A path with more beside its `$ref`: nothing of it is taken, and what either of the two may mean is closed.
+fn ambiguous<'d>(
+    document: &'d Document,
+    path: &'d str,
+    item: &Followed<'d>,
+    operations: &mut Vec<Operation<'d>>,
+    bare: &mut Vec<Bare<'d>>,
+) -> Result<(), CliError> {
+    let place = format!("#/paths/{}", document::escaped(path));
+    let (mut bases, mut methods) = (BTreeSet::new(), BTreeSet::new());
+    for item in item.meanings() {
+        bases.insert(document.base(&[item], &place)?);
+        methods.extend(methods_of_later_versions(item));
+        for method in METHODS {
+            let Some(operation) = item.get(method) else { continue };
+            let place = format!("{place}/{method}");
+            for operation in document.follow(operation, &place)?.meanings() {
+                bases.insert(document.base(&[operation, item], &place)?);
+            }
+            methods.insert(method.to_ascii_uppercase());
+        }
+    }
+    for base in bases {
+        let (pattern, wider) = pattern_of(&base, path);
+        if methods.is_empty() {
+            bare.extend(pattern.clone().map(|pattern| (path, pattern)));
+        }
+        operations.extend(methods.iter().cloned().map(|method| {
+            let (pattern, wider, access) = (pattern.clone(), wider.clone(), Err(BESIDE_ITS_REFERENCE.to_owned()));
+            Operation { path, method, pattern, wider, access }
+        }));
+    }
+    Ok(())
 }
 
 /// The methods of a path item that `OpenAPI` 3.0 and 3.1 do not know.

@@ -198,6 +198,7 @@ fn a_reference_that_leads_nowhere_is_told_with_its_place() {
             "a.yaml: `#/paths/~1a`: `$ref` to `other.yaml#/a` leads out of this document",
         ),
         ("  /a: { $ref: '#/paths/~1a' }", "a.yaml: `#/paths/~1a`: `$ref` leads round and round"),
+        ("  $ref: '#/x'", "a.yaml: `#/paths`: `paths` cannot be a reference"),
     ] {
         let error = tried(&format!("openapi: 3.1.0\npaths:\n{paths}\n")).unwrap_err();
         assert!(error.starts_with(expected), "{error}");
