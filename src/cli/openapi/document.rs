@@ -80,11 +80,14 @@ impl Document {
     /// What a value stands for, which may be a reference within the document; `place` is where it stands.
     ///
     /// # Errors
-    /// A reference leads to nothing, out of the document, or round and round.
+    /// A reference leads to nothing, out of the document, round and round, or over too many others.
     pub(super) fn follow<'v>(&'v self, value: &'v Value, place: &str) -> Result<Followed<'v>, CliError> {
         let (mut found, mut references) = (value, Vec::new());
         for _ in 0..=REFERENCES_MAX {
             let Some(reference) = found.get("$ref") else { return Ok(Followed { value: found, references }) };
+            if references.iter().any(|&before| std::ptr::eq(before, found)) {
+                return Err(self.wrong(place, "`$ref` leads round and round"));
+            }
             references.push(found);
             let shown = super::comment(reference.as_str().unwrap_or_default());
             let Some(pointer) = reference.as_str().and_then(|text| text.strip_prefix('#')) else {
@@ -95,7 +98,7 @@ impl Document {
             let next = self.root.pointer(&pointer);
             found = next.ok_or_else(|| self.wrong(place, &format!("`$ref` to {shown} leads to nothing")))?;
         }
-        Err(self.wrong(place, "`$ref` leads round and round"))
+        Err(self.wrong(place, &format!("`$ref` leads over more than {REFERENCES_MAX} references")))
     }
 
     fn wrong(&self, place: &str, what: &str) -> CliError {

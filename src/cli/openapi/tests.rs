@@ -210,6 +210,17 @@ fn a_reference_that_leads_nowhere_is_told_with_its_place() {
 }
 
 #[test]
+fn too_many_references_are_not_said_to_lead_round() {
+    let link = |n| format!("  p{n}: {{ $ref: '#/x-items/p{}' }}\n", n + 1);
+    let links = (0..5_000).map(link).collect::<Vec<_>>().concat();
+    let document = format!(
+        "openapi: 3.1.0\npaths: {{ /a: {{ $ref: '#/x-items/p0' }} }}\nx-items:\n{links}  p5000: {{ get: {{}} }}\n"
+    );
+    let error = tried(&document).unwrap_err();
+    assert_eq!(error, "a.yaml: `#/paths/~1a`: `$ref` leads over more than 8 references");
+}
+
+#[test]
 fn what_the_document_does_not_say_stays_closed() {
     let found = printed(r#"{ "openapi": "3.0.3", "paths": { "/a": { "get": {} } } }"#);
     assert!(found.contains("allow: authenticated") && found.contains("says nothing of who may"), "{found}");
