@@ -9,6 +9,8 @@ use crate::config::tree::{self, Node, Plain};
 
 /// References that lead to references.
 const REFERENCES_MAX: usize = 8;
+/// Servers of one list.
+const SERVERS_MAX: usize = 64;
 /// What may stand beside a `$ref` and says nothing of who may use what.
 const BESIDE_A_REFERENCE: [&str; 4] = ["$ref", "summary", "description", "parameters"];
 /// Where the API is expected where the document does not say.
@@ -115,7 +117,32 @@ impl Document {
         if base.contains(['{', '}']) {
             return Err(self.wrong(place, "its server has a variable without a default"));
         }
+        let Some(servers) = self.servers(nearer) else { return Ok(base) };
+        let servers =
+            servers.as_array().filter(|all| all.iter().all(|one| one.get("url").is_some_and(Value::is_string)));
+        let servers =
+            servers.ok_or_else(|| self.wrong(place, "its `servers` is not a list of mappings with a `url`"))?;
+        if servers.len() > SERVERS_MAX {
+            return Err(self.wrong(place, &format!("it has more than {SERVERS_MAX} servers")));
+        }
+        // by one base path a request is of another path than by the other, and who may differs
+        let mut others = servers.iter().flat_map(|server| urls(server).into_iter().map(|url| parts(&url).1));
+        if let Some(other) = others.find(|other| *other != base) {
+            let shown = [&base, &other].map(|base| super::comment(if base.is_empty() { "/" } else { base }));
+            let what = format!(
+                "its servers have different base paths, {}: leave those with the one that the gateway stands before",
+                shown.join(" and ")
+            );
+            return Err(self.wrong(place, &what));
+        }
         Ok(base)
+    }
+
+    /// The `servers` that count: the nearest that are not an empty list.
+    fn servers<'v>(&'v self, nearer: &[&'v Value]) -> Option<&'v Value> {
+        let of =
+            |value: &'v Value| value.get("servers").filter(|list| list.as_array().is_none_or(|all| !all.is_empty()));
+        nearer.iter().find_map(|value| of(value)).or_else(|| of(&self.root))
     }
 
     /// Whether the first server of `nearer` is another than the document's. One that says a path alone is the same.
@@ -136,27 +163,50 @@ impl Document {
 
     /// The same, as the document says it; no origin where the server is a path.
     fn location(&self, nearer: &[&Value]) -> (Option<String>, String) {
-        let of = |value: &'_ Value| value.pointer("/servers/0").filter(|server| server.get("url").is_some()).cloned();
-        let server = nearer.iter().find_map(|value| of(value)).or_else(|| of(&self.root)).unwrap_or_default();
-        let mut url = server.get("url").and_then(Value::as_str).unwrap_or_default().to_owned();
-        for (name, variable) in server.get("variables").and_then(Value::as_object).into_iter().flatten() {
-            if let Some(default) = variable.get("default").and_then(Value::as_str) {
-                url = url.replace(&format!("{{{name}}}"), default);
-            }
-        }
-        // one that leaves the scheme open is another server all the same
-        let whole = if url.starts_with("//") { format!(":{url}") } else { url };
-        let (origin, path) = match whole.split_once("://") {
-            Some((scheme, rest)) => {
-                let (authority, path) = rest.find('/').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, ""));
-                (Some(format!("{scheme}://{authority}")), path)
-            }
-            None => (None, &*whole),
-        };
-        let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
-        let base = if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        (origin, base)
+        let first = self.servers(nearer).and_then(|servers| servers.get(0));
+        parts(&first.and_then(|server| urls(server).into_iter().next()).unwrap_or_default())
     }
+}
+
+/// The addresses of a server: with the defaults of its variables, and then with each other value that one in the path may
+/// have.
+fn urls(server: &Value) -> Vec<String> {
+    let given = server.get("url").and_then(Value::as_str).unwrap_or_default();
+    let variables = || server.get("variables").and_then(Value::as_object).into_iter().flatten();
+    let default = |variable: &Value| variable.get("default").and_then(Value::as_str).map(str::to_owned);
+    let filled = |other: Option<(&String, &str)>| {
+        variables().fold(given.to_owned(), |url, (name, variable)| {
+            let value = other.filter(|(of, _)| *of == name).map(|(_, value)| value.to_owned());
+            match value.or_else(|| default(variable)) {
+                Some(value) => url.replace(&format!("{{{name}}}"), &value),
+                None => url,
+            }
+        })
+    };
+    let mut all = vec![filled(None)];
+    for (name, variable) in variables().filter(|(name, _)| parts(given).1.contains(&format!("{{{name}}}"))) {
+        let values = variable.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        // one that differs is enough
+        let differs = |value: &&str| default(variable).as_deref() != Some(*value);
+        all.extend(values.filter(differs).take(1).map(|value| filled(Some((name, value)))));
+    }
+    all
+}
+
+/// The origin of an address, if it has one, and the path that stands before all others.
+fn parts(url: &str) -> (Option<String>, String) {
+    // one that leaves the scheme open is another server all the same
+    let whole = if url.starts_with("//") { format!(":{url}") } else { url.to_owned() };
+    let (origin, path) = match whole.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.find('/').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, ""));
+            (Some(format!("{scheme}://{authority}")), path)
+        }
+        None => (None, &*whole),
+    };
+    let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let base = if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    (origin, base)
 }
 
 /// A name as a part of a JSON pointer (RFC 6901 3).

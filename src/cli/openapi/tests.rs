@@ -221,6 +221,35 @@ fn too_many_references_are_not_said_to_lead_round() {
 }
 
 #[test]
+fn servers_with_different_base_paths_are_refused() {
+    let two = "servers: [{ url: / }, { url: /api }]";
+    let values = "servers: [{ url: '/{v}', variables: { v: { default: a, enum: [a, b] } } }]";
+    for servers in [two, values] {
+        for paths in [
+            format!("{servers}\npaths: {{ '/{{a}}/{{b}}': {{ get: {{ security: [] }} }}, /secret: {{ get: {{}} }} }}"),
+            format!("paths: {{ /a: {{ {servers}, get: {{ security: [] }} }} }}"),
+            format!("paths: {{ /a: {{ get: {{ {servers}, security: [] }} }} }}"),
+        ] {
+            let error = tried(&format!("openapi: 3.1.0\n{paths}\n")).unwrap_err();
+            assert!(error.contains("its servers have different base paths, "), "{paths}\n{error}");
+        }
+    }
+    for servers in ["[{ $ref: '#/x' }]", "{ url: /a }", "[{ url: /a }, {}]"] {
+        let error =
+            tried(&format!("openapi: 3.1.0\nservers: {servers}\npaths: {{ /a: {{ get: {{}} }} }}")).unwrap_err();
+        assert!(error.contains("its `servers` is not a list of mappings with a `url`"), "{servers}\n{error}");
+    }
+    let many = "{ url: /a }, ".repeat(65);
+    let error = tried(&format!("openapi: 3.1.0\nservers: [{many}]\npaths: {{ /a: {{ get: {{}} }} }}")).unwrap_err();
+    assert!(error.contains("it has more than 64 servers"), "{error}");
+    // servers that differ in where they are alone
+    let alike = "servers: [{ url: 'https://a.example/v1' }, { url: 'https://{r}.example/v1/', variables: { r: { default: b, \
+                 enum: [b, c] } } }]";
+    let found = printed(&format!("openapi: 3.1.0\n{alike}\npaths: {{ /a: {{ get: {{}} }} }}"));
+    assert!(found.contains("path: /v1/a\n"), "{found}");
+}
+
+#[test]
 fn what_the_document_does_not_say_stays_closed() {
     let found = printed(r#"{ "openapi": "3.0.3", "paths": { "/a": { "get": {} } } }"#);
     assert!(found.contains("allow: authenticated") && found.contains("says nothing of who may"), "{found}");
