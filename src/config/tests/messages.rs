@@ -1,6 +1,7 @@
 //! What a person sees of a mistake.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::*;
 use crate::principal::Role;
@@ -658,6 +659,28 @@ fn how_many_roles_are_compared_is_bounded_and_each_that_is_wrong_is_told_all_the
     assert!((50..100).contains(&suggested), "{suggested}");
     assert!(hints().any(|hint| hint.starts_with("is it spelt right?")));
     assert!(told.count() >= 2_999, "{}", told.count());
+}
+
+#[test]
+fn however_many_spellings_a_role_has_telling_of_them_takes_time_in_proportion() {
+    const SPELLINGS: usize = 60_000;
+    let role = "roleofmanyspellings";
+    let spelt = |bits: usize| -> String {
+        let upper = |index: usize| bits >> index & 1 == 1;
+        role.char_indices().map(|(at, c)| if upper(at) { c.to_ascii_uppercase() } else { c }).collect()
+    };
+    let roles: Vec<String> = (0..SPELLINGS).map(spelt).collect();
+    let text = format!(
+        "upstreams: {{ a: {{ builtin: echo }} }}\nroutes: [{{ path: /a, to: a, allow: [{}, {role}] }}]\n",
+        roles.join(", ")
+    );
+    let started = std::time::Instant::now();
+    let told = check_text(&text, Path::new("."), "a.yaml", &environment()).unwrap().1;
+    let took = started.elapsed();
+    assert_eq!(told.count(), SPELLINGS - 1);
+    assert_eq!(told.iter().count(), 200);
+    // each compared with each other takes minutes
+    assert!(took < Duration::from_secs(40), "{took:?}");
 }
 
 #[test]

@@ -65,17 +65,17 @@ fn differing_in_case(named: &Named<'_>, report: &mut Report) -> HashSet<String> 
     let mut nodes: Vec<(&Node, &str)> =
         named.all().filter(|node| !decode::is_expanded(node)).filter_map(|node| Some((node, word(node)?))).collect();
     nodes.sort_by_key(|(node, _)| node.place);
-    let mut spellings: BTreeMap<String, Vec<(&Node, &str)>> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    let mut spellings: BTreeMap<String, Vec<&Node>> = BTreeMap::new();
     for (node, role) in nodes {
-        let known = spellings.entry(role.to_lowercase()).or_default();
-        if !known.iter().any(|(_, other)| *other == role) {
-            known.push((node, role));
+        if seen.insert(role) {
+            spellings.entry(role.to_lowercase()).or_default().push(node);
         }
     }
     spellings.retain(|_, known| known.len() > 1);
     for known in spellings.values() {
-        let Some(((first, _), others)) = known.split_first() else { continue };
-        for (node, _) in others {
+        let Some((first, others)) = known.split_first() else { continue };
+        for node in others {
             let (shown, other) = (decode::shown_node(node), decode::shown_node(first));
             let message =
                 format!("{shown} and {other} on line {} differ in case only, and are two roles", first.place.line);
