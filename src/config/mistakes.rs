@@ -55,6 +55,13 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             ),
         ),
         ("roles that differ in case only", route("    allow: [admin, Admin]")),
+        (
+            "a default role that no route asks for",
+            format!(
+                "tokens: {{ default_role: uesr }}\nbootstrap: {{ users: [{{ name: a, roles: [admin] }}] }}\n{}",
+                route("    allow: [user, admin]")
+            ),
+        ),
         ("nobody is named", route("")),
         ("a role where a list belongs", route("    allow: admin")),
         ("an impossible pattern", LEAST.replace("path: /", "path: /a/../b")),

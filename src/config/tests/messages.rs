@@ -684,6 +684,60 @@ fn however_many_spellings_a_role_has_telling_of_them_takes_time_in_proportion() 
 }
 
 #[test]
+fn a_default_role_that_no_route_asks_for_is_told_at_itself_and_misleads_nobody() {
+    let file = |default: &str, more: &str, roles: &str| {
+        format!(
+            "tokens: {{ default_role: {default} }}\n{more}endpoints: [{{ path: /r, action: register }}]\nupstreams: {{ a: {{ builtin: echo }} }}\n\
+             routes:\n  - {{ path: /a, allow: {roles}, to: a }}\n"
+        )
+    };
+    let users = |roles: &str| format!("bootstrap: {{ users: [{{ name: u, roles: [{roles}] }}] }}\n");
+    let expects = |role: &str| format!("expect: [{{ request: GET /a, as: {{ roles: [{role}] }}, is: 200 }}]\n");
+    let meant = "an expectation that names it says that it is meant";
+    let unasked = |hint: &str| format!("1:25: no route asks for the role `uesr`; {hint} {meant}");
+    let mut wrong = Vec::new();
+    for (name, text, expected) in [
+        (
+            "beside a user who has another",
+            file("uesr", &users("admin"), "[user, admin]"),
+            vec![unasked("did you mean `user`?")],
+        ),
+        ("beside an expectation", file("uesr", &expects("user"), "[user]"), vec![unasked("did you mean `user`?")]),
+        ("where all are had", file("uesr", &users("user, admin"), "[user, admin]"), vec![unasked("did you mean `user`?")]),
+        ("like none", file("uesr", &users("admin"), "[admin]"), vec![unasked("is it spelt right?")]),
+        (
+            "and never suggested for an expectation",
+            file("uesr", &expects("usre").replace("200", "403"), "[admin]"),
+            vec![
+                unasked("is it spelt right?"),
+                "2:43: no route, user or client of this file names the role `usre`; is it spelt right? for somebody with none of the roles write `{ roles: [] }`".to_owned(),
+            ],
+        ),
+        (
+            "and others are told all the same",
+            file("uesr", &users("admin"), "[user, admin, guest]"),
+            vec![
+                unasked("did you mean `user`?"),
+                format!("6:38: no user or client of this file ever has the role `guest`; is it spelt right? {meant}"),
+            ],
+        ),
+        ("that an expectation names", file("uesr", &expects("uesr").replace("200", "403"), "[admin]"), vec![]),
+        ("that a route asks for", file("user", &users("admin"), "[user, admin]"), vec![]),
+        ("where no route asks for any", file("uesr", "", "authenticated"), vec![]),
+        ("that the file leaves out", file("uesr", &users("admin"), "[admin]").replace("default_role: uesr", ""), vec![]),
+    ] {
+        let told = warnings(&text);
+        if told != expected {
+            wrong.push(format!("{name}: {told:#?}"));
+        }
+    }
+    none_wrong(&wrong);
+    let text = file("'${CANARY}'", "", "[canari]");
+    let told = warnings(&text).join("\n");
+    assert!(told.contains("no route asks for the role") && !told.contains("canary"), "{told}");
+}
+
+#[test]
 fn a_method_that_no_client_sends_is_told() {
     let with = |methods: &str| with_route(&format!("    allow: authenticated\n    methods: {methods}\n"));
     for name in ["'*'", "ALL", "ANY"] {

@@ -43,11 +43,62 @@ pub(super) fn told(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     several_as_one(&named, report);
     let settled = differing_in_case(&named, report);
     let is_settled = |role: &str| settled.contains(&role.to_lowercase());
-    expected_of_nobody(&named, snapshot, &is_settled, report);
+    let default = default_of_no_route(&named, snapshot, &is_settled, report);
+    expected_of_nobody(&named, snapshot, &default, &is_settled, report);
     // whose roles are in their tokens may have any
     if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
-        of_one_side_only(&named, snapshot, &is_settled, report);
+        of_one_side_only(&named, &default, &is_settled, report);
     }
+}
+
+/// The role of whoever registers, as the other warnings take it.
+enum DefaultRole<'n> {
+    /// Is had. It is suggested unless it came from the environment, of which nothing is in a message.
+    Sound { role: &'n str, suggested: bool },
+    /// Is told of, and probably misspelt: this one may be meant, and is then had in its place.
+    Doubtful { meant: Option<&'n str> },
+}
+
+impl<'n> DefaultRole<'n> {
+    fn had(&self) -> Option<&'n str> {
+        match *self {
+            Self::Sound { role, .. } => Some(role),
+            Self::Doubtful { meant } => meant,
+        }
+    }
+
+    fn suggested(&self) -> Option<&'n str> {
+        match *self {
+            Self::Sound { role, suggested: true } => Some(role),
+            Self::Sound { suggested: false, .. } | Self::Doubtful { .. } => None,
+        }
+    }
+}
+
+/// Tells of a default that the file writes and no route asks for, where routes ask for others: whoever registers gets nothing
+/// of what they give.
+fn default_of_no_route<'n>(
+    named: &Named<'n>,
+    snapshot: &'n Snapshot,
+    is_settled: &impl Fn(&str) -> bool,
+    report: &mut Report,
+) -> DefaultRole<'n> {
+    let role = snapshot.tokens.default_role.as_str();
+    let Some(node) = named.default else { return DefaultRole::Sound { role, suggested: true } };
+    let asks = |nodes: &[&Node]| nodes.iter().any(|node| word(node) == Some(role));
+    if named.routes.is_empty() || asks(&named.routes) || asks(&named.expected) || is_settled(role) {
+        return DefaultRole::Sound { role, suggested: !decode::is_expanded(node) };
+    }
+    let asked = named.routes.iter().filter(|node| !decode::is_expanded(node));
+    let meant = Suggested::among(asked.filter_map(|node| word(node))).nearest(role);
+    report.warn(node.place, format!("no route asks for the role {}", decode::shown_node(node)), is_meant(meant));
+    DefaultRole::Doubtful { meant }
+}
+
+/// The hint of a role that is misspelt, or named on purpose.
+fn is_meant(alike: Option<&str>) -> String {
+    let question = alike.map_or_else(|| "is it spelt right?".to_owned(), |alike| format!("did you mean `{alike}`?"));
+    format!("{question} an expectation that names it says that it is meant")
 }
 
 /// `"admin, user"` is one role, which nobody can tell from two.
@@ -86,9 +137,16 @@ fn differing_in_case(named: &Named<'_>, report: &mut Report) -> HashSet<String> 
 }
 
 /// Roles that nothing but an expectation names: what is expected of them is so of any principal without a role.
-fn expected_of_nobody(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl Fn(&str) -> bool, report: &mut Report) {
+fn expected_of_nobody(
+    named: &Named<'_>,
+    snapshot: &Snapshot,
+    default: &DefaultRole<'_>,
+    is_settled: &impl Fn(&str) -> bool,
+    report: &mut Report,
+) {
+    // a doubtful default is among them, but no expectation names it
     let defined = snapshot.roles();
-    let mut suggested = Suggested::of(named, snapshot, |_| true);
+    let mut suggested = Suggested::of(named, default, |_| true);
     let mut told = HashSet::new();
     for node in &named.expected {
         let Some(role) = word(node).filter(|role| !defined.contains(*role) && !is_settled(role)) else { continue };
@@ -116,12 +174,14 @@ struct Suggested<'n> {
 impl<'n> Suggested<'n> {
     /// Those that a user, a client or the default has, and that routes ask for, if they are `meant`. One that nothing but an
     /// expectation names may be misspelt itself. What came from the environment is in no message.
-    fn of(named: &Named<'n>, snapshot: &'n Snapshot, meant: impl Fn(&str) -> bool) -> Self {
+    fn of(named: &Named<'n>, default: &DefaultRole<'n>, meant: impl Fn(&str) -> bool) -> Self {
         let asked = named.routes.iter().filter(|node| word(node).is_some_and(&meant));
         let written = named.accounts.iter().chain(asked).filter(|node| !decode::is_expanded(node));
-        let default = snapshot.tokens.default_role.as_str();
-        let default = Some(default).filter(|_| !named.default.is_some_and(decode::is_expanded));
-        let all: BTreeSet<&str> = written.filter_map(|node| word(node)).chain(default).collect();
+        Self::among(written.filter_map(|node| word(node)).chain(default.suggested()))
+    }
+
+    fn among(names: impl Iterator<Item = &'n str>) -> Self {
+        let all: BTreeSet<&str> = names.collect();
         Self { names: all.into_iter().collect(), left: COMPARED_MAX }
     }
 
@@ -133,14 +193,19 @@ impl<'n> Suggested<'n> {
 
 /// Roles that are named by routes alone, or by accounts alone. Where no account is made here, others may have any: then it is
 /// told of those alone that look like one that an expectation names too.
-fn of_one_side_only(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl Fn(&str) -> bool, report: &mut Report) {
+fn of_one_side_only(
+    named: &Named<'_>,
+    default: &DefaultRole<'_>,
+    is_settled: &impl Fn(&str) -> bool,
+    report: &mut Report,
+) {
     let expected: BTreeSet<&str> = named.expected.iter().filter_map(|node| word(node)).collect();
     if named.accounts.is_empty() && expected.is_empty() {
         return;
     }
     let mut known: BTreeSet<&str> = named.accounts.iter().filter_map(|node| word(node)).collect();
-    known.insert(snapshot.tokens.default_role.as_str());
-    let mut suggested = Suggested::of(named, snapshot, |role| expected.contains(role));
+    known.extend(default.had());
+    let mut suggested = Suggested::of(named, default, |role| expected.contains(role));
     known.extend(expected);
     let mut told = HashSet::new();
     for node in &named.routes {
@@ -155,9 +220,7 @@ fn of_one_side_only(named: &Named<'_>, snapshot: &Snapshot, is_settled: &impl Fn
         } else {
             format!("no user or client of this file ever has the role {shown}")
         };
-        let question =
-            alike.map_or_else(|| "is it spelt right?".to_owned(), |alike| format!("did you mean `{alike}`?"));
-        report.warn(node.place, message, format!("{question} an expectation that names it says that it is meant"));
+        report.warn(node.place, message, is_meant(alike));
     }
     let asked: BTreeSet<&str> = named.routes.iter().filter_map(|node| word(node)).collect();
     for node in &named.accounts {
