@@ -62,6 +62,10 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
                 route("    allow: [user, admin]")
             ),
         ),
+        (
+            "a client's role that is nearly the one of introspection",
+            format!("bootstrap: {{ clients: [{{ id: a, roles: [introspct] }}] }}\n{LEAST}"),
+        ),
         ("nobody is named", route("")),
         ("a role where a list belongs", route("    allow: admin")),
         ("an impossible pattern", LEAST.replace("path: /", "path: /a/../b")),

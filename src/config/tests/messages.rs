@@ -738,6 +738,36 @@ fn a_default_role_that_no_route_asks_for_is_told_at_itself_and_misleads_nobody()
 }
 
 #[test]
+fn a_role_of_a_client_that_is_nearly_the_one_of_introspection_is_told() {
+    let file = |kind: &str, more: &str, allow: &str| {
+        let (kind, id) = if kind == "clients" { (kind, "id") } else { (kind, "name") };
+        format!(
+            "bootstrap: {{ {kind}: [{{ {id}: c, roles: [{more}] }}] }}\nupstreams: {{ a: {{ builtin: echo }} }}\nroutes:\n  \
+             - {{ path: /a, allow: {allow}, to: a }}\n"
+        )
+    };
+    let told_of = |column: usize, role: &str| {
+        format!(
+            "1:{column}: no route asks for the role `{role}`; did you mean `introspect`? it is what token introspection asks of a client"
+        )
+    };
+    for (text, expected) in [
+        (file("clients", "introspct", "authenticated"), vec![told_of(41, "introspct")]),
+        (file("clients", "user, Introspect", "[user]"), vec![told_of(47, "Introspect")]),
+        (file("clients", "user, introspection", "[user]"), vec![told_of(47, "introspection")]),
+        (file("clients", "user, introspct", "[user, introspct]"), vec![]),
+        (file("clients", "introspect", "authenticated"), vec![]),
+        (file("clients", "inspect", "authenticated"), vec![]),
+        (file("users", "introspct", "authenticated"), vec![]),
+    ] {
+        assert_eq!(warnings(&text), expected, "{text}");
+    }
+    let issuer = "auth: { issuers: [{ issuer: i, jwks: 'https://i/k', user_prefix: 'i:' }] }\n";
+    let text = file("clients", "introspct", "authenticated");
+    assert_eq!(warnings(&format!("{text}{issuer}")), [told_of(41, "introspct")]);
+}
+
+#[test]
 fn a_method_that_no_client_sends_is_told() {
     let with = |methods: &str| with_route(&format!("    allow: authenticated\n    methods: {methods}\n"));
     for name in ["'*'", "ALL", "ANY"] {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::super::decode;
-use super::super::report::{Report, nearest};
+use super::super::report::{Place, Report, nearest};
 use super::super::snapshot::Snapshot;
 use super::super::tree::Node;
 use super::{child, items, word};
@@ -13,7 +13,9 @@ use crate::endpoint::introspect;
 /// Where the roles of a file stand.
 struct Named<'n> {
     routes: Vec<&'n Node>,
+    /// Of users and clients.
     accounts: Vec<&'n Node>,
+    clients: Vec<&'n Node>,
     default: Option<&'n Node>,
     expected: Vec<&'n Node>,
 }
@@ -21,10 +23,13 @@ struct Named<'n> {
 impl<'n> Named<'n> {
     fn of(root: &'n Node) -> Self {
         let root = Some(root);
-        let accounts = ["users", "clients"].into_iter().flat_map(|kind| items(child(child(root, "bootstrap"), kind)));
+        let of = |kind: &str| {
+            items(child(child(root, "bootstrap"), kind)).flat_map(|account| items(child(Some(account), "roles")))
+        };
         Self {
             routes: items(child(root, "routes")).flat_map(|route| items(child(Some(route), "allow"))).collect(),
-            accounts: accounts.flat_map(|account| items(child(Some(account), "roles"))).collect(),
+            accounts: of("users").chain(of("clients")).collect(),
+            clients: of("clients").collect(),
             default: child(child(root, "tokens"), "default_role"),
             expected: items(child(root, "expect"))
                 .flat_map(|one| items(child(child(Some(one), "as"), "roles")))
@@ -43,11 +48,12 @@ pub(super) fn told(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     several_as_one(&named, report);
     let settled = differing_in_case(&named, report);
     let is_settled = |role: &str| settled.contains(&role.to_lowercase());
+    let told = nearly_introspecting(&named, &is_settled, report);
     let default = default_of_no_route(&named, snapshot, &is_settled, report);
     expected_of_nobody(&named, snapshot, &default, &is_settled, report);
     // whose roles are in their tokens may have any
     if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
-        of_one_side_only(&named, &default, &is_settled, report);
+        of_one_side_only(&named, &default, &told, &is_settled, report);
     }
 }
 
@@ -136,6 +142,21 @@ fn differing_in_case(named: &Named<'_>, report: &mut Report) -> HashSet<String> 
     spellings.into_keys().collect()
 }
 
+/// Roles of clients that no route asks for and that look like the one that means something by itself; gives where they stand.
+fn nearly_introspecting(named: &Named<'_>, is_settled: &impl Fn(&str) -> bool, report: &mut Report) -> HashSet<Place> {
+    let asked: HashSet<&str> = named.routes.iter().filter_map(|node| word(node)).collect();
+    let mut told = HashSet::new();
+    for node in &named.clients {
+        let is_near = |role: &str| role != introspect::ROLE && nearest(role, &[introspect::ROLE]).is_some();
+        if word(node).is_some_and(|role| !asked.contains(role) && !is_settled(role) && is_near(role)) {
+            let hint = format!("did you mean `{}`? it is what token introspection asks of a client", introspect::ROLE);
+            report.warn(node.place, format!("no route asks for the role {}", decode::shown_node(node)), hint);
+            told.insert(node.place);
+        }
+    }
+    told
+}
+
 /// Roles that nothing but an expectation names: what is expected of them is so of any principal without a role.
 fn expected_of_nobody(
     named: &Named<'_>,
@@ -196,6 +217,7 @@ impl<'n> Suggested<'n> {
 fn of_one_side_only(
     named: &Named<'_>,
     default: &DefaultRole<'_>,
+    told_of_clients: &HashSet<Place>,
     is_settled: &impl Fn(&str) -> bool,
     report: &mut Report,
 ) {
@@ -223,7 +245,7 @@ fn of_one_side_only(
         report.warn(node.place, message, is_meant(alike));
     }
     let asked: BTreeSet<&str> = named.routes.iter().filter_map(|node| word(node)).collect();
-    for node in &named.accounts {
+    for node in named.accounts.iter().filter(|node| !told_of_clients.contains(&node.place)) {
         if word(node).is_some_and(|role| {
             !asked.is_empty() && !asked.contains(role) && !is_settled(role) && role != introspect::ROLE
         }) {
