@@ -121,6 +121,7 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             ),
         ),
         ("a listener without TLS", format!("listeners: [{{ address: '0.0.0.0:80' }}]\n{LEAST}")),
+        ("an admin listener off loopback", format!("admin: {{ address: '0.0.0.0:9901' }}\n{LEAST}")),
         (
             "an open path below a closed one",
             route(

@@ -32,6 +32,8 @@ const PREFIXES_MAX: usize = 2_000_000;
 pub(super) struct Places {
     /// Listeners that serve in clear.
     plain: Vec<Placed<SocketAddr>>,
+    /// The admin listener, which has no TLS.
+    admin: Placed<SocketAddr>,
     /// The paths of routes, as shown in messages.
     routes: Vec<(Place, String)>,
 }
@@ -41,6 +43,7 @@ impl Places {
         let is_plain = |mode: &ListenerMode| matches!(mode, ListenerMode::Plain);
         Self {
             plain: model.listeners.iter().filter(|one| is_plain(&one.mode)).map(|one| one.address.clone()).collect(),
+            admin: model.admin.clone(),
             routes: model
                 .routes
                 .iter()
@@ -225,6 +228,11 @@ pub(super) fn of_rules(snapshot: &Snapshot, places: &Places, report: &mut Report
     for listener in places.plain.iter().filter(|listener| !listener.value.ip().is_loopback()) {
         let message = format!("{} is served without TLS and is not loopback", listener.value);
         report.warn(listener.place, message, "credentials cross the network in clear; give it `tls`");
+    }
+    if !places.admin.value.ip().is_loopback() {
+        let message = format!("the admin listener {} is without TLS and is not loopback", places.admin.value);
+        let hint = "whoever reaches it reads the metrics; keep it on a network that no caller reaches";
+        report.warn(places.admin.place, message, hint);
     }
     open_below_restricted(snapshot, places, report);
     let routes = snapshot.routes.routes();

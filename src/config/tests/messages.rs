@@ -768,6 +768,22 @@ fn a_role_of_a_client_that_is_nearly_the_one_of_introspection_is_told() {
 }
 
 #[test]
+fn an_admin_listener_off_loopback_is_told() {
+    let at = |address: &str| warnings(&format!("admin: {{ address: '{address}' }}\n{LEAST}"));
+    for address in ["0.0.0.0:9901", "[::]:9901", "192.0.2.7:0"] {
+        let expected = format!(
+            "1:19: the admin listener {address} is without TLS and is not loopback; whoever reaches it reads the metrics; \
+             keep it on a network that no caller reaches"
+        );
+        assert_eq!(at(address), [expected]);
+    }
+    for address in ["127.0.0.1:9901", "127.8.0.1:0", "[::1]:0"] {
+        assert_eq!(at(address), Vec::<String>::new(), "{address}");
+    }
+    assert_eq!(warnings(LEAST), Vec::<String>::new());
+}
+
+#[test]
 fn a_method_that_no_client_sends_is_told() {
     let with = |methods: &str| with_route(&format!("    allow: authenticated\n    methods: {methods}\n"));
     for name in ["'*'", "ALL", "ANY"] {
