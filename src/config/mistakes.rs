@@ -57,14 +57,7 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("roles that differ in case only", route("    allow: [admin, Admin]")),
         (
             "a default role that no route asks for",
-            format!(
-                "tokens: {{ default_role: uesr }}\nbootstrap: {{ users: [{{ name: a, roles: [admin] }}] }}\n{}",
-                route("    allow: [user, admin]")
-            ),
-        ),
-        (
-            "a client's role that is nearly the one of introspection",
-            format!("bootstrap: {{ clients: [{{ id: a, roles: [introspct] }}] }}\n{LEAST}"),
+            format!("tokens: {{ default_role: uesr }}\n{}", route("    allow: [user, admin]")),
         ),
         ("nobody is named", route("")),
         ("a role where a list belongs", route("    allow: admin")),
