@@ -169,23 +169,30 @@ impl Excepted {
         marks: u8,
         block: &Block,
     ) -> Result<bool, TooMuch> {
-        let is_covered = self.patterns.cover(pattern);
-        survey.effort.spend(1 + self.patterns.take_work())?;
-        if is_covered {
-            return Ok(false);
-        }
+        // most have met in the same before, and that is found out sooner than what covers it
         let shape: Rc<str> = pattern.shape().into();
+        survey.effort.spend(1 + pattern.segments().len())?;
         if !self.asked.insert(Rc::clone(&shape)) {
             return Ok(false);
         }
         survey.effort.fits(self.asked.len() * (ENTRY_BYTES + shape.len()))?;
+        if self.covers(pattern, survey.effort)? {
+            return Ok(false);
+        }
+        let before = self.found.len();
         for spot in survey.places(pattern, &shape, marks)?.iter() {
             survey.effort.spend(spot.weight())?;
-            if spot.marks == marks && !spot.says(block) && !self.patterns.cover(&spot.pattern) {
+            if spot.marks == marks && !spot.says(block) && !self.covers(&spot.pattern, survey.effort)? {
                 self.patterns.insert(&spot.pattern, ());
                 self.found.push(Rc::clone(spot));
             }
         }
-        Ok(!self.patterns.cover(pattern))
+        Ok(self.found.len() == before || !self.covers(pattern, survey.effort)?)
+    }
+
+    fn covers(&self, pattern: &Pattern, effort: &Effort) -> Result<bool, TooMuch> {
+        let is_covered = self.patterns.cover(pattern);
+        effort.spend(self.patterns.take_work())?;
+        Ok(is_covered)
     }
 }
