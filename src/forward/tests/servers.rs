@@ -187,17 +187,19 @@ fn a_server_that_does_not_answer_is_set_aside_until_it_does() {
         let (address, mut connections) = (server(upstream.address), 0);
         let bench = Bench::new(vec![address.clone(), server(up.address)]);
         while bench.fleet.healthy("orders", &address.label) == Some(true) {
-            let told = bench.told(get("/"));
-            let (told, ()) = tokio::join!(told, async {
-                // to one and the other in turn
-                if upstream.connections() > connections || {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    upstream.connections() > connections
-                } {
-                    connections += 1;
+            let mut asked = std::pin::pin!(bench.told(get("/")));
+            // to one and the other in turn: which one it is, its connection or its answer tells
+            let told = loop {
+                tokio::select! {
+                    told = &mut asked => break told,
+                    () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                }
+                // again where the request was not sent yet
+                if upstream.connections() > connections {
                     bench.clock.advance(Duration::from_secs(61));
                 }
-            });
+            };
+            connections = upstream.connections();
             assert!(["upstream_timeout", "200 up"].contains(&&*told), "{told}");
         }
         assert_eq!(connections, 5);
