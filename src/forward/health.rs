@@ -68,7 +68,7 @@ impl Failures {
 
     fn over(&self) {
         // nearly always so, and then nothing is written that other workers read
-        if self.in_a_row.load(Ordering::Relaxed) != 0 {
+        if self.in_a_row.load(Ordering::Relaxed) != 0 || self.until.load(Ordering::Relaxed) != 0 {
             self.in_a_row.store(0, Ordering::Relaxed);
             self.until.store(0, Ordering::Relaxed);
         }
@@ -460,5 +460,9 @@ mod tests {
         health.answered();
         health.chosen(clock.now());
         assert!(!health.is_set_aside(clock.now()));
+        // as a failure leaves it that is noted while an answer ends the row
+        health.answers.until.store(health.since_epoch(clock.now() + SET_ASIDE_FOR), Ordering::Relaxed);
+        health.answered();
+        assert!(!health.is_set_aside(clock.now()), "an answer ends it, whatever was counted");
     }
 }
