@@ -6,7 +6,7 @@
 mod decoys;
 mod formats;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -20,6 +20,7 @@ pub use formats::{Bounds, HashError, PASSWORD_BYTES_MAX, hash, is_ours, verify};
 
 use self::decoys::Decoys;
 use crate::principal::Subject;
+use crate::record::told::Told;
 use crate::secret::Secret;
 
 /// Jobs that wait for a thread; further ones are refused. As many as a burst of log-ins that people make at once; at
@@ -32,9 +33,6 @@ tokio::task_local! {
     /// nobody on the way to the pool has to hand it on.
     pub static CALLER: Weak<()>;
 }
-
-/// Accounts whose hash cannot be verified that are told of, each once.
-const TOLD_MAX: usize = 1_000;
 
 /// How much the threads of the pool give way to others, of at most 19.
 const NICENESS: i32 = 10;
@@ -55,7 +53,7 @@ struct Shared {
     /// What passwords of nobody are verified against.
     decoys: Mutex<Decoys>,
     /// Of whom the log has said that their hash cannot be verified.
-    told: Mutex<HashSet<Subject>>,
+    told: Told,
 }
 
 impl fmt::Debug for PasswordPool {
@@ -112,7 +110,7 @@ impl PasswordPool {
     pub fn start(threads: usize) -> io::Result<Self> {
         let decoys = Mutex::new(Decoys::of(Vec::new()));
         let pool = Self {
-            shared: Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), decoys, told: Mutex::default() }),
+            shared: Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), decoys, told: Told::default() }),
         };
         for number in 0..threads.max(1) {
             let shared = Arc::clone(&pool.shared);
@@ -204,15 +202,13 @@ impl Shared {
     }
 
     /// Says once of an account that no password is good for it: its user cannot know why, and an operator can.
-    fn tell(&self, subject: Subject) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < TOLD_MAX && !told.contains(&subject) {
+    fn tell(&self, subject: &Subject) {
+        if self.told.is_new(subject) {
             tracing::warn!(
                 kind = subject.kind.name(),
                 name = %subject.name,
                 "a stored password cannot be verified: it is damaged, of no known form, or asks for too much work"
             );
-            told.insert(subject);
         }
     }
 
@@ -248,7 +244,7 @@ impl Job {
             Self::Verify { subject, hash, common, decoy, password, answer } => {
                 let verdict = formats::verdict(hash.expose(), password.expose());
                 if verdict.is_none() && !formats::is_of_nobody(hash.expose()) && formats::is_usable(password.expose()) {
-                    shared.tell(subject);
+                    shared.tell(&subject);
                 }
                 if costs_a_decoy(verdict, common) {
                     std::hint::black_box(verify(decoy.expose(), password.expose()));

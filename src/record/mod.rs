@@ -5,6 +5,7 @@ pub mod metrics;
 pub mod lines;
 mod access_log;
 pub mod audit;
+pub mod told;
 
 /// The section `log`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,7 +35,8 @@ impl Relations {
         self.exactly(subject, &rows)
     }
 
-    /// Of rows that a collation takes for the same the one that is. Two of one name could be told apart by nobody.
+    /// Of rows that a collation takes for the same the one that is. Two of one name could be told apart by nobody, so that
+    /// neither is anybody; it is no error, by which whoever asks would learn of them.
     pub(super) fn exactly(&self, subject: &Subject, rows: &[super::engine::Row]) -> Result<Option<Found>, StoreError> {
         let mut only = None;
         for row in rows {
@@ -43,7 +44,10 @@ impl Relations {
             if let Some(found) = found.filter(|found| found.account.subject.name == subject.name)
                 && only.replace(found).is_some()
             {
-                return Err(StoreError::Broken("two users have the same name".into()));
+                if self.doubled.is_new(subject) {
+                    tracing::warn!(name = %subject.name, "two users have the same name: neither can log in by it");
+                }
+                return Ok(None);
             }
         }
         Ok(only)

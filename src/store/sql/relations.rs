@@ -10,6 +10,7 @@ use super::super::{Account, StoreError};
 use super::catalog::{Table, Type};
 use super::engine::{Db, Engine, Param, Row};
 use crate::principal::{Role, Subject, SubjectKind};
+use crate::record::told::Told;
 use crate::secret::Secret;
 
 /// An argon2id hash of ours has 97 characters.
@@ -22,6 +23,8 @@ pub(in crate::store) struct Relations {
     pub(super) clients: Relation,
     pub(super) foreign: Option<Foreign>,
     pub(super) rehash: bool,
+    /// Of which names it was told that two users have them.
+    pub(super) doubled: Told,
 }
 
 /// A select list, what it is from, and how one name is found; the name is the only value to bind.
@@ -80,13 +83,14 @@ impl Relations {
         let clients = Relation::own(engine, SubjectKind::Client);
         let Some(settings) = &tables.users else {
             let users = Relation::own(engine, SubjectKind::User);
-            return Ok(Self { users, clients, foreign: None, rehash: tables.rehash });
+            return Ok(Self { users, clients, foreign: None, rehash: tables.rehash, doubled: Told::default() });
         };
         let mut foreign = Foreign::check(&mut db, settings, tables.rehash).await?;
         if let Some(tokens) = &tables.tokens {
             foreign.tokens = Some(ForeignTokens::check(&mut db, tokens).await?);
         }
-        Ok(Self { users: foreign.relation(), clients, foreign: Some(foreign), rehash: tables.rehash })
+        let users = foreign.relation();
+        Ok(Self { users, clients, foreign: Some(foreign), rehash: tables.rehash, doubled: Told::default() })
     }
 
     /// # Errors

@@ -393,6 +393,27 @@ fn what_is_damaged_in_a_row_harms_nobody_else(on: &On) {
     }
 }
 
+fn two_users_of_one_name_are_nobody(on: &On) {
+    let (place, store) = Place::flask(on);
+    let unbind = match on.engine() {
+        Engine::Sqlite => &["ALTER TABLE \"user\" RENAME TO old", "CREATE TABLE \"user\" AS SELECT * FROM old"][..],
+        Engine::Postgres => &["ALTER TABLE \"user\" DROP CONSTRAINT user_username_key"],
+        Engine::MySql => &["ALTER TABLE `user` DROP INDEX username"],
+    };
+    for statement in unbind {
+        place.execute(&store, *statement);
+    }
+    let user = on.engine().quoted("user");
+    let row = format!("INSERT INTO {user} (id, username, password_hash, role) VALUES (9, 'ann', 'h', 'admin')");
+    place.execute(&store, row);
+    assert!(wait(store.claimed(ann())).is_none());
+    assert!(wait(store.account(ann())).is_none());
+    assert!(wait(store.jwt_standing(ann(), vec![])).account.is_none());
+    assert!(!wait(store.set_disabled(ann(), true)), "nor is one of them changed for the other");
+    assert_eq!(wait(store.add_account(ann(), secret("h"), vec![], vec![])), Added::Taken);
+    assert!(wait(store.account_by_id("9".into())).is_none(), "what is kept beside a row is by the name");
+}
+
 fn clients_stay_ours(on: &On) {
     let (_place, store) = Place::flask(on);
     let app = Subject::client("ann");
@@ -485,6 +506,7 @@ on_each_engine! {
     a_user_made_anew_behind_our_back_is_another,
     users_are_written_where_the_application_keeps_them,
     what_is_damaged_in_a_row_harms_nobody_else,
+    two_users_of_one_name_are_nobody,
     clients_stay_ours,
     roles_come_from_groups_and_flags,
     what_the_database_does_not_have_is_named_at_the_start,
