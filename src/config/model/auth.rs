@@ -358,12 +358,19 @@ fn account(node: &Node, what: &str, keys: &[&str], report: &mut Report) -> Optio
     Some(Account { name: name?, secret, roles, scopes })
 }
 
-/// A role's name. What begins with `@` is no role: `@anyone` and `@authenticated` are what a diff calls everybody.
+/// What was probably meant by a role that cannot be one.
+const NOT_ROLES: &str = "for everybody write `allow: anyone`, for every principal `allow: authenticated`";
+
+/// A role's name. What begins with `@` is no role: `@anyone` and `@authenticated` are what a diff calls everybody. Nor is `*`,
+/// which is what other gateways call them.
 pub fn role(node: &Node, report: &mut Report) -> Option<Role> {
     let name = super::name(node, report)?;
     if name.value.starts_with('@') {
-        let hint = "for everybody write `allow: anyone`, for every principal `allow: authenticated`";
-        report.add_with_hint(name.place, "the name of a role does not begin with `@`", hint);
+        report.add_with_hint(name.place, "the name of a role does not begin with `@`", NOT_ROLES);
+        return None;
+    }
+    if &*name.value == "*" {
+        report.add_with_hint(name.place, "`*` is not a role", NOT_ROLES);
         return None;
     }
     Some(name.value.into())

@@ -177,8 +177,9 @@ fn allow(node: &Node, report: &mut Report) -> Option<Allow> {
         return None;
     }
     let roles = decode::some(node, report, |item, report| {
-        if let Some((word, _)) = words.iter().find(|(word, _)| decode::is_word(item, word)) {
-            report.add(item.place, format!("`{word}` is not a role; write `allow: {word}`"));
+        let is = |word: &str| matches!(&item.value, Value::Scalar(text) if text.text.eq_ignore_ascii_case(word));
+        if let Some((word, _)) = words.iter().find(|(word, _)| is(word)) {
+            report.add(item.place, format!("{} is not a role; write `allow: {word}`", decode::shown_node(item)));
             return None;
         }
         super::auth::role(item, report)

@@ -293,6 +293,8 @@ fn a_route_says_plainly_whom_it_lets_through() {
         ("    allow:\n", "5:10: expected `anyone`, `authenticated` or a list of roles"),
         ("    allow: admin\n", "5:12: expected `anyone`, `authenticated` or a list of roles"),
         ("    allow: [anyone]\n", "5:13: `anyone` is not a role; write `allow: anyone`"),
+        ("    allow: [Authenticated]\n", "5:13: `Authenticated` is not a role; write `allow: authenticated`"),
+        ("    allow: ['*']\n", "5:13: `*` is not a role"),
         ("    allow: [1]\n", "5:13: expected text; 1 is a number"),
         ("    allow: anyone\n    scopes: [a]\n", "6:13: `scopes` with `allow: anyone`"),
         ("    allow: anyone\n    schemes: [cookie]\n", "6:15: unknown word `cookie`"),
@@ -577,6 +579,27 @@ fn a_role_that_is_misspelt_is_warned_of_where_it_stands_for_nobody() {
             )],
         ),
         ("nobody at all", file(&expects(""), &[route("/a", "admin")]), vec![]),
+        (
+            "in one of several rules, of which nothing else says who has what",
+            file("", &[route("/a", "admin"), route("/b", "admin"), route("/c", "amdin, admin")]),
+            vec!["5:25: no other route names the role `amdin`; did you mean `admin`? an expectation that names it says that it is meant".to_owned()],
+        ),
+        ("as often as it is not", file("", &[route("/a", "admin"), route("/b", "admins")]), vec![]),
+        (
+            "a short one, and one that is not nearly the same",
+            file("", &["user", "user, uses", "editor", "editor, auditor"].map(|roles| route(&format!("/{}", roles.len()), roles))),
+            vec![],
+        ),
+        (
+            "where tokens of others bear roles, in one rule",
+            file(issuer, &[route("/a", "admin"), route("/b", "admin"), route("/c", "amin")]),
+            vec!["6:25: no other route names the role `amin`; did you mean `admin`? an expectation that names it says that it is meant".to_owned()],
+        ),
+        (
+            "that it is meant is expected",
+            file(&expects("amin, admin"), &[route("/a", "admin"), route("/b", "admin"), route("/c", "amin")]),
+            vec![],
+        ),
         (
             "several expectations",
             file(&expects("amin").replace("}]\n", "}, { request: GET /b, as: { roles: [admin, amin] }, is: 403 }]\n"), &[

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::super::decode;
-use super::super::report::{Place, Report, nearest};
+use super::super::report::{Place, Report, distance, nearest};
 use super::super::snapshot::Snapshot;
 use super::super::tree::Node;
 use super::{child, items, word};
@@ -52,9 +52,12 @@ pub(super) fn told(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     let default = default_of_no_route(&named, snapshot, &is_settled, report);
     expected_of_nobody(&named, snapshot, &default, &is_settled, report);
     // whose roles are in their tokens may have any
-    if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
-        of_one_side_only(&named, &default, &told, &is_settled, report);
-    }
+    let of_one_side = if matches!(snapshot.auth.jwt.roles, RoleSource::Store) && snapshot.auth.issuers.is_empty() {
+        of_one_side_only(&named, &default, &told, &is_settled, report)
+    } else {
+        HashSet::new()
+    };
+    of_one_route_only(&named, &default, &|role| is_settled(role) || of_one_side.contains(role), report);
 }
 
 /// The role of whoever registers, as the other warnings take it.
@@ -214,16 +217,18 @@ impl<'n> Suggested<'n> {
 
 /// Roles that are named by routes alone, or by accounts alone. Where no account is made here, others may have any: then it is
 /// told of those alone that look like one that an expectation names too.
-fn of_one_side_only(
-    named: &Named<'_>,
+///
+/// Gives those of routes.
+fn of_one_side_only<'n>(
+    named: &Named<'n>,
     default: &DefaultRole<'_>,
     told_of_clients: &HashSet<Place>,
     is_settled: &impl Fn(&str) -> bool,
     report: &mut Report,
-) {
+) -> HashSet<&'n str> {
     let expected: BTreeSet<&str> = named.expected.iter().filter_map(|node| word(node)).collect();
     if named.accounts.is_empty() && expected.is_empty() {
-        return;
+        return HashSet::new();
     }
     let mut known: BTreeSet<&str> = named.accounts.iter().filter_map(|node| word(node)).collect();
     known.extend(default.had());
@@ -250,6 +255,38 @@ fn of_one_side_only(
             !asked.is_empty() && !asked.contains(role) && !is_settled(role) && role != introspect::ROLE
         }) {
             report.warn(node.place, format!("no route asks for the role {}", decode::shown_node(node)), "");
+        }
+    }
+    told
+}
+
+/// Letters that a role has at least for one more, less or other to be a slip: shorter words are alike by chance.
+const SLIP_CHARS_MIN: usize = 5;
+
+/// Roles that one route names, and a slip away from one that several name: all that can be told where nothing else says who
+/// has what.
+fn of_one_route_only(
+    named: &Named<'_>,
+    default: &DefaultRole<'_>,
+    is_told: &impl Fn(&str) -> bool,
+    report: &mut Report,
+) {
+    let mut routes: BTreeMap<&str, Vec<&Node>> = BTreeMap::new();
+    for node in named.routes.iter().filter(|node| !decode::is_expanded(node)) {
+        routes.entry(word(node).unwrap_or_default()).or_default().push(node);
+    }
+    let known: BTreeSet<&str> =
+        named.accounts.iter().chain(&named.expected).filter_map(|node| word(node)).chain(default.had()).collect();
+    let mut suggested = Suggested::among(routes.iter().filter(|(_, nodes)| nodes.len() > 1).map(|(role, _)| *role));
+    for (role, nodes) in &routes {
+        let [node] = nodes.as_slice() else { continue };
+        if known.contains(role) || is_told(role) {
+            continue;
+        }
+        let is_slip = |alike: &&str| alike.chars().count() >= SLIP_CHARS_MIN && distance(role, alike) == 1;
+        if let Some(alike) = suggested.nearest(role).filter(is_slip) {
+            let message = format!("no other route names the role {}", decode::shown_node(node));
+            report.warn(node.place, message, is_meant(Some(alike)));
         }
     }
 }
