@@ -6,13 +6,15 @@
 //! Nobody is cut off for it. An upload, whose frames are large and cheap, has a longer turn.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 
 use super::connection::PREFACE;
 
@@ -124,8 +126,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { socket, turn, frames, ahead } = self.get_mut();
         if turn.is_over() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            // behind all others, those included of whom the runtime does not know yet that something has come
+            return pin!(yield_now()).poll(cx).map(Ok);
         }
         if !ahead.is_empty() {
             let fitting = ahead.len().min(buf.remaining());
