@@ -66,6 +66,35 @@ fn what_is_saved_during_a_reload_is_put_in_force_too() {
     });
 }
 
+/// Rules each of which crosses many, so that it takes seconds to say what becomes of them.
+fn crossing(upstream: &Upstream, role: &str, path: &str) -> String {
+    let rule = |n| {
+        format!(
+            "  - {{ path: '/l{n}/{{x}}', allow: [{role}], to: api }}\n  - {{ path: '/{{x}}/m{n}', allow: [{role}], to: api }}\n"
+        )
+    };
+    format!(
+        "upstreams: {{ api: {{ servers: ['{}'] }} }}\nroutes:\n  - {{ path: '{path}', allow: anyone, to: api }}\n{}",
+        upstream.url(),
+        (0..200).map(rule).collect::<String>()
+    )
+}
+
+#[test]
+fn new_rules_are_in_force_before_it_is_found_out_what_they_change() {
+    let upstream = Upstream::hello();
+    let gateway = Gateway::start(&crossing(&upstream, "user", "/old"));
+    gateway.setup.configure(&crossing(&upstream, "admin", "/new"));
+    let said = || gateway.stderr().contains("rule changed");
+    eventually("the new rules", || match gateway.send(&get("/new")).status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+    assert!(!said(), "what they change was to be found out first");
+    gateway.send(&get("/old")).refused(404, "no_route");
+    eventually("what they change", || if said() { Ok(()) } else { Err(()) });
+}
+
 #[test]
 fn a_reload_that_fails_at_one_listener_changes_none() {
     let upstream = Upstream::hello();
