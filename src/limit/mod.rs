@@ -26,7 +26,7 @@ use crate::rejection::Exhausted;
 
 pub use bucket::Bucket;
 pub use draw::{Attempt, Reserved};
-pub use routes::RouteBudgets;
+pub use routes::{RouteBudgets, heirs};
 
 use draw::Draw;
 use shared::{Name, Shared};

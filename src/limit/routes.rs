@@ -117,28 +117,39 @@ fn place(route: &Route) -> (BTreeSet<&str>, BTreeSet<&str>) {
     (route.hosts.iter().map(|host| &**host).collect(), route.methods.iter().map(Method::as_str).collect())
 }
 
-/// For each route the budget that it takes over. Each goes to one route: a rule that is split has two budgets, as it says.
+/// For each route which of the old ones it was, by its place: of those that have a rate, the most alike of the same path, of
+/// the same rate before others. Each is one route at most: a rule that is split has two budgets, as it says.
+pub fn heirs(routes: &[Route], old_routes: &[Route]) -> Vec<Option<usize>> {
+    let mut left: HashMap<String, Vec<(usize, &Route)>> = HashMap::new();
+    for (index, route) in old_routes.iter().enumerate().filter(|(_, route)| route.rate.is_some()) {
+        left.entry(route.pattern.shape()).or_default().push((index, route));
+    }
+    let mut heirs = vec![None; routes.len()];
+    for same_rate in [true, false] {
+        for alike in LIKENESSES {
+            for (route, heir) in routes.iter().zip(&mut heirs) {
+                let Some(left) = left.get_mut(&route.pattern.shape()) else { continue };
+                if heir.is_some() || route.rate.is_none() {
+                    continue;
+                }
+                let is_it = |old: &Route| (!same_rate || old.rate == route.rate) && alike(route, old);
+                if let Some(at) = left.iter().position(|(_, old)| is_it(old)) {
+                    *heir = Some(left.remove(at).0);
+                }
+            }
+        }
+    }
+    heirs
+}
+
+/// For each route the budget that it takes over, which is one of its rate.
 fn carried(routes: &[Route], old_routes: &[Route], old: &RouteBudgets) -> Vec<Option<Arc<Bucket<Key>>>> {
-    let mut left: HashMap<String, Vec<(&Route, &RouteBudget)>> = HashMap::new();
-    for (route, budget) in old_routes.iter().zip(&old.0) {
-        if let Some(budget) = budget {
-            left.entry(route.pattern.shape()).or_default().push((route, budget));
-        }
-    }
-    let mut carried = vec![None; routes.len()];
-    for alike in LIKENESSES {
-        for (route, carried) in routes.iter().zip(&mut carried) {
-            let Some(left) = left.get_mut(&route.pattern.shape()) else { continue };
-            if carried.is_some() || route.rate.is_none() {
-                continue;
-            }
-            if let Some(at) = left.iter().position(|(old, _)| old.rate == route.rate && alike(route, old)) {
-                let (_, budget) = left.remove(at);
-                *carried = Some(Arc::clone(&budget.bucket));
-            }
-        }
-    }
-    carried
+    let taken = routes.iter().zip(heirs(routes, old_routes)).map(|(route, heir)| {
+        let heir = heir?;
+        old_routes.get(heir).filter(|old| old.rate == route.rate)?;
+        Some(Arc::clone(&old.0.get(heir)?.as_ref()?.bucket))
+    });
+    taken.collect()
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use crate::route::{Cors, FieldEdits, Origins, RateBy, Route, RouteRate};
 use crate::wire::fields::may_bear_secret;
 use crate::wire::target::PathPolicy;
 
-/// What a route does.
-pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<Fact> {
+/// What a route does. `budget`: which one of both sides its `rate` is of.
+pub(super) fn of_route(route: &Route, budget: usize, own: &Snapshot, other: &Snapshot) -> Vec<Fact> {
     let Route {
         upstream,
         strip_prefix,
@@ -61,6 +61,7 @@ pub(super) fn of_route(route: &Route, own: &Snapshot, other: &Snapshot) -> Vec<F
     facts.extend(edits(&RESPONSE, response_fields, replaced));
     facts.extend(of_cors(cors.as_deref()));
     facts.extend(cors.is_some().then(|| preflight_methods(route)));
+    facts.extend(rate.is_some().then(|| counted(route, budget)));
     facts.extend([
         // a stream outlives what does not end it
         Fact::list("end_streams_on", which(true)).giving(Gives::these(which(false))),
@@ -232,6 +233,15 @@ fn preflight_methods(route: &Route) -> Fact {
     // no preflight is needed for the others
     let needed = listed.into_iter().filter(|method| !["GET", "HEAD", "POST"].contains(method));
     Fact::new("cors: methods that a preflight allows", shown).giving(Gives::these(needed)).detail()
+}
+
+/// With which requests those of a route are counted. A route that is split has two budgets, of which one is fresh.
+fn counted(route: &Route, budget: usize) -> Fact {
+    let methods = route.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let hosts = route.hosts.join(", ");
+    let words = [("", &*route.name), (" for ", &*methods), (" on ", &*hosts)];
+    let shown = words.iter().filter(|(_, word)| !word.is_empty()).flat_map(|(before, word)| [*before, *word]);
+    Fact::new("rate counts the requests of", shown.collect::<String>()).comparing(budget.to_string()).detail()
 }
 
 fn of_rate(rate: &RouteRate) -> String {

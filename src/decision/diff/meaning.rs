@@ -83,14 +83,15 @@ impl Meaning {
         Self { answer: Answer::Endpoint(endpoint.action), access, facts: facts::of_endpoint(endpoint, &own.texts) }
     }
 
-    /// What a route does. `other` is the other side: an upstream that has another name there is still the same.
-    pub(super) fn route(route: &Route, own: &Snapshot, other: &Snapshot) -> Self {
+    /// What a route does. `budget`: which one of both sides its `rate` is of. `other` is the other side: an upstream that
+    /// has another name there is still the same.
+    pub(super) fn route(route: &Route, budget: usize, own: &Snapshot, other: &Snapshot) -> Self {
         let access = Access::of(&route.allow, &route.scopes, route.schemes);
         let mut facts = vec![
             Fact::list("scopes", access.scopes.iter().map(Scope::as_str)),
             Fact::list("schemes", access.schemes.iter().map(crate::principal::Scheme::name)),
         ];
-        facts.extend(facts::of_route(route, own, other));
+        facts.extend(facts::of_route(route, budget, own, other));
         Self { answer: Answer::Route, access, facts }
     }
 

@@ -10,6 +10,7 @@ use super::effort::{Effort, TooMuch};
 use super::meaning::Meaning;
 use crate::config::snapshot::Snapshot;
 use crate::decision::{Head, Place, place};
+use crate::limit;
 use crate::rejection::Rejection;
 use crate::route::Pattern;
 use crate::route::regions::Rule;
@@ -74,13 +75,24 @@ impl<'s> Side<'s> {
     /// They mean more than can be kept.
     pub(super) fn both(old: &'s Snapshot, new: &'s Snapshot, effort: &Effort) -> Result<[Self; 2], TooMuch> {
         let mut numbers = Numbers { by_key: HashMap::new(), known: HashMap::new(), effort };
-        Ok([Self::of(old, new, &mut numbers)?, Self::of(new, old, &mut numbers)?])
+        let [old_routes, new_routes] = [old, new].map(|side| side.routes.routes());
+        // one budget is one number on both sides
+        let olds: Vec<usize> = (0..old_routes.len()).collect();
+        let heirs = limit::heirs(new_routes, old_routes).into_iter().zip(old_routes.len()..);
+        let news: Vec<usize> = heirs.map(|(heir, own)| heir.unwrap_or(own)).collect();
+        Ok([Self::of(old, new, &olds, &mut numbers)?, Self::of(new, old, &news, &mut numbers)?])
     }
 
-    fn of(snapshot: &'s Snapshot, other: &Snapshot, numbers: &mut Numbers<'_>) -> Result<Self, TooMuch> {
-        let routes = snapshot.routes.routes().iter();
-        let routes = routes.map(|route| {
-            let meaning = numbers.number(Meaning::route(route, snapshot, other))?;
+    /// `budgets`: the number of each route's budget, where it has one.
+    fn of(
+        snapshot: &'s Snapshot,
+        other: &Snapshot,
+        budgets: &[usize],
+        numbers: &mut Numbers<'_>,
+    ) -> Result<Self, TooMuch> {
+        let routes = snapshot.routes.routes().iter().zip(budgets);
+        let routes = routes.map(|(route, budget)| {
+            let meaning = numbers.number(Meaning::route(route, *budget, snapshot, other))?;
             Ok(Known { pattern: Rc::new(route.pattern.clone()), meaning })
         });
         let routes = routes.collect::<Result<_, _>>()?;
