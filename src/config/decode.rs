@@ -199,12 +199,12 @@ fn wrong_type(node: &Node, expected: &str, report: &mut Report) {
 
 /// A value in a message. What came from the environment is not shown: somebody may have named the wrong variable.
 pub fn shown(scalar: &Scalar) -> String {
-    if scalar.expanded { "the value of this variable".to_owned() } else { quoted(&scalar.text) }
+    if scalar.is_expanded() { "the value of this variable".to_owned() } else { quoted(&scalar.text) }
 }
 
 /// Whether a node is a scalar that came from the environment.
 pub fn is_expanded(node: &Node) -> bool {
-    matches!(&node.value, Value::Scalar(scalar) if scalar.expanded)
+    matches!(&node.value, Value::Scalar(scalar) if scalar.is_expanded())
 }
 
 /// A node that is known to be a scalar in a message, by the same rule.
@@ -279,8 +279,8 @@ pub fn boolean(node: &Node, report: &mut Report) -> Option<bool> {
     let value = match &node.value {
         Value::Scalar(scalar) => match (scalar.kind(), &*scalar.text) {
             (Plain::Boolean(value), _) => Some(value),
-            (_, "true") if scalar.expanded => Some(true),
-            (_, "false") if scalar.expanded => Some(false),
+            (_, "true") if scalar.is_expanded() => Some(true),
+            (_, "false") if scalar.is_expanded() => Some(false),
             (Plain::Null | Plain::Number | Plain::Text, _) => None,
         },
         Value::List(_) | Value::Map(_) => None,
@@ -298,7 +298,7 @@ pub fn one_of<'w, T: Copy>(words: &'w [(&'w str, T)]) -> impl Fn(&Node, &mut Rep
         let scalar = word(node, &alternatives(&names), report)?;
         let found = words.iter().find(|(name, _)| *name == &*scalar.text).map(|(_, value)| *value);
         if found.is_none() {
-            if scalar.expanded {
+            if scalar.is_expanded() {
                 report.add(node.place, format!("expected {}", alternatives(&names)));
             } else {
                 report.unknown(node.place, "word", &scalar.text, names);

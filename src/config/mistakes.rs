@@ -79,6 +79,11 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
             format!("bootstrap: {{ users: [{{ name: a, password: {{ file: password.txt }} }}] }}\n{LEAST}"),
         ),
         ("a secret in clear text", format!("bootstrap: {{ clients: [{{ id: a, secret: canary-canary }}] }}\n{LEAST}")),
+        (
+            "a secret in clear text as a default",
+            format!("bootstrap: {{ clients: [{{ id: a, secret: '${{UNSET:-canary-canary}}' }}] }}\n{LEAST}"),
+        ),
+        ("a password in a URL as a default", format!("store: 'postgres://u:${{UNSET:-canary}}@db/x'\n{LEAST}")),
         ("a password in a URL", format!("store: postgres://gate:canary-canary@db/gate\n{LEAST}")),
         (
             "a password in a URL's query",

@@ -14,6 +14,7 @@ pub mod compile;
 pub mod snapshot;
 pub mod schema;
 pub mod reach;
+mod variables;
 mod warnings;
 
 use std::path::Path;
@@ -115,7 +116,10 @@ fn understand<'t>(
     }
     let places = warnings::Places::of(&model);
     match compile::compile(model, &mut files, &mut report) {
-        Some(snapshot) if report.is_empty() => Ok(Understood { snapshot, root, places, text }),
+        Some(mut snapshot) if report.is_empty() => {
+            snapshot.variables = variables::of(&root);
+            Ok(Understood { snapshot, root, places, text })
+        }
         Some(_) | None => Err(report.into_problems(file_name, &Listing::of_tree(text, &root)).naming(files.list())),
     }
 }

@@ -75,6 +75,21 @@ pub struct Snapshot {
     pub files: Vec<PathBuf>,
     /// Where the relative paths of the file begin.
     pub directory: PathBuf,
+    /// What of it came from the environment.
+    pub variables: Vec<Variable>,
+}
+
+/// A value that comes from the environment.
+#[derive(Debug)]
+pub struct Variable {
+    /// Under which keys, and of which route.
+    pub key: String,
+    /// The names of the variables.
+    pub names: Vec<String>,
+    /// How they are referred to, with their defaults, which may be secrets.
+    pub references: Secret<String>,
+    /// Whether somebody can have more by another value.
+    pub gives: bool,
 }
 
 /// One of `expect`: what a request of a caller should get.

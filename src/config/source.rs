@@ -213,14 +213,13 @@ fn expand_node(node: &mut Node, expansion: &mut Expansion<'_>) {
         Value::Scalar(scalar) if scalar.text.contains("${") => {
             let source = expansion.text.get(node.bytes.clone()).unwrap_or_default();
             match replace(&scalar.text, expansion.environment, expansion.bytes_left) {
-                Ok(text) => scalar.text = text.into(),
+                Ok(text) => scalar.written = Some(std::mem::replace(&mut scalar.text, text.into())),
                 Err(Wrong { what, hint, reference }) => {
                     expansion.report.add_with_hint(within(node.place, source, &reference), what, hint);
                     expansion.report.settle(node.place);
-                    scalar.text = "".into();
+                    scalar.written = Some(std::mem::take(&mut scalar.text));
                 }
             }
-            scalar.expanded = true;
             expansion.report.expanded_at(node.place);
         }
         Value::Scalar(_) => {}
@@ -250,26 +249,22 @@ impl Wrong {
 /// The text with its references replaced.
 fn replace(text: &str, environment: &Environment, bytes_left: &mut usize) -> Result<String, Wrong> {
     let mut replaced = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        if let Some(before) = before.strip_suffix('$') {
-            replaced.push_str(before);
-            replaced.push_str("${");
-            rest = after;
-            continue;
-        }
-        replaced.push_str(before);
-        let (inner, after) = after.split_once('}').ok_or_else(|| {
-            Wrong::new("`${` without `}`", "`$${` stands for the characters themselves", "${".to_owned())
-        })?;
-        let (name, default) = match inner.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (inner, None),
+    for part in parts(text) {
+        let Reference { written, name, default } = match part {
+            Part::Text(text) => {
+                replaced.push_str(text);
+                continue;
+            }
+            Part::Reference(reference) => reference,
+            Part::Unclosed => {
+                let hint = "`$${` stands for the characters themselves";
+                return Err(Wrong::new("`${` without `}`", hint, "${".to_owned()));
+            }
         };
-        let reference = format!("${{{inner}}}");
+        let wrong = |what: String, hint: String| Err(Wrong::new(what, hint, written.to_owned()));
         if !is_name(name) {
-            let what = "expected `${NAME}` or `${NAME:-default}`";
-            return Err(Wrong::new(what, "a name has letters, digits and `_`, and begins with no digit", reference));
+            let what = "expected `${NAME}` or `${NAME:-default}`".to_owned();
+            return wrong(what, "a name has letters, digits and `_`, and begins with no digit".to_owned());
         }
         // as in a shell, an empty variable takes the default too
         let value = match (environment.value(name), default) {
@@ -277,17 +272,64 @@ fn replace(text: &str, environment: &Environment, bytes_left: &mut usize) -> Res
             (Some(value), _) => value,
             (None, None) => {
                 let what = format!("the environment variable {} is not set", quoted(name));
-                return Err(Wrong::new(what, environment.instead_of(name), reference));
+                return wrong(what, environment.instead_of(name));
             }
         };
-        *bytes_left = bytes_left.checked_sub(value.len()).ok_or_else(|| {
-            Wrong::new(format!("the variables of the file exceed {EXPANDED_BYTES_MAX} bytes"), "", reference)
-        })?;
+        let Some(left) = bytes_left.checked_sub(value.len()) else {
+            return wrong(format!("the variables of the file exceed {EXPANDED_BYTES_MAX} bytes"), String::new());
+        };
+        *bytes_left = left;
         replaced.push_str(value);
+    }
+    Ok(replaced)
+}
+
+/// A part of a text, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'t> {
+    /// What stands for itself.
+    Text(&'t str),
+    /// What stands for a variable.
+    Reference(Reference<'t>),
+    /// A reference that does not end.
+    Unclosed,
+}
+
+/// `${NAME}`, or `${NAME:-default}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference<'t> {
+    /// All of it.
+    pub written: &'t str,
+    /// The variable's name, if it is one.
+    pub name: &'t str,
+    /// What is taken where it is not set.
+    pub default: Option<&'t str>,
+}
+
+/// The parts of a text; `$${` stands for `${`.
+pub fn parts(text: &str) -> Vec<Part<'_>> {
+    let (mut parts, mut rest) = (Vec::new(), text);
+    while let Some(at) = rest.find("${") {
+        let (before, reference) = rest.split_at(at);
+        if let Some(before) = before.strip_suffix('$') {
+            let (itself, after) = reference.split_at("${".len());
+            parts.extend([Part::Text(before), Part::Text(itself)]);
+            rest = after;
+            continue;
+        }
+        parts.push(Part::Text(before));
+        let Some(end) = reference.find('}') else {
+            parts.push(Part::Unclosed);
+            return parts;
+        };
+        let (written, after) = reference.split_at(end + 1);
+        let inner = written.strip_prefix("${").and_then(|inner| inner.strip_suffix('}')).unwrap_or_default();
+        let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
+        parts.push(Part::Reference(Reference { written, name, default }));
         rest = after;
     }
-    replaced.push_str(rest);
-    Ok(replaced)
+    parts.push(Part::Text(rest));
+    parts
 }
 
 #[cfg(test)]

@@ -58,8 +58,8 @@ pub struct Scalar {
     pub text: Box<str>,
     /// Whether it stands without quotes.
     pub plain: bool,
-    /// Whether (a part of) it came from the environment; it is a text then, whatever it looks like.
-    pub expanded: bool,
+    /// The text as it stands in the file, where that refers to the environment.
+    pub written: Option<Box<str>>,
 }
 
 /// What a plain scalar is by the core schema (YAML 1.2.2 10.3.2).
@@ -76,9 +76,14 @@ pub enum Plain {
 }
 
 impl Scalar {
+    /// Whether (a part of) it came from the environment; it is a text then, whatever it looks like.
+    pub const fn is_expanded(&self) -> bool {
+        self.written.is_some()
+    }
+
     /// What it is; anything in quotes or from the environment is a text.
     pub fn kind(&self) -> Plain {
-        if !self.plain || self.expanded {
+        if !self.plain || self.is_expanded() {
             return Plain::Text;
         }
         match &*self.text {
@@ -349,7 +354,7 @@ impl<'s> Builder<'s, '_> {
         Ok(root.unwrap_or_else(|| Node {
             place: Place::START,
             bytes: 0..0,
-            value: Value::Scalar(Scalar { text: "".into(), plain: true, expanded: false }),
+            value: Value::Scalar(Scalar { text: "".into(), plain: true, written: None }),
         }))
     }
 
@@ -372,7 +377,7 @@ impl<'s> Builder<'s, '_> {
         let value = match event {
             Event::Scalar(text, style, ..) => {
                 let plain = style == ScalarStyle::Plain;
-                Value::Scalar(Scalar { text: unshield(text), plain, expanded: false })
+                Value::Scalar(Scalar { text: unshield(text), plain, written: None })
             }
             Event::SequenceStart(..) => Value::List(self.list(&mut bytes, depth)?),
             Event::MappingStart(..) => Value::Map(self.map(place, &mut bytes, depth)?),
@@ -544,7 +549,11 @@ mod tests {
             (Plain::Text, &["yes", "no", "on", "off", "1.2.3", "10s", "0xg", "-", ".", "e1", "1e", "nUll", "0o8"]),
         ] {
             for text in texts {
-                let scalar = |plain, expanded| Scalar { text: (*text).into(), plain, expanded };
+                let scalar = |plain, expanded: bool| Scalar {
+                    text: (*text).into(),
+                    plain,
+                    written: expanded.then(|| "${A}".into()),
+                };
                 assert_eq!(scalar(true, false).kind(), kind, "{text}");
                 assert_eq!(scalar(false, false).kind(), Plain::Text, "quoted {text}");
                 assert_eq!(scalar(true, true).kind(), Plain::Text, "expanded {text}");

@@ -1,9 +1,9 @@
 //! What is no mistake by itself, but probably one (contract 7): found by what the rules mean, not by how they look.
 
-mod variables;
 mod roles;
 mod methods;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -15,7 +15,9 @@ use super::model::{ListenerMode, Model};
 use super::reach::{Reach, Unseen};
 use super::report::{self, Place, Report};
 use super::snapshot::Snapshot;
+use super::source::{self, Part, Reference};
 use super::tree::{Node, Plain, Value};
+use super::variables;
 use crate::decision::is_tunnel;
 use crate::endpoint::Action;
 use crate::route::pattern::Segment;
@@ -80,19 +82,33 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     methods::told(root, snapshot, report);
 }
 
-/// The text of a scalar that stands in the file as it is.
-fn in_clear(node: &Node) -> Option<&str> {
-    match &node.value {
-        Value::Scalar(scalar) if !scalar.expanded && scalar.kind() == Plain::Text => Some(&scalar.text),
-        Value::Scalar(_) | Value::List(_) | Value::Map(_) => None,
+/// The text that the file itself has for a scalar: that which stands there, or what is taken where variables are not set. None
+/// where all that is secret in it could come from the environment.
+fn in_clear(node: &Node) -> Option<Cow<'_, str>> {
+    let Value::Scalar(scalar) = &node.value else { return None };
+    let Some(written) = &scalar.written else {
+        return (scalar.kind() == Plain::Text).then_some(Cow::Borrowed(&*scalar.text));
+    };
+    let (mut text, mut has_default) = (String::new(), false);
+    for part in source::parts(written) {
+        match part {
+            Part::Text(itself) => text.push_str(itself),
+            Part::Reference(Reference { default, .. }) => {
+                let default = default.unwrap_or_default();
+                has_default |= !default.is_empty();
+                text.push_str(default);
+            }
+            Part::Unclosed => {}
+        }
     }
+    has_default.then_some(Cow::Owned(text))
 }
 
 /// Quotes as word processors write them are letters of a text: a role in them is another role.
 fn foreign_quotes(node: &Node, report: &mut Report) {
     match &node.value {
         Value::Scalar(scalar) => {
-            if !scalar.expanded && has_foreign_quotes(&scalar.text) {
+            if !scalar.is_expanded() && has_foreign_quotes(&scalar.text) {
                 let message = "the quotes around this are typographic ones, which YAML takes for letters of the text";
                 report.warn(node.place, message, FOREIGN_QUOTES);
             }
@@ -106,7 +122,7 @@ fn foreign_quotes(node: &Node, report: &mut Report) {
 fn urls(node: &Node, report: &mut Report) {
     match &node.value {
         Value::Scalar(_) => {
-            if in_clear(node).is_some_and(has_password) {
+            if in_clear(node).is_some_and(|text| has_password(&text)) {
                 let hint =
                     "write `${NAME}` in the place of the password, or of the whole, and set it in the environment";
                 report.warn(node.place, "the password in this URL stands in the file in clear text", hint);

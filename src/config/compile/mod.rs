@@ -163,6 +163,7 @@ pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<S
         bootstrap,
         files: files.list(),
         directory: files.directory.clone(),
+        variables: Vec::new(),
     })
 }
 

@@ -12,6 +12,7 @@ mod meaning;
 mod facts;
 mod accounts;
 mod whole;
+mod elsewhere;
 mod names;
 mod people;
 mod policies;
@@ -49,6 +50,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMuch> {
     let mut rows = by_rule(old, new, &Effort::within(Bounds::COMMAND))?;
     let mut changes = of_all_requests(old, new);
     changes.extend(beside(old, new));
+    changes.extend(elsewhere::changes(old, new));
     changes.extend(fact::changes(&whole::of_start(old), &whole::of_start(new)));
     rows.extend(everywhere(changes));
     Ok(rows)

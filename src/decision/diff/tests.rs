@@ -29,6 +29,109 @@ fn names(people: &People) -> Vec<&str> {
     people.names().collect()
 }
 
+/// Whoever writes a file can choose a variable that has the old value where it is compared, and not where it is served.
+#[test]
+fn a_value_that_comes_from_a_variable_now_is_told_whatever_the_variable_is_here() {
+    let environment: Environment = [("ROLE", "admin"), ("NAME", "bob"), ("PORT", "9901")].into_iter().collect();
+    let load = |text: &str| load_text(text, Path::new("."), "a.yaml", &environment).unwrap_or_else(|e| panic!("{e}"));
+    let file = |role: &str, name: &str, admin: &str| {
+        format!(
+            "admin: {{ address: '127.0.0.1:{admin}' }}\nbootstrap: {{ users: [{{ name: '{name}', roles: [admin] }}] }}\n{}",
+            rules(&[&format!("path: /a, allow: ['{role}'], to: a"), "path: /b, allow: [admin], to: a"])
+        )
+    };
+    let (plain, now) = (file("admin", "bob", "9901"), "now, which may be another where it is served");
+    let guest = file("${ROLE:-guest}", "bob", "9901");
+    for (name, old, new, expected) in [
+        ("a role", &plain, &guest, format!("    + routes.allow of the route /a: comes from ${{ROLE}} {now}\n")),
+        (
+            "another default",
+            &guest,
+            &file("${ROLE:-boss}", "bob", "9901"),
+            format!("    + routes.allow of the route /a: comes from ${{ROLE}} {now}\n"),
+        ),
+        (
+            "an account",
+            &plain,
+            &file("admin", "${NAME:-mallory}", "9901"),
+            format!("    + bootstrap.users.name: comes from ${{NAME}} {now}\n"),
+        ),
+        (
+            "an account that is not there by itself",
+            &plain,
+            &file("admin", "${NAME}", "9901"),
+            format!("    ~ bootstrap.users.name: comes from ${{NAME}} {now}\n"),
+        ),
+        (
+            "where it listens",
+            &plain,
+            &file("admin", "bob", "${PORT:-80}"),
+            format!("    + admin.address: comes from ${{PORT}} {now}\n"),
+        ),
+        ("the same", &guest, &guest.replace("path: /b, allow: [admin]", "allow: [admin], path: /b"), String::new()),
+        (
+            "at another route too",
+            &guest,
+            &guest.replace("path: /b, allow: [admin]", "path: /b, allow: ['${ROLE:-guest}']"),
+            format!("    + routes.allow of the route /b: comes from ${{ROLE}} {now}\n"),
+        ),
+        ("no more", &guest, &plain, String::new()),
+    ] {
+        let rows = diff(&load(old), &load(new)).unwrap();
+        let told = Printed(&rows).to_string();
+        assert_eq!(told.strip_prefix("/** every method\n").unwrap_or(&told), expected, "{name}");
+        assert!(!told.contains("guest") && !told.contains("mallory"), "a default may be a secret");
+        // whoever reads the log of a reload has its environment
+        assert!(for_requests(&load(old), &load(new)).unwrap().is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn another_budget_of_the_same_rate_is_told() {
+    let rate = "to: a, allow: anyone, rate: { rate: 2/h, burst: 2, by: address }";
+    let route = |place: &str| format!("{place}, {rate}");
+    let file = |places: &[&str]| {
+        let routes: Vec<String> = places.iter().map(|place| route(place)).collect();
+        rules(&routes.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let one = file(&["path: /o/**"]);
+    for (name, old, new, expected) in [
+        ("reordered and renamed", file(&["path: '/o/{x}'", "path: /p"]), file(&["path: /p", "path: '/o/{y}'"]), ""),
+        (
+            "split by path",
+            one.clone(),
+            file(&["path: /o/**", "path: /o/in"]),
+            "/o/in every method\n    ~ rate counts the requests of: /o/** -> /o/in\n",
+        ),
+        (
+            "split by method",
+            one.clone(),
+            file(&["path: /o/**", "path: /o/**, methods: [POST]"]),
+            "/o/** POST\n    ~ rate counts the requests of: /o/** -> /o/** for POST\n",
+        ),
+        (
+            "joined",
+            file(&["path: /o/**", "path: /o/in"]),
+            one.clone(),
+            "/o/in every method\n    ~ rate counts the requests of: /o/in -> /o/**\n",
+        ),
+        (
+            "another rate",
+            one.clone(),
+            one.replace("2/h", "1/h"),
+            "/o/** every method\n    ~ rate: { rate: 2/h, burst: 2, by: address } -> { rate: 1/h, burst: 2, by: address }\n",
+        ),
+        (
+            "without a rate",
+            rules(&["path: /o/**, to: a, allow: anyone"]),
+            rules(&["path: /o/**, to: a, allow: anyone", "path: /o/in, to: a, allow: anyone"]),
+            "",
+        ),
+    ] {
+        assert_eq!(printed(&old, &new), expected, "{name}");
+    }
+}
+
 #[test]
 fn what_has_no_effect_prints_nothing() {
     let old = rules(&[

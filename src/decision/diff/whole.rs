@@ -57,6 +57,8 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
         // what was in them is compared
         files: _,
         directory: _,
+        // of what both files come to nothing is to be seen
+        variables: _,
     } = snapshot;
     let mut facts = names(identity);
     let proxies = Gives::Within(trusted_proxies.0.clone());

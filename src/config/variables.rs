@@ -3,8 +3,11 @@
 //!
 //! Every variable is told but those of keys that are known to be about something else, so that none is forgotten.
 
-use super::super::report::Report;
-use super::super::tree::{Node, Value};
+use super::report::Report;
+use super::snapshot::Variable;
+use super::source::{Part, parts};
+use super::tree::{Node, Scalar, Value};
+use crate::secret::Secret;
 
 /// Keys that differ from one place of work to another: where things are, secrets, names, texts, sizes, times and what is logged.
 /// `*` stands for any name, a last `**` for whatever is below. What has one form only is here too.
@@ -88,6 +91,33 @@ const OTHERWISE: &[&str] = &[
     "bootstrap.clients.secret.**",
 ];
 
+/// Those of them by which somebody can have more than before nevertheless: an account, a longer life of what it was given, a key
+/// that signs, a listener.
+const GIVING: &[&str] = &[
+    "listeners.address",
+    "listeners.redirect",
+    "admin.address",
+    "store",
+    "store.url",
+    "auth.cache.ttl",
+    "auth.cache.stale_if_store_down",
+    "auth.jwt.issuer",
+    "auth.jwt.leeway",
+    "auth.jwt.keys.id",
+    "auth.jwt.keys.algorithm",
+    "auth.jwt.keys.secret.**",
+    "auth.jwt.keys.private_key",
+    "auth.jwt.keys.public_key",
+    "tokens.access_ttl",
+    "tokens.refresh_ttl",
+    "tokens.opaque_ttl",
+    "tokens.refresh_grace",
+    "bootstrap.users.name",
+    "bootstrap.users.password.**",
+    "bootstrap.clients.id",
+    "bootstrap.clients.secret.**",
+];
+
 /// What depends on a variable, by where it stands; the first that fits.
 const DEPENDS: &[(&str, &str)] = &[
     ("trusted_proxies.**", "whose word for a caller's address is taken"),
@@ -107,29 +137,79 @@ const DEPENDS: &[(&str, &str)] = &[
 ];
 
 /// Warns of each.
-pub(super) fn told(node: &Node, report: &mut Report) {
-    below(node, &mut Vec::new(), report);
+pub(super) fn told(root: &Node, report: &mut Report) {
+    each(root, &mut Vec::new(), &mut |node, _, keys| {
+        if !is_among(OTHERWISE, keys) {
+            let what = DEPENDS.iter().find(|(pattern, _)| fits(pattern, keys)).map_or("", |(_, what)| *what);
+            let message = format!("{what} depends on this variable: elsewhere it can be another than was checked here");
+            report.warn(node.place, message, "write it out, so that whoever reads or compares the file sees it");
+        }
+    });
 }
 
-fn below<'n>(node: &'n Node, keys: &mut Vec<&'n str>, report: &mut Report) {
-    match &node.value {
-        Value::Scalar(scalar) => {
-            if scalar.expanded && !OTHERWISE.iter().any(|pattern| fits(pattern, keys)) {
-                let what = DEPENDS.iter().find(|(pattern, _)| fits(pattern, keys)).map_or("", |(_, what)| *what);
-                let message =
-                    format!("{what} depends on this variable: elsewhere it can be another than was checked here");
-                report.warn(node.place, message, "write it out, so that whoever reads or compares the file sees it");
-            }
+/// Every place whose value comes from variables, for a comparison: each of two files is read in one environment, and served
+/// in another.
+pub(super) fn of(root: &Node) -> Vec<Variable> {
+    let mut found = Vec::new();
+    let Value::Map(entries) = &root.value else { return found };
+    for entry in entries {
+        let parts: Vec<&Node> = match &entry.value.value {
+            // which of its items it is
+            Value::List(items) => items.iter().collect(),
+            Value::Map(_) | Value::Scalar(_) => vec![&entry.value],
+        };
+        for part in parts {
+            let route = path(part).filter(|_| &*entry.key == "routes");
+            each(part, &mut vec![&*entry.key], &mut |_, scalar, keys| found.push(variable(scalar, keys, route)));
         }
-        Value::List(items) => items.iter().for_each(|item| below(item, keys, report)),
+    }
+    found
+}
+
+/// The path of a route as it is written.
+fn path(route: &Node) -> Option<&str> {
+    let Value::Map(entries) = &route.value else { return None };
+    match &entries.iter().find(|entry| &*entry.key == "path")?.value.value {
+        Value::Scalar(scalar) => Some(scalar.written.as_deref().unwrap_or(&scalar.text)),
+        Value::List(_) | Value::Map(_) => None,
+    }
+}
+
+fn variable(scalar: &Scalar, keys: &[&str], route: Option<&str>) -> Variable {
+    let written = scalar.written.as_deref().unwrap_or_default();
+    let references = parts(written).into_iter().filter_map(|part| match part {
+        Part::Reference(reference) => Some(reference),
+        Part::Text(_) | Part::Unclosed => None,
+    });
+    let references: Vec<_> = references.collect();
+    // without a default nothing is served where it is not set, and who sets it is no writer of the file
+    let has_default = references.iter().any(|reference| reference.default.is_some());
+    Variable {
+        key: route.map_or_else(|| keys.join("."), |path| format!("{} of the route {path}", keys.join("."))),
+        names: references.iter().map(|reference| reference.name.to_owned()).collect(),
+        references: Secret::new(references.iter().map(|reference| reference.written).collect()),
+        gives: !is_among(OTHERWISE, keys) || has_default && is_among(GIVING, keys),
+    }
+}
+
+/// Shows all scalars below that have variables, each with the keys under which it stands.
+fn each<'n>(node: &'n Node, keys: &mut Vec<&'n str>, see: &mut impl FnMut(&'n Node, &'n Scalar, &[&'n str])) {
+    match &node.value {
+        Value::Scalar(scalar) if scalar.is_expanded() => see(node, scalar, keys),
+        Value::Scalar(_) => {}
+        Value::List(items) => items.iter().for_each(|item| each(item, keys, see)),
         Value::Map(entries) => {
             for entry in entries {
                 keys.push(&entry.key);
-                below(&entry.value, keys, report);
+                each(&entry.value, keys, see);
                 keys.pop();
             }
         }
     }
+}
+
+fn is_among(patterns: &[&str], keys: &[&str]) -> bool {
+    patterns.iter().any(|pattern| fits(pattern, keys))
 }
 
 /// Whether a pattern is for what stands under these keys, from the outermost on. Keys may have dots.
@@ -150,7 +230,7 @@ fn fits(pattern: &str, keys: &[&str]) -> bool {
 pub(super) fn without_braces(node: &Node, report: &mut Report) {
     match &node.value {
         Value::Scalar(scalar) => {
-            if !scalar.expanded && names_a_variable(&scalar.text) {
+            if !scalar.is_expanded() && names_a_variable(&scalar.text) {
                 let message = "a `$` without braces names no variable: this text stands for itself";
                 report.warn(node.place, message, "a variable is written `${NAME}`");
             }

@@ -102,7 +102,7 @@ const ACCESS: &[&str] = &[
 ];
 
 /// A file that says something of everything.
-const EVERYTHING: &str = include_str!("../../../decision/diff/every_key/base.yaml");
+const EVERYTHING: &str = include_str!("../../decision/diff/every_key/base.yaml");
 
 /// All keys of a schema, without the signs of lists; those that other keys stand below as well.
 fn keys(node: &serde_json::Value, at: &str, found: &mut BTreeSet<String>) {
@@ -153,7 +153,7 @@ fn each(node: &mut Node, at: &[String], index: &mut usize, wanted: usize) -> Opt
         Value::Scalar(scalar) => {
             *index += 1;
             (*index == wanted).then(|| {
-                scalar.expanded = true;
+                scalar.written = Some("${A}".into());
                 at.to_vec()
             })
         }
