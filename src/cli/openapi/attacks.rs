@@ -14,6 +14,7 @@ use crate::config::snapshot::Snapshot;
 use crate::config::{Environment, load_text};
 use crate::decision::{Request, claimed, decide};
 use crate::principal::{Principal, Scheme, Subject};
+use crate::route::{Allow, Route};
 
 fn tried(text: &str) -> Result<String, String> {
     Document::read(text, "a.yaml").and_then(|document| routes(&document)).map_err(|error| error.to_string())
@@ -45,18 +46,28 @@ fn passes(snapshot: &Snapshot, method: &str, path: &str, who: &Who) -> bool {
 }
 
 /// Whether a document lets somebody pass, read by the words of the specification and not by ours: a path that is spelt out
-/// is matched before a templated one; where several templates match, any may be meant; an operation's `security` stands
-/// instead of the document's; of the alternatives one is enough, and of one all that it names is needed. Where it says
-/// nothing, everybody may. HEAD is allowed where GET is, as everywhere in HTTP.
+/// is matched before a templated one; an operation's `security` stands instead of the document's; of the alternatives one is
+/// enough, and of one all that it names is needed. Where it says nothing, everybody may. HEAD is allowed where GET is, as
+/// everywhere in HTTP. Which of several templates decides is left to the tool: here the one that is spelt out further from
+/// the left, of those that have the method.
 fn says(document: &Value, method: &str, path: &str, who: &Who) -> bool {
     let paths = document["paths"].as_object().unwrap();
     let method = method.to_ascii_lowercase();
-    let spelt: Vec<&Value> = paths.iter().filter(|(known, _)| *known == path).map(|(_, item)| item).collect();
-    let templated = || paths.iter().filter(|(known, _)| fits(known, path)).map(|(_, item)| item).collect();
-    let items = if spelt.is_empty() { templated() } else { spelt };
-    items.iter().any(|item| {
-        let own = item.get(&method);
-        let Some(operation) = own.or_else(|| item.get("get").filter(|_| method == "head")) else { return false };
+    let of_method = |item: &'_ Value| -> Option<Value> {
+        item.get(&method).or_else(|| item.get("get").filter(|_| method == "head")).cloned()
+    };
+    let operations: Vec<Value> = if let Some(item) = paths.get(path) {
+        of_method(item).into_iter().collect()
+    } else {
+        let wide = |known: &str| -> Vec<bool> {
+            known.split('/').map(|segment| segment.contains('{') || segment.contains("**")).collect()
+        };
+        let fitting = paths.iter().filter(|(known, _)| fits(known, path));
+        let all: Vec<_> = fitting.filter_map(|(known, item)| Some((wide(known), of_method(item)?))).collect();
+        let narrowest = all.iter().map(|(wide, _)| wide).min().cloned();
+        all.into_iter().filter(|(wide, _)| Some(wide) == narrowest.as_ref()).map(|(_, operation)| operation).collect()
+    };
+    operations.iter().any(|operation| {
         let Some(list) = operation.get("security").or_else(|| document.get("security")) else { return true };
         let list = list.as_array().unwrap();
         list.is_empty()
@@ -134,22 +145,68 @@ fn everybody() -> Vec<Who> {
     all
 }
 
+/// Documents of templates that have paths in common, some of whose operations no rule can say.
+fn some_crossing_document() -> impl Strategy<Value = Value> {
+    let security =
+        prop_oneof![Just(json!([])), Just(json!([{ "basic": [], "key": [] }])), Just(json!([{ "key": ["r"] }])),];
+    let operation = security.prop_map(|security| json!({ "security": security }));
+    let operations = proptest::collection::btree_map("(get|get|put|head)", operation, 1..3);
+    let paths = proptest::collection::btree_map("(/(a|b|[{]x[}])){2,3}", operations, 2..7);
+    paths.prop_map(|paths| {
+        json!({ "openapi": "3.1.0", "paths": paths, "components": { "securitySchemes": {
+            "basic": { "type": "http", "scheme": "basic" },
+            "key": { "type": "apiKey", "in": "header", "name": "authorization" },
+        } } })
+    })
+}
+
+fn lets_nobody_pass(
+    document: &Value,
+    paths: &[impl AsRef<str>],
+    methods: &[&str],
+    all: &[Who],
+) -> Result<(), TestCaseError> {
+    let (printed, snapshot) = loaded(&document.to_string());
+    for path in paths.iter().map(AsRef::as_ref) {
+        let sent = path.replace('é', "%C3%A9");
+        for method in methods {
+            for who in all {
+                prop_assert!(
+                    !passes(&snapshot, method, &sent, who) || says(document, method, path, who),
+                    "{} {} {:?}\n{:#}\n{}",
+                    method,
+                    path,
+                    who,
+                    document,
+                    printed
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn nobody_passes_whom_the_document_does_not_let(document in some_document()) {
-        let (printed, snapshot) = loaded(&document.to_string());
-        for path in ["/a", "/b", "/z", "/z.c", "/a/a", "/a/b", "/b/a", "/a/z", "/z/a", "/z/b", "/z/z", "/a/z.c", "/z.c/a", "/z.c/z.c", "/z.d", "/a/z.d", "/z.d/z.c", "/é", "/a/é", "/é/z", "/z/é", "/**", "/a/**", "/**/z"] {
-            let sent = path.replace('é', "%C3%A9");
-            for method in ["GET", "HEAD", "PUT", "DELETE", "POST", "OPTIONS", "TRACE"] {
-                for who in everybody() {
-                    prop_assert!(
-                        !passes(&snapshot, method, &sent, &who) || says(&document, method, path, &who),
-                        "{} {} {:?}\n{:#}\n{}", method, path, who, document, printed
-                    );
-                }
-            }
-        }
+        let paths = ["/a", "/b", "/z", "/z.c", "/a/a", "/a/b", "/b/a", "/a/z", "/z/a", "/z/b", "/z/z", "/a/z.c", "/z.c/a", "/z.c/z.c", "/z.d", "/a/z.d", "/z.d/z.c", "/é", "/a/é", "/é/z", "/z/é", "/**", "/a/**", "/**/z"];
+        let methods = ["GET", "HEAD", "PUT", "DELETE", "POST", "OPTIONS", "TRACE"];
+        lets_nobody_pass(&document, &paths, &methods, &everybody())?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    #[test]
+    fn nobody_passes_where_templates_cross(document in some_crossing_document()) {
+        let of = |parts: &[String]| -> Vec<String> {
+            parts.iter().flat_map(|before| ["a", "b", "z"].map(|last| format!("{before}/{last}"))).collect()
+        };
+        let two = of(&of(&[String::new()]));
+        let paths: Vec<String> = of(&two).into_iter().chain(two).collect();
+        let all = [None, Some((Scheme::Basic, vec!["r"], vec![])), Some((Scheme::Token, vec![], vec![]))];
+        lets_nobody_pass(&document, &paths, &["GET", "HEAD", "PUT"], &all)?;
     }
 }
 
@@ -216,6 +273,52 @@ fn what_is_left_out_does_not_fall_to_a_wider_route() {
     let (printed, snapshot) = loaded(&text);
     assert!(printed.contains("allow: [nobody2]"), "{printed}");
     assert!(!passes(&snapshot, "DELETE", "/a/me", &Some((Scheme::Basic, vec!["nobody"], vec![]))), "{printed}");
+}
+
+/// By their order `/y/b/{c}` decides what it has in common with `/y/{a}/c`, also where it is left out.
+#[test]
+fn what_is_left_out_does_not_fall_to_a_route_that_crosses_it() {
+    let schemes =
+        "components: { securitySchemes: { b: { type: http, scheme: basic }, k: { type: http, scheme: bearer } } }";
+    for (name, paths, expected) in [
+        ("one crosses it", "/y/{a}/c: { get: OPEN }, /y/b/{c}: { get: BOTH }", "GET /y/b/{c}"),
+        ("one that it would not decide before", "/y/b/{c}: { get: OPEN }, /y/{a}/c: { get: BOTH }", ""),
+        ("one of another method", "/y/{a}/c: { put: OPEN }, /y/b/{c}: { get: BOTH }", ""),
+        ("one that has no path of it", "/y/{a}/c: { get: OPEN }, /y/b/{c}/d: { get: BOTH }", ""),
+        ("all in common is another's", "/y/{a}/c: { get: OPEN }, /y/b/c: { get: OPEN }, /y/b/{c}: { get: BOTH }", ""),
+        (
+            "of two, one is another's",
+            "/{a}/c: { get: OPEN }, /{a}/d: { get: OPEN }, /b/c: { get: OPEN }, /b/{c}: { get: BOTH }",
+            "GET /b/{c}",
+        ),
+        ("HEAD alone", "/y/{a}/c: { head: OPEN }, /y/b/{c}: { get: BOTH }", "HEAD /y/b/{c}"),
+        ("HEAD alone, of a wider one", "/y/{a}/{c}: { head: OPEN }, /y/b/{c}: { get: BOTH }", "HEAD /y/b/{c}"),
+        (
+            "some methods",
+            "/{a}/c: { get: OPEN, put: OPEN }, /b/{c}: { get: BOTH, put: BOTH, delete: BOTH }",
+            "GET PUT /b/{c}",
+        ),
+        (
+            "each by another",
+            "/{a}/c: { get: OPEN }, /{a}/d: { put: OPEN }, /b/{c}: { get: BOTH, put: BOTH }",
+            "GET PUT /b/{c}",
+        ),
+        ("what has the same paths", "/{a}/c: { get: OPEN }, /b/{c}: { get: OPEN }, /b/{d}: { get: BOTH }", ""),
+    ] {
+        let paths = paths.replace("OPEN", "{ security: [] }").replace("BOTH", "{ security: [{ b: [], k: [] }] }");
+        let paths: String = paths
+            .split(", /")
+            .map(|one| format!("\n  '/{}", one.trim_start_matches('/').replacen(": ", "': ", 1)))
+            .collect();
+        let (printed, snapshot) = loaded(&format!("openapi: 3.1.0\npaths:{paths}\n{schemes}\n"));
+        let is_nobodys = |route: &&Route| matches!(&route.allow, Allow::Roles(roles) if roles[0].as_str() == "nobody");
+        let shown = |route: &Route| {
+            let methods = route.methods.iter().map(Method::as_str);
+            methods.chain([&*route.name]).collect::<Vec<_>>().join(" ")
+        };
+        let closed: Vec<String> = snapshot.routes.routes().iter().filter(is_nobodys).map(shown).collect();
+        assert_eq!(closed.join("; "), expected, "{name}\n{printed}");
+    }
 }
 
 #[test]

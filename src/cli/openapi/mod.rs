@@ -6,12 +6,12 @@
 
 mod document;
 mod access;
+mod closed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use http::Method;
 use serde_json::Value;
 
 use self::access::Access;
@@ -19,10 +19,8 @@ use self::document::{Document, Followed};
 use super::operator::{CliError, Console};
 use super::output;
 use crate::config::report::is_unseen;
-use crate::config::{Environment, Snapshot, load_text, source};
-use crate::principal::Role;
-use crate::route::{Allow, Pattern};
-use crate::wire::target::{PathPolicy, canonical_path};
+use crate::config::{Environment, load_text, source};
+use crate::route::Pattern;
 
 /// The fields of a path item that are operations.
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
@@ -104,7 +102,7 @@ fn routes(document: &Document) -> Result<String, CliError> {
         load_text(printed, Path::new("."), "the routes", &Environment::default())
             .map_err(|problems| CliError::Usage(problems.to_string()))
     };
-    let closed = closed(&operations, &bare, &load(&routes.whole())?);
+    let closed = closed::closed(&operations, &bare, &load(&routes.whole())?);
     routes.printed.push_str(&closed);
     let printed = routes.whole();
     load(&printed)?;
@@ -328,63 +326,6 @@ impl Routes<'_> {
         access.write(printed);
         writeln!(printed, "    to: {UPSTREAM}").ok();
     }
-}
-
-/// Routes that nobody may use, for requests that a wider route would take though the document does not mean it to: for a
-/// path without placeholders, every method that it has no operation of (a path that is spelt out is matched first, `OpenAPI`
-/// "Paths Object"), and all where it has none, which are the `bare` ones; for others, what was left out.
-fn closed(operations: &[Operation<'_>], bare: &[Bare<'_>], snapshot: &Snapshot) -> String {
-    // a segment that no rule spells out
-    let patterns = operations.iter().filter_map(|operation| operation.pattern.as_ref().ok());
-    let patterns = patterns.chain(bare.iter().map(|(_, pattern)| pattern));
-    let filler = "z".repeat(patterns.map(String::len).max().unwrap_or_default() + 1);
-    let mut all: BTreeMap<String, (&str, BTreeSet<&str>)> = BTreeMap::new();
-    for (_, pattern) in bare.iter().filter(|(path, _)| !path.contains(['{', '}'])) {
-        all.insert(shape(pattern), (pattern, METHODS_OF_RULES.into()));
-    }
-    for operation in operations {
-        let Ok(pattern) = &operation.pattern else { continue };
-        let (_, methods) = all.entry(shape(pattern)).or_insert_with(|| (pattern, BTreeSet::new()));
-        if operation.path.contains(['{', '}']) {
-            methods.insert(&operation.method);
-        } else {
-            methods.extend(METHODS_OF_RULES);
-        }
-    }
-    let roles: BTreeSet<&str> = (snapshot.routes.routes().iter())
-        .flat_map(|route| match &route.allow {
-            Allow::Anyone | Allow::Authenticated => &[],
-            Allow::Roles(roles) => roles.as_slice(),
-        })
-        .map(Role::as_str)
-        .collect();
-    let nobody = (1..).map(|number| format!("nobody{}", if number > 1 { number.to_string() } else { String::new() }));
-    let nobody = nobody.into_iter().find(|name| !roles.contains(name.as_str())).unwrap_or_default();
-    let mut printed = String::new();
-    for (shape_of, (pattern, methods)) in all {
-        let path: Vec<&str> =
-            pattern.split('/').map(|segment| if segment.starts_with('{') { &*filler } else { segment }).collect();
-        let path = path.join("/");
-        // whatever `paths` is made to keep later on
-        let Ok(path) = canonical_path(&path, &PathPolicy::KEEP_ALL) else { continue };
-        let taken = |method: &&&str| {
-            let method = Method::from_bytes(method.as_bytes());
-            let found = method.ok().and_then(|method| snapshot.routes.find("localhost", &method, &path).ok());
-            found.is_some_and(|route| shape(&route.name) != shape_of)
-        };
-        let methods: Vec<&str> = methods.iter().filter(taken).copied().collect();
-        if !methods.is_empty() {
-            let (path, methods) = (quoted(pattern), methods.join(", "));
-            writeln!(
-                printed,
-                "  # closed: a wider route would take this, which the document does not say; nobody has this role"
-            )
-            .ok();
-            write!(printed, "  - path: {path}\n    methods: [{methods}]\n    allow: [{nobody}]\n    to: {UPSTREAM}\n")
-                .ok();
-        }
-    }
-    printed
 }
 
 /// The pattern of a templated path; and why it takes more than that.
