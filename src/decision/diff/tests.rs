@@ -427,6 +427,24 @@ fn what_holds_for_all_may_widen() {
     }
 }
 
+/// The first listener with `tls` is the one that redirects lead to.
+#[test]
+fn where_a_redirect_leads_is_told() {
+    let rules = rules(&["path: /a, allow: [x], to: a"]);
+    let file = |ports: [u16; 2]| {
+        let tls = ports.map(|port| format!("{{ address: '10.0.0.1:{port}', tls: {{ self_signed: [a] }} }}"));
+        format!("listeners: [{{ address: '10.0.0.1:1', redirect: https }}, {}]\n{rules}", tls.join(", "))
+    };
+    let expected = "/** every method\n    ~ listeners.10.0.0.1:1.redirect: port 2 -> port 3\n";
+    assert_eq!(printed(&file([2, 3]), &file([3, 2])), expected);
+    assert_eq!(printed(&file([2, 3]), &file([2, 3])), "");
+    // where nothing redirects, the order means nothing
+    let plain = |ports| file(ports).replace(", redirect: https", "");
+    assert_eq!(printed(&plain([2, 3]), &plain([3, 2])), "");
+    let found = printed(&plain([2, 3]), &file([2, 3]));
+    assert_eq!(found, "/** every method\n    ~ listeners.10.0.0.1:1: plain -> redirect: https\n");
+}
+
 #[test]
 fn no_value_of_a_header_is_shown() {
     let old = rules(&["path: /a, allow: anyone, to: a, request_headers: { set: { X-Key: canary1 } }"]);

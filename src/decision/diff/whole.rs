@@ -76,6 +76,7 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
     facts.extend(bounds(terms, *upstream_timeouts));
     // which there are is told of the process
     facts.extend(listeners.iter().map(|listener| served(listener).detail()));
+    facts.extend(redirects(listeners));
     facts.extend(accounts(bootstrap));
     facts
 }
@@ -359,6 +360,16 @@ fn served(listener: &listen::Settings) -> Fact {
     };
     let by = if is_reached(*address) { by } else { &[] };
     Fact::new(format!("listeners.{address}"), how).giving(Gives::these(by.iter().copied()))
+}
+
+/// Where redirects lead: to the first listener that has TLS.
+fn redirects(listeners: &[listen::Settings]) -> impl Iterator<Item = Fact> {
+    let https = listeners.iter().find(|listener| matches!(listener.mode, Mode::Tls(_)));
+    let redirecting = listeners.iter().filter(|listener| matches!(listener.mode, Mode::Redirect));
+    redirecting.zip(https.into_iter().cycle()).map(|(listener, https)| {
+        let key = format!("listeners.{}.redirect", listener.address);
+        Fact::new(key, format!("port {}", https.address.port())).detail()
+    })
 }
 
 /// What is in the files decides, not what they are called.
