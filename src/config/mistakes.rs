@@ -243,6 +243,8 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("a space that is none", "upstreams: {}\nroutes:\n  - path: /a\n   \u{a0}to: api\n".to_owned()),
         ("typographic quotes", route("    allow: [“admin”, ‘a’, editor]")),
         ("a path in typographic quotes", LEAST.replace("path: /", "path: “/a”")),
+        ("a role with a character that nobody sees", route("    allow: ['adm\u{200b}in', 'first\u{a0}line']")),
+        ("a role in letters that look like others", route("    allow: [\u{430}dmin]")),
         (
             "placeholders that nobody knows",
             format!(

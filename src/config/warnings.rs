@@ -1,6 +1,7 @@
 //! What is no mistake by itself, but probably one (contract 7): found by what the rules mean, not by how they look.
 
 mod roles;
+mod letters;
 mod methods;
 
 use std::borrow::Cow;

@@ -533,7 +533,7 @@ fn a_pattern_of_another_program_is_warned_of() {
 }
 
 /// What is warned of in a file: the place, and what is said with what was meant.
-fn warnings(text: &str) -> Vec<String> {
+pub(super) fn warnings(text: &str) -> Vec<String> {
     let checked = check_text(text, Path::new("."), "a.yaml", &environment());
     let printed = checked.unwrap_or_else(|problems| panic!("{text}\n{problems}")).1.to_string();
     let lines: Vec<&str> = printed.lines().collect();

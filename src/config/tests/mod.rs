@@ -2,6 +2,7 @@
 
 mod bounds;
 mod messages;
+mod doubts;
 mod sources;
 mod keys;
 mod meaning;
@@ -13,7 +14,9 @@ pub(super) const LEAST: &str =
     "upstreams: { demo: { builtin: echo } }\nroutes:\n  - { path: /, allow: anyone, to: demo }\n";
 
 fn environment() -> Environment {
-    [("NAME", "value"), ("EMPTY", ""), ("CANARY", "canary"), ("PORT", "9001")].into_iter().collect()
+    [("NAME", "value"), ("EMPTY", ""), ("CANARY", "canary"), ("PORT", "9001"), ("ODD", "adm\u{200b}in")]
+        .into_iter()
+        .collect()
 }
 
 fn load(text: &str) -> Result<Snapshot, Problems> {

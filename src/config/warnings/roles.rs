@@ -6,7 +6,7 @@ use super::super::decode;
 use super::super::report::{Place, Report, distance, nearest};
 use super::super::snapshot::Snapshot;
 use super::super::tree::Node;
-use super::{child, items, word};
+use super::{child, items, letters, word};
 use crate::authenticate::RoleSource;
 use crate::endpoint::introspect;
 
@@ -46,6 +46,7 @@ impl<'n> Named<'n> {
 pub(super) fn told(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     let named = Named::of(root);
     several_as_one(&named, report);
+    letters::told(named.all(), report);
     let settled = differing_in_case(&named, report);
     let is_settled = |role: &str| settled.contains(&role.to_lowercase());
     let told = nearly_introspecting(&named, &is_settled, report);
@@ -113,7 +114,7 @@ fn is_meant(alike: Option<&str>) -> String {
 /// `"admin, user"` is one role, which nobody can tell from two.
 fn several_as_one(named: &Named<'_>, report: &mut Report) {
     for node in &named.routes {
-        if word(node).is_some_and(|role| role.contains(|c: char| c == ',' || c.is_whitespace())) {
+        if word(node).is_some_and(|role| role.contains(|c: char| c == ',' || c.is_ascii_whitespace())) {
             let message = format!("{} is one role", decode::shown_node(node));
             report.warn(node.place, message, "several are written `[one, two]`, without quotes around them all");
         }
