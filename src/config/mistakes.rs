@@ -246,6 +246,10 @@ fn each_mistake_is_told_with_its_place_and_what_was_expected() {
         ("a role with a character that nobody sees", route("    allow: ['adm\u{200b}in', 'first\u{a0}line']")),
         ("a role in letters that look like others", route("    allow: [\u{430}dmin]")),
         (
+            "what says nothing where anyone may",
+            route("    allow: anyone\n    schemes: [basic]\n    rate: { rate: 1/s, burst: 1, by: principal }"),
+        ),
+        (
             "placeholders that nobody knows",
             format!(
                 "tokens: {{ claims: {{ id: '{{usr}}' }} }}\nerrors: {{ messages: {{ no_route: {{ text: '{{methd}}' }} }} }}\n\

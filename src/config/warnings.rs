@@ -81,6 +81,7 @@ pub(super) fn of_file(root: &Node, snapshot: &Snapshot, report: &mut Report) {
     same_names(root, snapshot, report);
     roles::told(root, snapshot, report);
     methods::told(root, snapshot, report);
+    of_nobody(root, snapshot, report);
 }
 
 /// The text that the file itself has for a scalar: that which stands there, or what is taken where variables are not set. None
@@ -206,6 +207,23 @@ fn same_names(root: &Node, snapshot: &Snapshot, report: &mut Report) {
                 message,
                 "give it a `user_prefix` with a colon, such as `idp:`: no name here has one",
             );
+        }
+    }
+}
+
+/// Keys of routes for anyone that are about who it is.
+fn of_nobody(root: &Node, snapshot: &Snapshot, report: &mut Report) {
+    let nodes = items(child(Some(root), "routes"));
+    let of_anyone = snapshot.routes.routes().iter().zip(nodes).filter(|(route, _)| route.allow == Allow::Anyone);
+    for (_, node) in of_anyone {
+        if let Some(schemes) = child(Some(node), "schemes") {
+            let message = "`schemes` with `allow: anyone`: no credential is looked at";
+            report.warn(schemes.place, message, "leave it out, or say who may pass");
+        }
+        let by = child(child(Some(node), "rate"), "by");
+        if let Some(by) = by.filter(|by| word(by) == Some("principal")) {
+            let message = "`by: principal` with `allow: anyone`: nobody is known here, and each address is counted";
+            report.warn(by.place, message, "write `by: address`, or say who may pass");
         }
     }
 }

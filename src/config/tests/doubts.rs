@@ -1,4 +1,4 @@
-//! What is taken as it is written, and is told of: roles that only look like others.
+//! What is taken as it is written, and is told of: roles that only look like others, and keys that say nothing.
 
 use super::messages::warnings;
 
@@ -73,4 +73,25 @@ fn a_role_that_mixes_letters_that_look_alike_is_told() {
     }
     let of_one = "[администратор, 'админ-2', διαχειριστής, 'β_1', Prüfer]";
     assert_eq!(warnings(&file("", of_one)), Vec::<String>::new());
+}
+
+#[test]
+fn what_says_nothing_beside_anyone_is_told() {
+    let counts = "`by: principal` with `allow: anyone`: nobody is known here, and each address is counted; write `by: address`, or say who may pass";
+    let offers = "`schemes` with `allow: anyone`: no credential is looked at; leave it out, or say who may pass";
+    for (route, expected) in [
+        ("anyone, rate: { rate: 1/s, burst: 1, by: principal }", vec![format!("3:65: {counts}")]),
+        ("anyone, rate: { rate: 1/s, burst: 1, by: address }", vec![]),
+        ("anyone, rate: { rate: 1/s, burst: 1 }", vec![]),
+        ("authenticated, rate: { rate: 1/s, burst: 1, by: principal }", vec![]),
+        ("[r], rate: { rate: 1/s, burst: 1, by: principal }", vec![]),
+        ("anyone, schemes: [basic]", vec![format!("3:41: {offers}")]),
+        ("authenticated, schemes: [basic]", vec![]),
+        (
+            "anyone, schemes: [basic], rate: { rate: 1/s, burst: 1, by: principal }",
+            vec![format!("3:41: {offers}"), format!("3:83: {counts}")],
+        ),
+    ] {
+        assert_eq!(warnings(&file("", route)), expected, "{route}");
+    }
 }
