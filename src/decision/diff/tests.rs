@@ -446,6 +446,28 @@ fn where_a_redirect_leads_is_told() {
 }
 
 #[test]
+fn networks_are_compared_by_the_addresses_in_them() {
+    let rules = rules(&["path: /a, allow: [x], to: a"]);
+    let file = |proxies: &str| format!("trusted_proxies: [{proxies}]\n{rules}");
+    for (old, new, expected) in [
+        ("10.0.0.0/9, 10.128.0.0/9", "10.0.0.0/8", ""),
+        ("10.0.0.0/8, 10.1.0.0/16, 10.0.0.7", "10.0.0.0/8", ""),
+        ("'fd00::/9', 'fd80::/9', 10.0.0.1", "10.0.0.1, 'fd00::/8'", ""),
+        ("10.0.0.0/9, 10.128.0.0/9", "10.0.0.0/7", "+ trusted_proxies: [10.0.0.0/8] -> [10.0.0.0/7]"),
+        ("10.0.0.0/8", "10.128.0.0/9", "~ trusted_proxies: [10.0.0.0/8] -> [10.128.0.0/9]"),
+        // side by side, and no network together
+        (
+            "10.64.0.0/10, 10.128.0.0/10",
+            "10.0.0.0/9, 10.128.0.0/9",
+            "+ trusted_proxies: [10.128.0.0/10, 10.64.0.0/10] -> [10.0.0.0/8]",
+        ),
+    ] {
+        let expected = if expected.is_empty() { String::new() } else { format!("/** every method\n    {expected}\n") };
+        assert_eq!(printed(&file(old), &file(new)), expected, "{old} -> {new}");
+    }
+}
+
+#[test]
 fn no_value_of_a_header_is_shown() {
     let old = rules(&["path: /a, allow: anyone, to: a, request_headers: { set: { X-Key: canary1 } }"]);
     let found = printed(&old, &old.replace("canary1", "canary2"));

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::HeaderName;
+use ipnet::IpNet;
 
 use super::accounts::{accounts, foreign};
 use super::fact::{Fact, Gives, NONE};
@@ -61,8 +62,10 @@ pub(super) fn of_requests(snapshot: &Snapshot) -> Vec<Fact> {
         variables: _,
     } = snapshot;
     let mut facts = names(identity);
-    let proxies = Gives::Within(trusted_proxies.0.clone());
-    facts.push(Fact::list("trusted_proxies", trusted_proxies.0.iter().map(ToString::to_string)).giving(proxies));
+    // the fewest networks of the same addresses, however they are written
+    let proxies = IpNet::aggregate(&trusted_proxies.0);
+    let shown = proxies.iter().map(ToString::to_string);
+    facts.push(Fact::list("trusted_proxies", shown).giving(Gives::Within(proxies.clone())));
     facts.extend(credentials(auth));
     facts.extend(issued(tokens));
     facts.push(Fact::new("errors.member", &*texts.member));
