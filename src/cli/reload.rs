@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tokio::sync::oneshot;
 
+use super::watch::Rest;
 use super::{Running, bootstrap, start};
 use crate::config::snapshot::{Snapshot, StoreLocation};
 use crate::decision::diff::{Change, Row, TooMuch, beside, for_requests, joined};
@@ -70,12 +71,18 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 
 impl Running {
     /// Reads the file again and puts it in force, where it is good. Returns the files that it names, good or not. Dropped
-    /// before it is ready, it has put nothing in force.
-    pub async fn reload(&mut self) -> Vec<PathBuf> {
+    /// before it is ready, it has put nothing in force; nor has it where the file was to `rest` meanwhile and did not.
+    pub(super) async fn reload(&mut self, rest: Option<&Rest>) -> Vec<PathBuf> {
         let source = self.source.clone();
         let old = self.gateway.snapshot();
         // a large file takes its time, and this thread may hold others up
-        let (files, outcome) = match apart(move || start::load(&source)).await {
+        let loaded = apart(move || start::load(&source)).await;
+        let is_half = rest.is_some_and(|rest| !rest.goes_on());
+        let (files, outcome) = match loaded {
+            Ok(Some(loaded)) if is_half => {
+                tracing::info!("the configuration changed while it was read: it is read again once it rests");
+                return loaded.map_or_else(|problems| problems.files().to_vec(), |snapshot| snapshot.files);
+            }
             Ok(Some(Ok(snapshot))) => {
                 let (files, audit) = (snapshot.files.clone(), snapshot.log.audit);
                 let put = self.put_in_force(snapshot).await;

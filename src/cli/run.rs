@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -83,24 +84,31 @@ async fn serve(source: &Path, level: &LevelHandle) -> Result<Option<Running>, St
     follow_level(level, &running);
     greet(&running);
     let mut look = tokio::time::interval(LOOK_EVERY);
+    // a reload may have taken long; what rests, rests between two looks
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let reload = tokio::select! {
+        let rest = tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hangup.recv() => true,
-            _ = look.tick() => watch.changed(),
+            _ = signals.hangup.recv() => {
+                watch.settle();
+                None
+            }
+            _ = look.tick() => {
+                if !watch.changed() {
+                    continue;
+                }
+                Some(watch.rest())
+            }
         };
-        if reload {
-            watch.settle();
-            let read = tokio::select! {
-                biased;
-                () = signals.end() => break,
-                read = running.reload() => read,
-            };
-            // those of a refused configuration too: what it lacks may come, and those in force may still be what changes
-            watch.follow(running.gateway().snapshot().files.iter().cloned().chain(read));
-            follow_level(level, &running);
-        }
+        let read = tokio::select! {
+            biased;
+            () = signals.end() => break,
+            read = running.reload(rest.as_ref()) => read,
+        };
+        // those of a refused configuration too: what it lacks may come, and those in force may still be what changes
+        watch.follow(running.gateway().snapshot().files.iter().cloned().chain(read));
+        follow_level(level, &running);
     }
     // a second signal does not wait for requests under way
     tokio::spawn(async move {

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustls::version::{TLS12, TLS13};
 
@@ -424,4 +425,72 @@ fn every_way_of_saving_is_one_reload() {
         eventually("a reload", || if gateway.reloads() > loads { Ok(()) } else { Err(gateway.stderr()) });
         assert!((needed() - expected).abs() < 0.1, "{workers}: {}", needed());
     }
+}
+
+/// A file that is written slowly, whose last line closes what the lines before it open: what it says on the way is never in
+/// force, however long a writer sleeps between two looks, or writes on and on.
+#[test]
+fn a_half_of_a_file_is_never_in_force() {
+    let upstream = Upstream::hello();
+    let rules = |version: &str| {
+        format!(
+            "{}routes:
+  - {{ path: '/**', allow: anyone, to: api }}
+  - {{ path: /{version}, allow: anyone, to: api }}
+  - {{ path: /admin, allow: [admin], to: api }}
+",
+            yaml(&upstream, "").lines().next().map(|line| format!("{line}\n")).unwrap()
+        )
+    };
+    let setup = Setup::new(&rules("zero"));
+    let file = setup.path("gateway.yaml");
+    // the routes last
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (upstreams, rest) = text.split_at(text.find("routes:").unwrap());
+    let (routes, defaults) = rest.split_once("\n\n").unwrap();
+    let zero = format!("{upstreams}{defaults}\n{routes}\n");
+    std::fs::write(&file, &zero).unwrap();
+    let gateway = setup.start();
+    let append = |text: &str| {
+        let mut open = std::fs::File::options().append(true).open(&file).unwrap();
+        open.write_all(text.as_bytes()).unwrap();
+    };
+    let said = || gateway.stderr().matches("keeps changing").count();
+    let closed_for = |time: Duration| {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            gateway.send(&get("/admin")).refused(401, "missing_credentials");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let in_force = |loads: u64| {
+        eventually("the whole file", || {
+            gateway.send(&get("/admin")).refused(401, "missing_credentials");
+            if gateway.reloads() == loads { Ok(()) } else { Err(gateway.stderr()) }
+        });
+    };
+    let one = zero.replace("/zero", "/one");
+    let (half, rest) = one.split_at(one.find("  - { path: /admin").unwrap());
+    std::fs::write(&file, half).unwrap();
+    closed_for(Duration::from_millis(2_200));
+    append(rest);
+    in_force(1);
+    assert_eq!(said(), 0, "{}", gateway.stderr());
+
+    std::fs::write(&file, half).unwrap();
+    for n in 0..18 {
+        append(&format!("  - {{ path: /more/{n}, allow: anyone, to: api }}\n"));
+        closed_for(Duration::from_millis(500));
+    }
+    append(rest);
+    in_force(2);
+    assert_eq!(said(), 1, "{}", gateway.stderr());
+
+    // who says so has it read at once, and answers for what it says
+    std::fs::write(&file, half).unwrap();
+    gateway.signal("HUP");
+    eventually("the half of it", || match gateway.send(&get("/admin")).status {
+        200 => Ok(()),
+        status => Err(status),
+    });
 }
