@@ -139,6 +139,18 @@ fn what_the_caller_is_explained_to_get_is_what_comes() {
 }
 
 #[test]
+fn a_listener_that_redirects_sends_nothing_on() {
+    let listeners = "listeners:
+  - { address: '127.0.0.1:80', redirect: https }
+  - { address: '127.0.0.1:443', tls: { self_signed: [localhost] } }
+";
+    let setup = Setup::new(&format!("{listeners}{RULES}"));
+    let said = explain(&setup, &["GET", "/health", "--anyone", "--json"]).expect(0).json();
+    let head = said["forwarded_head"].as_str().unwrap();
+    assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
+}
+
+#[test]
 fn whoever_only_asks_makes_no_store() {
     let idp = Signer::eddsa();
     let issuers = "auth: { issuers: [{ issuer: 'https://idp.example', jwks: keys.json }] }\n";

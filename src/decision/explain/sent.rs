@@ -30,7 +30,9 @@ pub(super) fn origin<'a>(
     request_id: &'a HeaderValue,
 ) -> Origin<'a> {
     let trusted = snapshot.trusted_proxies.trusts(peer);
-    let first_is_tls = snapshot.listeners.first().is_some_and(|first| matches!(first.mode, Mode::Tls(_)));
+    // of those that send anything on
+    let first = snapshot.listeners.iter().find(|listener| listener.mode != Mode::Redirect);
+    let first_is_tls = first.is_some_and(|first| matches!(first.mode, Mode::Tls(_)));
     Origin {
         peer,
         trusted,
