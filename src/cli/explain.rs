@@ -132,7 +132,7 @@ fn one(snapshot: &Snapshot, arguments: &ExplainArguments, method: &str, url: &st
     if let (Ok(request), Some(value)) = (&mut request, &authorization) {
         request.headers.insert(AUTHORIZATION, value.clone());
     }
-    let question = Question::of(&method, url, request).from(arguments.address);
+    let question = Question::of(&method, url, request).from(arguments.address).at_a_listener();
     let explanation = if let Some(value) = authorization {
         let prover = Prover::open(snapshot)?;
         explained(

@@ -5,8 +5,9 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use super::Head;
+use crate::listen::head;
 use crate::rejection::Rejection;
-use crate::wire::target::{self, HostError, RawQuery, TargetError};
+use crate::wire::target::{HostError, RawQuery, TargetError};
 
 /// The host of a request that names none.
 const DEFAULT_HOST: &str = "localhost";
@@ -53,7 +54,7 @@ impl Request {
         };
         let target = if target.starts_with('?') { format!("/{target}") } else { target.to_owned() };
         let line = Bytes::from(target);
-        let (uri, raw_query) = target::read(&line, 0..line.len())?;
+        let (uri, raw_query) = head::target(&line, 0..line.len())?;
         let host = HeaderValue::from_str(host).map_err(|_| HostError::Invalid)?;
         let headers = std::iter::once((HOST, host)).collect();
         Ok(Self { method: method.clone(), uri, raw_query, headers, https })
@@ -62,6 +63,23 @@ impl Request {
     /// What of it the rules look at.
     pub const fn head(&self) -> Head<'_> {
         Head { method: &self.method, uri: &self.uri, version: Version::HTTP_11, headers: &self.headers }
+    }
+
+    /// Its head, as it would come over HTTP/1.1 without a body.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = format!("{} {}", self.method, self.uri).into_bytes();
+        if let Some(query) = &self.raw_query {
+            bytes.push(b'?');
+            bytes.extend_from_slice(query.as_bytes());
+        }
+        bytes.extend_from_slice(b" HTTP/1.1\r\n");
+        for (name, value) in &self.headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes
     }
 
     /// The host that it names, with its port.

@@ -174,8 +174,7 @@ impl<H: Handler> Service<H> {
 
     /// What heads are held to.
     pub(super) fn head_bounds(&self) -> HeadBounds {
-        let Bounds { header_bytes_max, headers_max, .. } = self.bounds;
-        HeadBounds { bytes_max: header_bytes_max, fields_max: headers_max }
+        self.bounds.of_a_head()
     }
 
     /// Boxed: what HTTP/2 needs is much more than what an idle connection of HTTP/1.1 does.

@@ -253,7 +253,11 @@ fn complete(bytes: &[u8], parsed: &httparse::Request<'_, '_>) -> Result<Head, Fa
     })
 }
 
-fn target(line: &Bytes, place: Range<usize>) -> Result<(Uri, Option<RawQuery>), Fault> {
+/// Reads the target of a request line ([`target::read`]).
+///
+/// # Errors
+/// What is wrong with it; that it is larger than any that is taken.
+pub fn target(line: &Bytes, place: Range<usize>) -> Result<(Uri, Option<RawQuery>), Fault> {
     if place.len() > TARGET_BYTES_MAX {
         return Err(Fault::TooLarge);
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::socket::{self, BindError, meet};
 use super::tls::{self, Acceptor, TlsError};
-use super::{Mode, Settings, Shutdown};
+use super::{Mode, Settings, Shutdown, redirect};
 use crate::record::metrics::{HANDSHAKES, Metrics};
 
 /// A bound socket of one worker.
@@ -130,8 +130,8 @@ impl Listeners {
                 None => self.open(settings)?,
             });
         }
-        let https = steps.iter().find(|step| matches!(step.open.settings.mode, Mode::Tls(_)));
-        if let Some(https_port) = https.map(|step| step.open.listener.address.port()) {
+        let bound = steps.iter().map(|step| (&step.open.settings.mode, step.open.listener.address));
+        if let Some(https_port) = redirect::https_port(bound) {
             for step in &mut steps {
                 step.redirect_to(https_port);
             }

@@ -15,7 +15,7 @@ mod http2_head;
 mod link;
 mod listeners;
 mod pace;
-mod redirect;
+pub mod redirect;
 #[cfg(test)]
 mod reference;
 mod rewound;
@@ -85,6 +85,13 @@ pub struct Bounds {
     pub headers_max: usize,
     /// Connections at once over all workers; further ones wait in the listen queue.
     pub connections_max: usize,
+}
+
+impl Bounds {
+    /// Those on a head.
+    pub const fn of_a_head(&self) -> head::HeadBounds {
+        head::HeadBounds { bytes_max: self.header_bytes_max, fields_max: self.headers_max }
+    }
 }
 
 /// The other end of a connection; one for all its requests.

@@ -3,14 +3,40 @@
 //! The location is built from the `Host` that the caller sent, so a host that is anything but a name or an address is
 //! refused, and a target that names another host is not followed.
 
+use std::net::SocketAddr;
+
 use http::uri::Uri;
 use http::{HeaderMap, HeaderValue, Version};
 
+use super::{Mode, Settings};
 use crate::rejection::Rejection;
 use crate::wire::target::{self, RawQuery};
 
+/// The port to which listeners redirect: that of the first with TLS.
+pub(super) fn https_port<'m>(listeners: impl IntoIterator<Item = (&'m Mode, SocketAddr)>) -> Option<u16> {
+    let mut listeners = listeners.into_iter();
+    listeners.find(|(mode, _)| matches!(mode, Mode::Tls(_))).map(|(_, address)| address.port())
+}
+
+/// The port of https to which a caller in clear at `port` is sent, for who asks without a socket; `None` where it is served.
+/// At a port where nobody listens, another takes its connections, and they come to any of the listeners in clear.
+pub fn https_port_from(listeners: &[Settings], port: u16) -> Option<u16> {
+    let in_clear = || listeners.iter().filter(|listener| !matches!(listener.mode, Mode::Tls(_)));
+    let mut asked: Vec<&Settings> = in_clear().filter(|listener| listener.address.port() == port).collect();
+    if asked.is_empty() {
+        asked = in_clear().collect();
+    }
+    if asked.is_empty() || asked.iter().any(|listener| listener.mode != Mode::Redirect) {
+        return None;
+    }
+    https_port(listeners.iter().map(|listener| (&listener.mode, listener.address)))
+}
+
 /// The URL on https; path and query byte for byte.
-pub(super) fn location(
+///
+/// # Errors
+/// A host that is none, or another than that of the target; a target that is no path.
+pub fn location(
     uri: &Uri,
     raw_query: Option<&RawQuery>,
     headers: &HeaderMap,

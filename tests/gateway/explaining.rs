@@ -138,6 +138,87 @@ fn what_the_caller_is_explained_to_get_is_what_comes() {
     }
 }
 
+/// A head that is too large, or a listener that redirects: no rule is asked, and `explain` says so.
+#[test]
+fn what_a_listener_answers_by_itself_is_explained() {
+    let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [http, https] = free.map(|listener| listener.local_addr().unwrap());
+    let limits = "limits: { headers: 5, header_bytes: 4KiB, token_endpoints: { per_address: off } }\n";
+    let redirecting = format!(
+        "listeners: [{{ address: '{http}', redirect: https }}, {{ address: '{https}', tls: {{ self_signed: [localhost] }} }}]\n"
+    );
+    let rules = "upstreams: { api: { builtin: echo } }\nroutes: [{ path: '/**', allow: anyone, to: api }]\n";
+    let (large, larger) = (format!("X: {}", "a".repeat(4_000)), format!("X: {}", "a".repeat(4_200)));
+    let (long, longer) = (format!("/{}", "a".repeat(5_000)), format!("/{}", "a".repeat(70_000)));
+    let grpc = "Content-Type: application/grpc";
+    let problem = "Accept: application/problem+json";
+    let cases = |listeners: &str, expected: &[(&str, &[&str], u16)]| {
+        let setup = Setup::new(&format!("{listeners}{limits}{rules}"));
+        let gateway = setup.start();
+        let port = gateway.address().port();
+        for (path, headers, status) in expected {
+            let url = format!("http://localhost:{port}{path}");
+            let mut arguments = vec!["GET", &url, "--anyone", "--json"];
+            arguments.extend(headers.iter().flat_map(|header| ["--header", header]));
+            let mut request = Request::new("GET", path).header("Host", &format!("localhost:{port}"));
+            for (name, value) in headers.iter().filter_map(|header| header.split_once(": ")) {
+                request = request.header(name, value);
+            }
+            let what = format!("{} {}", &path[..path.len().min(20)], headers.len());
+            let response = gateway.send(&request);
+            assert_eq!(response.status, *status, "{what}");
+            let said = explain(&setup, &arguments).expect(i32::from(*status != 200)).json();
+            if *status == 200 {
+                assert_eq!(said["outcome"], "forwarded", "{what}: {said}");
+                continue;
+            }
+            assert_eq!((&said["outcome"], &said["status"]), (&json!("refused"), &json!(status)), "{what}: {said}");
+            assert_eq!(
+                said["error"],
+                serde_json::from_slice::<Value>(&response.body).unwrap_or_default()["error"],
+                "{what}: {said}"
+            );
+            assert_eq!(said_fields(&said), fields_of(&response), "{what}");
+            arguments.retain(|argument| *argument != "--json");
+            let text = explain(&setup, &arguments).expect(1).stdout;
+            assert!(text.contains(&format!("\nanswer    {status}")), "{text}");
+        }
+    };
+    cases(
+        "",
+        &[
+            ("/x", &["A: 1", "A: 2", "A: 3", "A: 4"], 200),
+            ("/x", &["A: 1", "A: 2", "A: 3", "A: 4", "A: 5"], 431),
+            ("/x", &[&large], 200),
+            ("/x", &[&larger], 431),
+            ("/x", &[grpc, &larger], 431),
+            ("/x", &[problem, &larger], 431),
+            (&long, &[], 431),
+            (&longer, &[], 431),
+        ],
+    );
+    cases(
+        &redirecting,
+        &[
+            ("/x?a=<b>", &[], 308),
+            ("/x", &[problem, "A: 1"], 308),
+            ("/x", &["A: 1", "A: 2", "A: 3", "A: 4", "A: 5"], 431),
+        ],
+    );
+    let setup = Setup::new(&format!("{redirecting}{limits}{rules}"));
+    let said = explain(&setup, &["GET", "http://localhost/x", "--anyone", "--json"]).expect(1).json();
+    let location = json!(["location", format!("https://localhost:{}/x", https.port())]);
+    assert!(said["response"]["headers"].as_array().unwrap().contains(&location), "{said}");
+    explain(&setup, &["GET", "https://localhost/x", "--anyone"]).expect(0);
+    // of several in clear the one that has the port
+    let beside = redirecting.replace("listeners: [", "listeners: [{ address: '127.0.0.1:8080' }, ");
+    let setup = Setup::new(&format!("{beside}{limits}{rules}"));
+    for (url, code) in [("http://localhost:8080/x", 0), ("http://localhost/x", 0), ("/x", 0)] {
+        explain(&setup, &["GET", url, "--anyone"]).expect(code);
+    }
+    explain(&setup, &["GET", &format!("http://localhost:{}/x", http.port()), "--anyone"]).expect(1);
+}
+
 #[test]
 fn a_listener_that_redirects_sends_nothing_on() {
     let listeners = "listeners:

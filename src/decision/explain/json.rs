@@ -25,6 +25,7 @@ impl Explanation<'_> {
                     methods = list.filter(|method| !method.is_empty()).collect();
                 }
             }
+            Outcome::Redirected(_) => status = Some(308),
             Outcome::Answered(_) | Outcome::Depends => {}
         }
         let (lacks_roles, lacks_scopes) = self.lacks();

@@ -1,5 +1,6 @@
 //! A decision with its reasons: for people, and for tools as JSON (contract 7).
 
+mod heard;
 mod sent;
 mod told;
 mod json;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode};
 
+use self::heard::Early;
 use self::told::Told;
 use super::{Place, Request, claimed, decide};
 use crate::authenticate::{Caller, Identity};
@@ -38,6 +40,8 @@ pub struct Question {
     method: Method,
     request: Result<Request, Rejection>,
     peer: IpAddr,
+    /// Whether a listener comes before the rules.
+    at_a_listener: bool,
 }
 
 impl Question {
@@ -45,13 +49,20 @@ impl Question {
     pub fn of(method: &Method, url: &str, request: Result<Request, Rejection>) -> Self {
         let shown: String = url.chars().map(|c| if is_unseen(c) { '\u{fffd}' } else { c }).collect();
         let asked = format!("{method} {shown}");
-        Self { asked, method: method.clone(), request, peer: IpAddr::V4(Ipv4Addr::LOCALHOST) }
+        let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self { asked, method: method.clone(), request, peer, at_a_listener: false }
     }
 
     /// The same from this address.
     #[must_use]
     pub fn from(self, peer: IpAddr) -> Self {
         Self { peer, ..self }
+    }
+
+    /// The same of the whole gateway, whose listeners refuse and redirect before a rule is asked.
+    #[must_use]
+    pub fn at_a_listener(self) -> Self {
+        Self { at_a_listener: true, ..self }
     }
 }
 
@@ -81,6 +92,8 @@ enum Outcome<'s> {
     Preflight,
     /// It is refused.
     Refused(Rejection),
+    /// A listener sends it to this URL on https.
+    Redirected(HeaderValue),
     /// Nobody was named, and it depends on who asks.
     Depends,
 }
@@ -92,7 +105,8 @@ impl Outcome<'_> {
             Self::Forwarded(..) => "forwarded",
             Self::Answered(_) => "answered",
             Self::Preflight => "preflight",
-            Self::Refused(_) => "refused",
+            // nothing of it passes
+            Self::Refused(_) | Self::Redirected(_) => "refused",
             Self::Depends => "depends",
         }
     }
@@ -121,7 +135,7 @@ pub struct Explanation<'s> {
 
 /// Asks, and gives the reasons.
 pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>) -> Explanation<'s> {
-    let Question { asked, method, request, peer } = question;
+    let Question { asked, method, request, peer, at_a_listener } = question;
     let mut explanation = Explanation {
         snapshot,
         asked,
@@ -144,6 +158,11 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
         }
     };
     request.host().to_str().unwrap_or_default().clone_into(&mut explanation.host);
+    let trusted = snapshot.trusted_proxies.trusts(peer);
+    let request_id = forwarded::request_id(&request.headers, trusted).unwrap_or(EXAMPLE_ID);
+    if let Some(early) = at_a_listener.then(|| heard::heard(snapshot, &request)).flatten() {
+        return explanation.early(early, &told::Asked { request_id, ..told::Asked::nothing(&method) });
+    }
     let open = matches!(asker, Asker::Open);
     let mut seen = None;
     let decision = decide(snapshot, request.head(), |schemes, kind| {
@@ -177,11 +196,10 @@ pub fn explain<'s>(snapshot: &'s Snapshot, question: Question, asker: Asker<'_>)
     if let (Some(target), None, false) = (&decision.target, endpoint, is_malformed) {
         explanation.compare(&request, target);
     }
-    let trusted = snapshot.trusted_proxies.trusts(peer);
     let request_of = told::Asked {
         method: &request.method,
         headers: Some(&request.headers),
-        request_id: forwarded::request_id(&request.headers, trusted).unwrap_or(EXAMPLE_ID),
+        request_id,
         route: explanation.route,
         endpoint,
         grant,
@@ -238,12 +256,29 @@ impl Explanation<'_> {
         match &self.outcome {
             Outcome::Forwarded(..) | Outcome::Answered(_) | Outcome::Preflight | Outcome::Depends => StatusCode::OK,
             Outcome::Refused(rejection) => rejection.status(),
+            Outcome::Redirected(_) => StatusCode::PERMANENT_REDIRECT,
         }
     }
 
-    /// Whether it is refused.
+    /// Whether it is refused, or sent elsewhere.
     pub const fn is_refused(&self) -> bool {
-        matches!(self.outcome, Outcome::Refused(_))
+        matches!(self.outcome, Outcome::Refused(_) | Outcome::Redirected(_))
+    }
+
+    /// What a listener answers before any rule is asked.
+    fn early(self, early: Early, asked: &told::Asked<'_>) -> Self {
+        let (outcome, told) = match early {
+            Early::Refused(rejection, headers) => {
+                let asked = told::Asked { headers: Some(&headers), ..asked.clone() };
+                let told = Told::refused(self.snapshot, &rejection, &asked);
+                (Outcome::Refused(rejection), told)
+            }
+            Early::Redirected(location) => {
+                let told = Told::redirected(&location, asked);
+                (Outcome::Redirected(location), told)
+            }
+        };
+        Self { outcome, told: Some(told), ..self }
     }
 
     fn compare(&mut self, request: &Request, target: &Target) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::VARY;
+use http::header::{LOCATION, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::EXAMPLE_ID;
@@ -15,6 +15,7 @@ use crate::route::cors::{Grant, OURS};
 use crate::wire::forwarded::X_REQUEST_ID;
 
 /// What the answer depends on.
+#[derive(Clone)]
 pub(super) struct Asked<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: Option<&'a HeaderMap>,
@@ -62,6 +63,13 @@ impl Told {
         let (head, body) = response.into_parts();
         let body = (asked.method != Method::HEAD).then_some(body);
         Self { status: Some(head.status), headers: head.headers, removed: Vec::new(), varies: false, body }.with(asked)
+    }
+
+    /// A redirect, whole.
+    pub(super) fn redirected(location: &HeaderValue, asked: &Asked<'_>) -> Self {
+        let headers = std::iter::once((LOCATION, location.clone())).collect();
+        let status = Some(StatusCode::PERMANENT_REDIRECT);
+        Self { status, headers, removed: Vec::new(), varies: false, body: None }.with(asked)
     }
 
     /// The answer to a preflight, whole.

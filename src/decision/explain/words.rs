@@ -79,6 +79,10 @@ impl Explanation<'_> {
                 writeln!(f, "answer    {} {}", rejection.status().as_u16(), rejection.code())?;
                 self.write_response(f)
             }
+            Outcome::Redirected(location) => {
+                writeln!(f, "answer    308 to {}", String::from_utf8_lossy(location.as_bytes()))?;
+                self.write_response(f)
+            }
             Outcome::Forwarded(upstream, head) => {
                 let (servers, note) = servers(self.snapshot, self.route);
                 writeln!(f, "answer    passes to upstream {upstream}{servers}")?;
