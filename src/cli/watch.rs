@@ -19,7 +19,7 @@ const RESTS_PUT: u32 = 1;
 
 /// The same where it may have been written where it stands. Whoever writes it may be between two writes: a shell that appends
 /// line by line, a slow link, a machine under load.
-const RESTS_WRITTEN: u32 = 3;
+const RESTS_WRITTEN: u32 = 2;
 
 /// How many looks in a row may each see files beside the configuration in motion before they are read as they are: one that
 /// is written every second, or one among many, must not keep the old rules in force for ever. The configuration itself is

@@ -77,7 +77,7 @@ fn crossing(upstream: &Upstream, role: &str, path: &str) -> String {
     format!(
         "upstreams: {{ api: {{ servers: ['{}'] }} }}\nroutes:\n  - {{ path: '{path}', allow: anyone, to: api }}\n{}",
         upstream.url(),
-        (0..200).map(rule).collect::<String>()
+        (0..100).map(rule).collect::<String>()
     )
 }
 
@@ -472,7 +472,7 @@ fn a_half_of_a_file_is_never_in_force() {
     let one = zero.replace("/zero", "/one");
     let (half, rest) = one.split_at(one.find("  - { path: /admin").unwrap());
     std::fs::write(&file, half).unwrap();
-    closed_for(Duration::from_millis(2_200));
+    closed_for(Duration::from_millis(1_600));
     append(rest);
     in_force(1);
     assert_eq!(said(), 0, "{}", gateway.stderr());
