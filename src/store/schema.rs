@@ -8,23 +8,26 @@ use super::sql::engine::{Db, Engine, Pool, Reading, query};
 use super::sql::errors::unavailable;
 
 /// The steps from an empty database to today's tables; a step is never changed once released.
-const SQLITE: [&str; 4] = [
+const SQLITE: [&str; 5] = [
     include_str!("../../migrations/sqlite/0001_start.sql"),
     include_str!("../../migrations/sqlite/0002_users_elsewhere.sql"),
     include_str!("../../migrations/sqlite/0003_audit.sql"),
     include_str!("../../migrations/sqlite/0004_issued_to.sql"),
+    include_str!("../../migrations/sqlite/0005_persons.sql"),
 ];
-const POSTGRES: [&str; 4] = [
+const POSTGRES: [&str; 5] = [
     include_str!("../../migrations/postgres/0001_start.sql"),
     include_str!("../../migrations/postgres/0002_users_elsewhere.sql"),
     include_str!("../../migrations/postgres/0003_audit.sql"),
     include_str!("../../migrations/postgres/0004_issued_to.sql"),
+    include_str!("../../migrations/postgres/0005_persons.sql"),
 ];
-const MYSQL: [&str; 4] = [
+const MYSQL: [&str; 5] = [
     include_str!("../../migrations/mysql/0001_start.sql"),
     include_str!("../../migrations/mysql/0002_users_elsewhere.sql"),
     include_str!("../../migrations/mysql/0003_audit.sql"),
     include_str!("../../migrations/mysql/0004_issued_to.sql"),
+    include_str!("../../migrations/mysql/0005_persons.sql"),
 ];
 
 /// The number of the lock in `PostgreSQL`: any that nobody else takes.

@@ -6,6 +6,7 @@
 //! awaits it any more. Errors name no value.
 
 mod accounts;
+mod beside;
 mod catalog;
 mod entries;
 pub(in crate::store) mod engine;
@@ -290,7 +291,7 @@ impl Store for SqlStore {
             let mut reading = inner.pool.reading().await?;
             let found = inner.relations.find_id(reading.db(), &id).await?;
             drop(reading);
-            inner.settled(found).await
+            inner.settled_row(found).await
         })
     }
 
@@ -350,7 +351,7 @@ impl Store for SqlStore {
             if ends && ends_at.is_none_or(|end| end <= now) {
                 return Ok(None);
             }
-            let owner = inner.settled(inner.relations.found(users.kind(), row)?).await?;
+            let owner = inner.settled_row(inner.relations.found(users.kind(), row)?).await?;
             Ok(owner.filter(|owner| !owner.disabled).map(|owner| OpaqueToken {
                 owner,
                 scopes: Arc::default(),

@@ -1,14 +1,12 @@
 //! Accounts, wherever they are: how they are found, made, changed and removed.
 //!
-//! What another application's table has no column for is kept beside, by name, with the id and a digest of the hash that
-//! it belongs to. A row that does not fit them any more was changed behind our back: its sessions end when that is seen.
+//! What another application's table has no column for is kept beside: see `beside.rs`.
 
-use super::super::statements::{end_sessions, note};
-use super::super::{Account, Change, Claimed, StoreError, Tombstone};
-use super::Inner;
+use super::super::{Claimed, StoreError};
+use super::beside::{bury, forget, mark, take_tombstone};
 use super::engine::{Db, Param, Query, Tx, query};
 use super::errors::failed;
-use super::relations::{Foreign, Found, Relations, mark};
+use super::relations::{Foreign, Found, Relations};
 use crate::clock::UnixSeconds;
 use crate::principal::{Role, Scope, Subject, SubjectKind};
 use crate::secret::Secret;
@@ -67,103 +65,12 @@ impl Relations {
         let found = row.map(|row| self.found(SubjectKind::User, &row)).transpose()?.flatten();
         Ok(found.filter(|found| *found.account.id == *id))
     }
-
-    /// Brings what is kept beside a row into step with it, and returns the account as it then is.
-    pub(super) async fn settle(
-        &self,
-        tx: &mut Tx,
-        subject: &Subject,
-        now: UnixSeconds,
-    ) -> Result<Option<Account>, StoreError> {
-        let Some(Found { mut account, settled }) = self.find(tx.db(), subject).await? else { return Ok(None) };
-        if settled {
-            return Ok(Some(account));
-        }
-        let mark = mark(account.password_hash.expose());
-        let known = query("SELECT session_version, sessions_ended_at FROM portcullis_user_state WHERE name = ?")
-            .bind(&*subject.name)
-            .row(tx.db())
-            .await?;
-        if let Some(known) = known {
-            account.session_version = known.number("session_version")?.saturating_add(1);
-            account.sessions_ended_at = known.number("sessions_ended_at")?.max(now);
-            query(
-                "UPDATE portcullis_user_state SET user_id = ?, mark = ?, session_version = ?, sessions_ended_at = ? \
-                 WHERE name = ?",
-            )
-            .bind(&*account.id)
-            .bind(mark)
-            .bind(account.session_version)
-            .bind(account.sessions_ended_at)
-            .bind(&*subject.name)
-            .execute(tx.db())
-            .await?;
-            end_sessions(tx, subject).await?;
-            note(tx, &Change::Subject(subject.clone()), now).await?;
-        } else {
-            let before = take_tombstone(tx, subject).await?;
-            account.session_version = before.map_or(1, |before| before.session_version.saturating_add(1));
-            account.sessions_ended_at = before.map_or(0, |before| before.removed_at);
-            query(
-                "INSERT INTO portcullis_user_state (name, user_id, mark, session_version, sessions_ended_at) \
-                 VALUES (?, ?, ?, ?, ?)",
-            )
-            .bind(&*subject.name)
-            .bind(&*account.id)
-            .bind(mark)
-            .bind(account.session_version)
-            .bind(account.sessions_ended_at)
-            .execute(tx.db())
-            .await?;
-        }
-        Ok(Some(account))
-    }
 }
 
 impl From<Found> for Claimed {
     fn from(Found { account, settled }: Found) -> Self {
         if settled { Self::Account(account) } else { Self::Unseen { password_hash: account.password_hash } }
     }
-}
-
-impl Inner {
-    /// The account of `subject`, in step with what is kept beside it.
-    pub(super) async fn account(&self, subject: &Subject) -> Result<Option<Account>, StoreError> {
-        let mut reading = self.pool.reading().await?;
-        let found = self.relations.find(reading.db(), subject).await?;
-        drop(reading);
-        self.settled(found).await
-    }
-
-    /// An account that was found, brought into step where it was not.
-    pub(super) async fn settled(&self, found: Option<Found>) -> Result<Option<Account>, StoreError> {
-        match found {
-            None => Ok(None),
-            Some(Found { account, settled: true }) => Ok(Some(account)),
-            Some(Found { account, settled: false }) => {
-                let mut tx = self.begin().await?;
-                let account = self.relations.settle(&mut tx, &account.subject, self.clock.unix()).await?;
-                tx.commit().await?;
-                Ok(account)
-            }
-        }
-    }
-}
-
-/// What is left of a removed account; it is used up, since the name is in use again.
-async fn take_tombstone(tx: &mut Tx, subject: &Subject) -> Result<Option<Tombstone>, StoreError> {
-    let row = query("SELECT session_version, removed_at FROM portcullis_tombstones WHERE kind = ? AND name = ?")
-        .bind(subject.kind.name())
-        .bind(&*subject.name)
-        .row(tx.db())
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    query("DELETE FROM portcullis_tombstones WHERE kind = ? AND name = ?")
-        .bind(subject.kind.name())
-        .bind(&*subject.name)
-        .execute(tx.db())
-        .await?;
-    Ok(Some(Tombstone { session_version: row.number("session_version")?, removed_at: row.number("removed_at")? }))
 }
 
 fn names<T>(list: &[T], text: impl Fn(&T) -> &str) -> String {
@@ -189,7 +96,7 @@ pub(super) async fn add(
     if relations.find(tx.db(), subject).await?.is_some() {
         return Ok(Added::Taken);
     }
-    let before = take_tombstone(tx, subject).await?;
+    let before = take_tombstone(tx, subject.kind.name(), &subject.name).await?;
     query(
         "INSERT INTO portcullis_accounts \
          (kind, name, password_hash, roles, scopes, session_version, sessions_ended_at, created_at) \
@@ -225,11 +132,11 @@ pub(super) async fn set_password(
         foreign.write_password(tx, &account.id, hash).await?;
         query(
             "UPDATE portcullis_user_state SET mark = ?, session_version = session_version + 1, \
-             sessions_ended_at = GREATEST(sessions_ended_at, ?) WHERE name = ?",
+             sessions_ended_at = GREATEST(sessions_ended_at, ?) WHERE user_id = ?",
         )
         .bind(mark(hash.expose()))
         .bind(now)
-        .bind(&*subject.name)
+        .bind(&*account.id)
         .execute(tx.db())
         .await?;
         foreign.end_tokens(tx, &account.id).await?;
@@ -261,9 +168,9 @@ pub(super) async fn rehash(
             return Ok(false);
         };
         foreign.write_password(tx, &account.id, new).await?;
-        query("UPDATE portcullis_user_state SET mark = ? WHERE name = ?")
+        query("UPDATE portcullis_user_state SET mark = ? WHERE user_id = ?")
             .bind(mark(new.expose()))
-            .bind(&*subject.name)
+            .bind(&*account.id)
             .execute(tx.db())
             .await?;
         return Ok(true);
@@ -322,7 +229,7 @@ pub(super) async fn set_disabled(
     if let Some(foreign) = relations.foreign(subject.kind) {
         let Some(account) = relations.settle(tx, subject, now).await? else { return Ok(false) };
         foreign.write_active(tx, &account.id, !disabled).await?;
-        change("portcullis_user_state", "name = ?").bind(&*subject.name).execute(tx.db()).await?;
+        change("portcullis_user_state", "user_id = ?").bind(&*account.id).execute(tx.db()).await?;
         if disabled {
             foreign.end_tokens(tx, &account.id).await?;
         }
@@ -342,7 +249,7 @@ pub(super) async fn remove(
     let version = if let Some(foreign) = relations.foreign(subject.kind) {
         let Some(account) = relations.settle(tx, subject, now).await? else { return Ok(false) };
         foreign.remove(tx, &account.id).await?;
-        query("DELETE FROM portcullis_user_state WHERE name = ?").bind(&*subject.name).execute(tx.db()).await?;
+        forget(tx, &account, now).await?;
         account.session_version
     } else {
         let Some(found) = relations.find(tx.db(), subject).await? else { return Ok(false) };
@@ -353,13 +260,7 @@ pub(super) async fn remove(
             .await?;
         found.account.session_version
     };
-    query("INSERT INTO portcullis_tombstones (kind, name, session_version, removed_at) VALUES (?, ?, ?, ?)")
-        .bind(subject.kind.name())
-        .bind(&*subject.name)
-        .bind(version)
-        .bind(now)
-        .execute(tx.db())
-        .await?;
+    bury(tx, subject, version, now).await?;
     Ok(true)
 }
 

@@ -3,10 +3,9 @@
 //! Built once when a store is opened, of names that were checked against the live database. Each relation gives the same
 //! columns, so that whoever looks an account up need not know where it is.
 
-use aws_lc_rs::digest::{SHA256, digest as sha};
-
 use super::super::tables::{RolesTable, Tables, TokensTable, UsersTable};
 use super::super::{Account, StoreError};
+use super::beside::{is_of_one_person, mark};
 use super::catalog::{Table, Type};
 use super::engine::{Db, Engine, Param, Row};
 use crate::principal::{Role, Subject, SubjectKind};
@@ -127,9 +126,12 @@ impl Relations {
             // a join gives them in any order
             roles.sort();
             foreign.further_roles(row, &mut roles)?;
+            let same_name = row.maybe_text("state_name")?.as_deref() == Some(&*name);
+            let same_hash = row.maybe_bytes("state_mark")?.as_deref() == Some(mark(&hash).as_slice());
+            settled = same_name && same_hash;
+            // what is kept of the id may be another person's
+            disabled &= same_name || same_hash && is_of_one_person(&hash);
             disabled |= foreign.settings.active.is_some() && row.maybe_number("active")? != Some(1);
-            settled = row.maybe_text("state_id")?.as_deref() == Some(&*id)
-                && row.maybe_bytes("state_mark")?.as_deref() == Some(mark(&hash).as_slice());
         }
         let account = Account {
             subject: Subject { kind, name: name.into() },
@@ -144,11 +146,6 @@ impl Relations {
         };
         Ok(Some(Found { account, settled }))
     }
-}
-
-/// What is remembered of a hash, to notice that another one was put in its place.
-pub(super) fn mark(hash: &str) -> Vec<u8> {
-    sha(&SHA256, hash.as_bytes()).as_ref().to_vec()
 }
 
 /// A list of texts as JSON; what an aggregate makes of nothing is null.
@@ -243,7 +240,7 @@ impl Foreign {
 
     fn relation(&self) -> Relation {
         let engine = self.engine;
-        let name = engine.as_text(&format!("u.{}", self.name));
+        let [id, name] = [&self.id, &self.name].map(|column| engine.as_text(&format!("u.{column}")));
         let nothing = match engine {
             Engine::Sqlite | Engine::MySql => "NULL".to_owned(),
             Engine::Postgres => "CAST(NULL AS TEXT)".to_owned(),
@@ -251,8 +248,8 @@ impl Foreign {
         let mut columns = vec![format!(
             "{} AS id, {name} AS name, {} AS password_hash, {nothing} AS account_scopes, st.disabled AS disabled, \
              st.session_version AS session_version, st.sessions_ended_at AS sessions_ended_at, {} AS created_at, \
-             st.user_id AS state_id, st.mark AS state_mark",
-            engine.as_text(&format!("u.{}", self.id)),
+             st.name AS state_name, st.mark AS state_mark",
+            id,
             self.password,
             engine.as_number("0"),
         )];
@@ -268,11 +265,11 @@ impl Foreign {
         if let (Some(active), Some(kind)) = (&self.settings.active, &self.active_type) {
             columns.push(format!("{} AS active", self.truth(active.as_str(), kind)));
         }
-        // compared as bytes whatever the collation of the name is
+        // compared as bytes whatever the collation of an id of text is
         let same = match engine {
-            Engine::Sqlite => format!("st.name = {name}"),
-            Engine::Postgres => format!("st.name = {name} COLLATE \"C\""),
-            Engine::MySql => format!("st.name = CAST({name} AS BINARY)"),
+            Engine::Sqlite => format!("st.user_id = {id}"),
+            Engine::Postgres => format!("st.user_id = {id} COLLATE \"C\""),
+            Engine::MySql => format!("st.user_id = CAST({id} AS BINARY)"),
         };
         Relation {
             kind: SubjectKind::User,

@@ -3,6 +3,8 @@
 use super::*;
 use crate::store::tables::{Identifier, NamesTable, RolesTable, TokensTable, UsersTable};
 
+mod persons;
+
 fn table(name: &str) -> Identifier {
     Identifier::table(name).unwrap()
 }
