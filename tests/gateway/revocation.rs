@@ -2,7 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, HS256, Request, SECRET, Signer, USERS, Upstream, eventually, get, routes, wait};
+use serde_json::json;
+
+use crate::support::keys::claims_of;
+use crate::support::outside::run_python;
+use crate::support::{
+    Gateway, HS256, Request, SECRET, Setup, Signer, USERS, Upstream, eventually, get, post, routes, unix_now, wait,
+};
 
 /// The promise is a second; a probe on a busy machine may take some more.
 const PROMISE: Duration = Duration::from_secs(1);
@@ -197,4 +203,127 @@ fn what_was_revoked_stays_so_after_a_kill() {
     again.send(&get("/user/x").bearer(&access)).refused(401, "invalid_token");
     again.send(&get("/user/x").token(&opaque)).refused(401, "invalid_token");
     again.send(&get("/user/x").basic("user", "userpassword")).expect(200);
+}
+
+/// An application whose users are in a table of its own, and what it does there itself.
+fn application(upstream: &Upstream) -> (Gateway, impl Fn(&str)) {
+    let setup = Setup::new(&format!(
+        "store: {{ url: 'sqlite:app.db', users: {{ table: user, id: id, name: username, password: password_hash, role: role }} }}
+auth:
+  cache: {{ ttl: 1s, negative_ttl: 1s }}
+  jwt:
+    keys: [{{ id: k1, algorithm: HS256, secret: {SECRET} }}]
+    subject: user_id
+    require_iss: false
+tokens: {{ claims: {{ user_id: '{{user_id}}' }} }}
+limits: {{ token_endpoints: off, unauthenticated: off }}
+{}",
+        routes(upstream)
+    ));
+    let file = setup.path("app.db").display().to_string();
+    let execute = move |statements: &str| {
+        let script = "
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1], timeout=10) as database:
+    database.executescript(sys.argv[2])
+";
+        run_python(script, &[&file, statements]);
+    };
+    execute("CREATE TABLE user (id INTEGER PRIMARY KEY, username TEXT UNIQUE, password_hash TEXT, role TEXT)");
+    (setup.start(), execute)
+}
+
+fn add(gateway: &Gateway, name: &str, role: &str) {
+    let password = format!("{name}-password\n");
+    gateway.cli(&["user", "add", name, "--role", role, "--password-stdin"], &password).expect(0);
+}
+
+fn access(gateway: &Gateway, name: &str, password: &str) -> String {
+    gateway.login(name, password)["access_token"].as_str().unwrap().to_owned()
+}
+
+/// That these are refused, and stay so past the time for which anything is remembered.
+fn dead(gateway: &Gateway, requests: &[Request]) {
+    for request in requests {
+        eventually("it is refused", || match gateway.send(request).status {
+            401 => Ok(()),
+            status => Err(status),
+        });
+    }
+    let start = Instant::now();
+    while start.elapsed() < PROBE {
+        for request in requests {
+            gateway.send(request).refused(401, "invalid_token");
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn whoever_gets_the_id_of_a_user_of_before_does_not_get_their_tokens() {
+    let upstream = Upstream::hello();
+    let (gateway, execute) = application(&upstream);
+    // a token as the gateway issues it, and one as the application itself did
+    let tokens_of = |name: &str| {
+        let ours = access(&gateway, name, &format!("{name}-password"));
+        let claims = json!({ "user_id": claims_of(&ours)["user_id"], "iat": unix_now() - 1, "exp": unix_now() + 3600 });
+        let theirs = Signer::hs256(SECRET).sign(&json!({ "alg": "HS256", "typ": "JWT" }), &claims);
+        let requests = [get("/user/x").bearer(&ours), get("/user/x").bearer(&theirs)];
+        for request in &requests {
+            gateway.send(request).expect(200);
+            assert_eq!(upstream.last().header("X-Auth-User"), Some(name));
+        }
+        (claims["user_id"].clone(), requests)
+    };
+    add(&gateway, "cat", "user");
+    let (id, of_cat) = tokens_of("cat");
+    gateway.cli(&["user", "remove", "cat"], "").expect(0);
+    dead(&gateway, &of_cat);
+    add(&gateway, "eve", "admin");
+    dead(&gateway, &of_cat);
+    let ours = access(&gateway, "eve", "eve-password");
+    assert_eq!(claims_of(&ours)["user_id"], id, "or this tests nothing");
+    gateway.send(&get("/admin/x").bearer(&ours)).expect(200);
+    dead(&gateway, &of_cat);
+
+    // and where it is the application that removes one and makes another
+    add(&gateway, "dan", "user");
+    let (id, of_dan) = tokens_of("dan");
+    execute(&format!(
+        "DELETE FROM user WHERE username = 'dan';
+         INSERT INTO user (id, username, password_hash, role) VALUES ({}, 'fay', 'an$other', 'admin')",
+        id.as_str().unwrap()
+    ));
+    dead(&gateway, &of_dan);
+    gateway.send(&get("/admin/x").bearer(&ours)).expect(200);
+}
+
+#[test]
+fn what_was_ended_stays_so_under_another_name() {
+    let upstream = Upstream::hello();
+    let (gateway, execute) = application(&upstream);
+    add(&gateway, "tom", "user");
+    let stolen = [get("/user/x").bearer(&access(&gateway, "tom", "tom-password"))];
+    gateway.send(&stolen[0]).expect(200);
+    gateway.cli(&["user", "password", "tom", "--password-stdin"], "new-password-1\n").expect(0);
+    soon(&gateway, &stolen[0], 401);
+    execute("UPDATE user SET username = 'tim' WHERE username = 'tom'");
+    dead(&gateway, &stolen);
+    let good = get("/user/x").bearer(&access(&gateway, "tim", "new-password-1"));
+    gateway.send(&good).expect(200);
+    dead(&gateway, &stolen);
+
+    execute("UPDATE user SET username = 'jim' WHERE username = 'tim'");
+    eventually("the new name is known, and the session lives on", || {
+        gateway.send(&good).expect(200);
+        match upstream.last().header("X-Auth-User") {
+            Some("jim") => Ok(()),
+            other => Err(other.map(str::to_owned)),
+        }
+    });
+    gateway.cli(&["user", "disable", "jim"], "").expect(0);
+    soon(&gateway, &good, 401);
+    execute("UPDATE user SET username = 'rob' WHERE username = 'jim'");
+    dead(&gateway, &[good]);
+    gateway.send(&post("/auth/login").json(&json!({ "username": "rob", "password": "new-password-1" }))).expect(401);
 }
