@@ -16,7 +16,7 @@ use http_body::Body as _;
 use hyper::ext::Protocol;
 
 use crate::authenticate::password::CALLER;
-use crate::authenticate::{self, Authenticator, Caller, Recent, Visit};
+use crate::authenticate::{Authenticator, Caller, Recent, Visit};
 use crate::authorize;
 use crate::clock::Clock;
 use crate::config::snapshot::Snapshot;
@@ -26,7 +26,6 @@ use crate::forward::{self, Fleet, Origin, Upstreams};
 use crate::limit::{Limits, RouteBudgets};
 use crate::listen::{Handler, Peer};
 use crate::principal::SchemeSet;
-use crate::record::audit::Event;
 use crate::record::exchange::{Exchange, Recorder};
 use crate::record::lines::Lines;
 use crate::record::metrics::{Metrics, WorkerMetrics};
@@ -271,32 +270,14 @@ impl Worker {
             now: exchange.started(),
             metrics: &self.0.metrics,
             recent: Some(&self.0.recent),
+            audit: &self.0.gateway.state.endpoints.audit,
+            request_id: exchange.request_id(),
         };
-        let caller = authenticator.caller(&snapshot.auth, route.schemes, headers, visit).await;
-        let caller = caller.inspect_err(|refusal| self.audit(exchange, headers, refusal))?;
+        let caller = authenticator.caller(&snapshot.auth, route.schemes, headers, visit).await?;
         if let Caller::Known(identity) = &caller {
             exchange.identified(identity.scheme, &identity.principal.subject.name);
         }
         Ok(caller)
-    }
-
-    /// Tells the audit log of a credential that is refused.
-    fn audit(&self, exchange: &Exchange, headers: &HeaderMap, refusal: &Rejection) {
-        let (kind, detail) = if let Rejection::InvalidCredentials(_) = refusal {
-            ("login_failed", ("reason", refusal.reason()))
-        } else if let Rejection::InvalidToken(..) = refusal {
-            ("token_refused", ("reason", refusal.reason()))
-        } else if let Rejection::RateLimited(exhausted) = refusal
-            && exhausted.is_of_account()
-        {
-            ("locked_out", ("limit", exhausted.limit))
-        } else {
-            return;
-        };
-        let (subject, address) = (authenticate::claimed(headers), Some(exchange.address()));
-        let request_id = exchange.request_id_text();
-        let event = Event { kind, subject: subject.as_ref(), address, request_id, details: &[detail] };
-        self.0.gateway.state.endpoints.audit.event(&event);
     }
 
     /// What the gateway answers itself. What was begun is finished, by a task of its own: a caller who goes away meanwhile
@@ -325,7 +306,7 @@ impl Worker {
                     tokens: &snapshot.tokens,
                     endpoints: &snapshot.endpoints,
                     address,
-                    request_id: request_id.to_str().unwrap_or_default(),
+                    request_id: &request_id,
                     https,
                     metrics: &worker.0.metrics,
                     proven: &proven,

@@ -42,6 +42,7 @@ pub use self::recent::Recent;
 use crate::clock::{Clock, UnixSeconds};
 use crate::limit::{Limits, Reserved};
 use crate::principal::{NAME_BYTES_MAX, Principal, Scheme, SchemeSet, Subject, SubjectKind};
+use crate::record::audit::{Audit, Event};
 use crate::record::metrics::{AuthOutcome, CacheResult, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Exhausted, Rejection, TokenFault};
 use crate::secret::Secret;
@@ -51,10 +52,30 @@ use crate::wire::authorization::{Credential, CredentialError, Presented, present
 use crate::wire::fields::{encode_identity, roles_field};
 
 /// Whom Basic credentials name, be it the truth or not; for the audit log.
-pub fn claimed(headers: &HeaderMap) -> Option<Subject> {
+fn claimed(headers: &HeaderMap) -> Option<Subject> {
     match presented(headers).ok()??.read().ok()? {
         Credential::Basic { user, .. } => (user.len() <= NAME_BYTES_MAX).then(|| Subject::user(user)),
         Credential::Token(_) | Credential::Bearer(_) => None,
+    }
+}
+
+/// The one credential that a request brings, of a scheme that is offered; or of which scheme it is, where it is malformed.
+/// Whether it is any good is not looked at.
+///
+/// # Errors
+/// There is none, or none of an offered scheme, or more than one.
+pub fn brought(
+    schemes: SchemeSet,
+    headers: &HeaderMap,
+) -> Result<Result<Presented<'_>, (Scheme, CredentialError)>, Rejection> {
+    match presented(headers) {
+        Ok(None) => Err(Rejection::MissingCredentials),
+        Ok(Some(Presented { scheme, .. })) | Err(CredentialError::Malformed(scheme)) if !schemes.contains(scheme) => {
+            Err(Rejection::UnsupportedScheme)
+        }
+        Ok(Some(presented)) => Ok(Ok(presented)),
+        Err(error @ CredentialError::Malformed(scheme)) => Ok(Err((scheme, error))),
+        Err(error @ (CredentialError::Repeated | CredentialError::UnsupportedScheme)) => Err(error.into()),
     }
 }
 
@@ -284,6 +305,29 @@ pub struct Visit<'a> {
     pub metrics: &'a WorkerMetrics,
     /// Whom the worker has met lately; `None` for requests that are seldom.
     pub recent: Option<&'a Recent>,
+    /// Where it is told that a credential was refused.
+    pub audit: &'a Audit,
+    /// The request's; read where something is told.
+    pub request_id: &'a HeaderValue,
+}
+
+impl Visit<'_> {
+    /// Tells the audit log of a credential that is refused.
+    fn tell(&self, headers: &HeaderMap, failure: &Failure) {
+        let (kind, subject, detail) = match failure {
+            Failure::Refused(Fault::Credentials(fault)) => ("login_failed", claimed(headers), ("reason", fault.name())),
+            Failure::Refused(Fault::Token(_, fault)) => ("token_refused", None, ("reason", fault.name())),
+            Failure::Exhausted(exhausted) if exhausted.is_of_account() => {
+                ("locked_out", claimed(headers), ("limit", exhausted.limit))
+            }
+            Failure::Exhausted(_) | Failure::Unavailable | Failure::NoKeys | Failure::Busy | Failure::Internal => {
+                return;
+            }
+        };
+        let (subject, address) = (subject.as_ref(), Some(self.address));
+        let request_id = self.request_id.to_str().unwrap_or_default();
+        self.audit.event(&Event { kind, subject, address, request_id, details: &[detail] });
+    }
 }
 
 impl Authenticator {
@@ -318,7 +362,8 @@ impl Authenticator {
         self.cache.sweep();
     }
 
-    /// Who sent a request to a route that asks for a principal and offers `schemes`.
+    /// Who sent a request to a route that asks for a principal and offers `schemes`. A credential that is refused is told to
+    /// the audit log.
     ///
     /// # Errors
     /// The refusal: no credential, none that the route offers, one that is no good, too many of those from this
@@ -344,28 +389,21 @@ impl Authenticator {
         headers: &HeaderMap,
         visit: Visit<'_>,
     ) -> Result<Arc<Identity>, Rejection> {
-        let presented = match presented(headers) {
-            Ok(None) => return Err(Rejection::MissingCredentials),
-            Ok(Some(Presented { scheme, .. })) | Err(CredentialError::Malformed(scheme))
-                if !schemes.contains(scheme) =>
-            {
-                return Err(Rejection::UnsupportedScheme);
-            }
-            Ok(Some(presented)) => Ok(presented),
-            Err(error @ CredentialError::Malformed(scheme)) => Err((scheme, error)),
-            Err(error @ (CredentialError::Repeated | CredentialError::UnsupportedScheme)) => return Err(error.into()),
-        };
-        match presented {
+        match brought(schemes, headers)? {
             Ok(presented) => {
                 let proved = self.prove(settings, presented, visit).await;
                 if let Some(outcome) = outcome(&proved) {
                     visit.metrics.auth(presented.scheme, outcome);
                 }
-                proved.map_err(Into::into)
+                proved.map_err(|failure| {
+                    visit.tell(headers, &failure);
+                    failure.into()
+                })
             }
             Err((scheme, error)) => {
                 self.limits.failed(visit.address).await.map_err(Rejection::RateLimited)?;
                 visit.metrics.auth(scheme, AuthOutcome::Refused);
+                visit.tell(headers, &Failure::Refused(error.into()));
                 Err(error.into())
             }
         }
@@ -409,7 +447,7 @@ impl Authenticator {
         presented: Presented<'_>,
         visit: Visit<'_>,
     ) -> Result<Arc<Identity>, Failure> {
-        let Visit { address, now, metrics, recent } = visit;
+        let Visit { address, now, metrics, recent, .. } = visit;
         let key = self.cache_key(settings, presented);
         if let Some(met) = recent.and_then(|recent| recent.find(&self.cache, &key, now)) {
             metrics.cache(CacheResult::Hit);

@@ -315,6 +315,7 @@ pub(super) struct Stage {
     pub(super) metrics: Arc<Metrics>,
     worker: WorkerMetrics,
     recent: Recent,
+    audit: Audit,
 }
 
 impl Stage {
@@ -344,7 +345,8 @@ impl Stage {
         let authenticator = Authenticator::new(parts, Arc::clone(&limits), &settings.cache, Handle::current()).unwrap();
         store.asked.store(0, Ordering::SeqCst);
         let worker = metrics.worker();
-        Self { store, changes, limits, clock, settings, authenticator, metrics, worker, recent: Recent::default() }
+        let (recent, audit) = (Recent::default(), Audit::disabled());
+        Self { store, changes, limits, clock, settings, authenticator, metrics, worker, recent, audit }
     }
 
     /// With keys of other issuers that are fetched at another pace.
@@ -358,7 +360,9 @@ impl Stage {
     }
 
     fn visit(&self, address: IpAddr) -> Visit<'_> {
-        Visit { address, now: self.clock.now(), metrics: &self.worker, recent: Some(&self.recent) }
+        static ID: HeaderValue = HeaderValue::from_static("r1");
+        let recent = Some(&self.recent);
+        Visit { address, now: self.clock.now(), metrics: &self.worker, recent, audit: &self.audit, request_id: &ID }
     }
 
     async fn ask_with(&self, settings: &Settings, authorization: &str) -> Result<Arc<Identity>, Rejection> {

@@ -32,6 +32,7 @@ use crate::decision::explain::{Asker, Question, allow_json, explain as explained
 use crate::endpoint::Endpoint;
 use crate::limit::Limits;
 use crate::principal::{Principal, Role, Scheme, SchemeSet, Scope, Subject, SubjectKind};
+use crate::record::audit::Audit;
 use crate::record::metrics::{Metrics, WorkerMetrics};
 use crate::rejection::{CredentialsFault, Rejection};
 use crate::route::{Allow, Route};
@@ -391,7 +392,8 @@ impl Prover {
             return self.prove_client(&headers);
         }
         let now = self.clock.now();
-        let visit = Visit { address: arguments.address, now, metrics: &self.metrics, recent: None };
+        let (audit, request_id) = (&Audit::disabled(), &HeaderValue::from_static(""));
+        let visit = Visit { address: arguments.address, now, metrics: &self.metrics, recent: None, audit, request_id };
         self.runtime.block_on(self.authenticator.caller(&snapshot.auth, schemes, &headers, visit))
     }
 }

@@ -32,8 +32,8 @@ pub(super) struct Pair {
 /// Why credentials prove nothing.
 #[derive(Debug)]
 pub(super) enum Unproven {
-    /// They are no good; each action has its own words for that.
-    Refused(CredentialsFault),
+    /// They are no good; each action has its own words for that. With whom they name, where they can be read.
+    Refused(CredentialsFault, Option<Subject>),
     /// They were not looked at, or could not be.
     Otherwise(Rejection),
 }
@@ -41,16 +41,6 @@ pub(super) enum Unproven {
 impl From<Rejection> for Unproven {
     fn from(rejection: Rejection) -> Self {
         Self::Otherwise(rejection)
-    }
-}
-
-impl Unproven {
-    /// The refusal, in the words of the action.
-    pub(super) fn or(self, refused: impl FnOnce(CredentialsFault) -> Rejection) -> Rejection {
-        match self {
-            Self::Refused(fault) => refused(fault),
-            Self::Otherwise(rejection) => rejection,
-        }
     }
 }
 
@@ -76,7 +66,7 @@ impl Incoming<'_> {
         Err(match endpoint.incomplete {
             _ if by_authorization && !self.headers.contains_key(AUTHORIZATION) => Rejection::MissingCredentials.into(),
             _ if by_authorization => Rejection::UnsupportedScheme.into(),
-            Incomplete::Credentials => Unproven::Refused(CredentialsFault::Malformed),
+            Incomplete::Credentials => Unproven::Refused(CredentialsFault::Malformed, None),
             Incomplete::Standard | Incomplete::Member => {
                 let missing = [names.0, names.1].map(|name| (name, MemberFault::Missing));
                 self.members.wrong(&missing).into()
@@ -119,7 +109,7 @@ impl Incoming<'_> {
         let faults: Vec<_> = faults.into_iter().filter_map(|(name, fault)| fault.map(|fault| (name, fault))).collect();
         let mistyped = faults.iter().any(|(_, fault)| *fault == MemberFault::WrongType);
         if incomplete == Incomplete::Credentials && !mistyped {
-            return Err(Unproven::Refused(CredentialsFault::Malformed));
+            return Err(Unproven::Refused(CredentialsFault::Malformed, None));
         }
         Err(self.members.wrong(&faults).into())
     }
@@ -135,11 +125,11 @@ fn basic(headers: &HeaderMap) -> Result<Option<Pair>, Unproven> {
         Ok(Some(presented)) if presented.scheme == Scheme::Basic => match presented.read() {
             Ok(Credential::Basic { user, password }) => Ok(Some(Pair { name: user, secret: password, by_basic: true })),
             Ok(Credential::Token(_) | Credential::Bearer(_)) | Err(_) => {
-                Err(Unproven::Refused(CredentialsFault::Malformed))
+                Err(Unproven::Refused(CredentialsFault::Malformed, None))
             }
         },
         Err(repeated @ CredentialError::Repeated) => Err(Unproven::Otherwise(repeated.into())),
-        Err(CredentialError::Malformed(Scheme::Basic)) => Err(Unproven::Refused(CredentialsFault::Malformed)),
+        Err(CredentialError::Malformed(Scheme::Basic)) => Err(Unproven::Refused(CredentialsFault::Malformed, None)),
         Ok(_) | Err(CredentialError::UnsupportedScheme | CredentialError::Malformed(_)) => Ok(None),
     }
 }
@@ -166,6 +156,18 @@ impl Pair {
 }
 
 impl Call<'_> {
+    /// The refusal, in the words of the action, once the audit log was told of it: there is no other way from one to the
+    /// other.
+    pub(super) fn refused(&self, why: Unproven, words: impl FnOnce(CredentialsFault) -> Rejection) -> Rejection {
+        match why {
+            Unproven::Refused(fault, claimed) => {
+                self.happened("login_failed", claimed.as_ref(), &[("reason", fault.name())]);
+                words(fault)
+            }
+            Unproven::Otherwise(rejection) => rejection,
+        }
+    }
+
     /// The account that `pair` proves.
     pub(super) async fn prove(&self, kind: SubjectKind, pair: Pair) -> Result<Account, Unproven> {
         self.prove_any(kind, vec![pair]).await
@@ -211,9 +213,7 @@ impl Call<'_> {
                 }
             }
         }
-        let claimed = attempts.first().map(|(subject, _)| subject);
-        self.happened("login_failed", claimed, &[("reason", refused.name())]);
-        Err(Unproven::Refused(refused))
+        Err(Unproven::Refused(refused, attempts.into_iter().next().map(|(subject, _)| subject)))
     }
 }
 

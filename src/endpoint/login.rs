@@ -20,16 +20,17 @@ impl Call<'_> {
             prompted(&incoming.headers)?;
         }
         let pair = incoming.pair(self.endpoint, ("username", "password"));
-        let pair = pair.map_err(|why| why.or(Rejection::LoginFailed))?;
-        let account = self.prove(SubjectKind::User, pair).await.map_err(|why| why.or(Rejection::LoginFailed))?;
+        let pair = pair.map_err(|why| self.refused(why, Rejection::LoginFailed))?;
+        let account = self.prove(SubjectKind::User, pair).await;
+        let account = account.map_err(|why| self.refused(why, Rejection::LoginFailed))?;
         self.logged_in(&account).await
     }
 
     /// A client's id and secret to tokens.
     pub(super) async fn client_login(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let pair = incoming.pair(self.endpoint, ("client_id", "client_secret"));
-        let pair = pair.map_err(|why| why.or(Rejection::InvalidClient))?;
-        let account = self.prove_client(pair).await.map_err(|why| why.or(Rejection::InvalidClient))?;
+        let pair = pair.map_err(|why| self.refused(why, Rejection::InvalidClient))?;
+        let account = self.prove_client(pair).await.map_err(|why| self.refused(why, Rejection::InvalidClient))?;
         self.logged_in(&account).await
     }
 

@@ -308,7 +308,7 @@ pub struct Asked<'a> {
     /// The caller's.
     pub address: IpAddr,
     /// The request's.
-    pub request_id: &'a str,
+    pub request_id: &'a HeaderValue,
     /// Whether the caller came by https, for the metadata.
     pub https: bool,
     /// The counters of this worker.
@@ -478,6 +478,7 @@ impl Call<'_> {
     /// Tells the audit log.
     fn happened(&self, kind: &'static str, subject: Option<&Subject>, details: &[(&'static str, &str)]) {
         let Asked { address, request_id, .. } = self.asked;
+        let request_id = request_id.to_str().unwrap_or_default();
         self.service.audit.event(&Event { kind, subject, address: Some(address), request_id, details });
     }
 

@@ -1,23 +1,25 @@
 //! `oauth_token`: the token endpoint of RFC 6749 3.2.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::Response;
 use serde_json::{Map, Value};
 
-use super::credentials::{Pair, principal};
+use super::credentials::{Pair, Unproven, principal};
 use super::issue::{Grant, Tokens, scope_text};
 use super::refresh::{Redemption, Unredeemed};
 use super::template::{Values, What};
 use super::{Call, Incoming};
-use crate::principal::{Principal, Scope, SubjectKind};
+use crate::principal::{NAME_BYTES_MAX, Principal, Scope, Subject, SubjectKind};
 use crate::rejection::{CredentialsFault, OAuthError, Rejection};
 use crate::secret::Secret;
 use crate::store::{Account, IssuedTo};
 use crate::wire::body::Body;
 
 const INVALID_GRANT: Rejection = Rejection::OAuth(OAuthError::InvalidGrant, "Invalid or expired grant");
-const INVALID_SCOPE: Rejection = Rejection::OAuth(OAuthError::InvalidScope, "Scope is unknown or exceeds the grant");
+pub(super) const INVALID_SCOPE: Rejection =
+    Rejection::OAuth(OAuthError::InvalidScope, "Scope is unknown or exceeds the grant");
 
 impl Call<'_> {
     /// A grant to tokens.
@@ -34,7 +36,7 @@ impl Call<'_> {
     /// RFC 6749 4.4, without a refresh token (4.4.3) unless a configured reply names one.
     async fn client_credentials(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let client = self.client(incoming).await?.ok_or(Rejection::InvalidClient(CredentialsFault::Malformed))?;
-        let scopes = granted(&client.scopes, asked_scopes(incoming)?)?;
+        let scopes = self.granted_scopes(&client.scopes, incoming, &client.subject, None)?;
         let grant =
             Grant { principal: principal(&client, Arc::clone(&scopes)), refresh_scopes: scopes, ..Grant::of(&client) };
         let tokens = self.issue(&grant, self.named(false)).await?;
@@ -50,11 +52,11 @@ impl Call<'_> {
             secret: Secret::new(members.required("password")?.to_owned()),
             by_basic: false,
         };
-        let user = self.prove(SubjectKind::User, pair).await.map_err(|why| why.or(|_| INVALID_GRANT))?;
-        let scopes = match &client {
-            Some(client) => granted(&client.scopes, asked_scopes(incoming)?)?,
-            None => granted(&[], asked_scopes(incoming)?)?,
-        };
+        // ahead of the password: what cannot succeed tells nobody whether theirs is right
+        let allowed = client.as_ref().map_or(&[][..], |client| &client.scopes);
+        let claimed = Subject::user(&*pair.name);
+        let scopes = self.granted_scopes(allowed, incoming, &claimed, client.as_ref())?;
+        let user = self.prove(SubjectKind::User, pair).await.map_err(|why| self.refused(why, |_| INVALID_GRANT))?;
         let grant = Grant {
             principal: principal(&user, Arc::clone(&scopes)),
             refresh_scopes: scopes,
@@ -88,20 +90,46 @@ impl Call<'_> {
     /// The client that authenticates with the request (RFC 6749 2.3); `None` where none tries to.
     pub(super) async fn client(&self, incoming: &Incoming<'_>) -> Result<Option<Account>, Rejection> {
         let members = &incoming.members;
+        let invalid = |why| self.refused(why, Rejection::InvalidClient);
         // all our clients have a secret: an id alone authenticates nobody
         // one without a value is as one that is not there (RFC 6749 3.2)
-        let said = [members.filled("client_id")?, members.filled("client_secret")?].map(|member| member.is_some());
+        let said = [members.filled("client_id")?, members.filled("client_secret")?];
         if !incoming.has_basic() {
             match said {
-                [false, false] => return Ok(None),
-                [true, false] => return Err(Rejection::InvalidClient(CredentialsFault::Malformed)),
-                [_, true] => {}
+                [None, None] => return Ok(None),
+                [Some(id), None] => {
+                    let claimed = (id.len() <= NAME_BYTES_MAX).then(|| Subject::client(id));
+                    return Err(invalid(Unproven::Refused(CredentialsFault::Malformed, claimed)));
+                }
+                [_, Some(_)] => {}
             }
         }
-        let pair = incoming.client_pair().map_err(|why| why.or(Rejection::InvalidClient))?;
-        match pair {
+        match incoming.client_pair().map_err(invalid)? {
             None => Ok(None),
-            Some(pair) => self.prove_client(pair).await.map(Some).map_err(|why| why.or(Rejection::InvalidClient)),
+            Some(pair) => self.prove_client(pair).await.map(Some).map_err(invalid),
+        }
+    }
+
+    /// The scopes that are asked for, all of which must be allowed; all that are allowed where none are asked for. A refusal is
+    /// told of `subject`, and of the client that came with it.
+    fn granted_scopes(
+        &self,
+        allowed: &[Scope],
+        incoming: &Incoming<'_>,
+        subject: &Subject,
+        client: Option<&Account>,
+    ) -> Result<Arc<[Scope]>, Rejection> {
+        match asked_scopes(incoming)? {
+            None => Ok(allowed.into()),
+            Some(asked) if asked.iter().all(|scope| allowed.contains(scope)) => Ok(asked.into()),
+            Some(_) => {
+                let client = client.map(|client| ("client", &*client.subject.name));
+                let reason = ("reason", INVALID_SCOPE.reason());
+                let details: Vec<_> = std::iter::once(reason).chain(client).collect();
+                let subject = (subject.name.len() <= NAME_BYTES_MAX).then_some(subject);
+                self.happened("login_failed", subject, &details);
+                Err(INVALID_SCOPE)
+            }
         }
     }
 
@@ -138,28 +166,10 @@ fn issued_to(client: &Account) -> IssuedTo {
     IssuedTo { id: Arc::clone(&client.subject.name), session_version: client.session_version }
 }
 
-/// The scopes that the request asks for, each once; `None` where it asks for none in particular (RFC 6749 3.3).
+/// The scopes that the request asks for, each once; `None` where it asks for none in particular (RFC 6749 3.3). What is no
+/// scope is one that nobody has.
 fn asked_scopes(incoming: &Incoming<'_>) -> Result<Option<Vec<Scope>>, Rejection> {
     let Some(text) = incoming.members.filled("scope")? else { return Ok(None) };
-    let mut scopes: Vec<Scope> = Vec::new();
-    for scope in text.split(' ') {
-        let well_formed = !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-        if !well_formed {
-            return Err(INVALID_SCOPE);
-        }
-        let scope = Scope::from(scope);
-        if !scopes.contains(&scope) {
-            scopes.push(scope);
-        }
-    }
-    Ok(Some(scopes))
-}
-
-/// The scopes that are asked for, all of which must be allowed; all that are allowed where none are asked for.
-fn granted(allowed: &[Scope], asked: Option<Vec<Scope>>) -> Result<Arc<[Scope]>, Rejection> {
-    match asked {
-        None => Ok(allowed.into()),
-        Some(asked) if asked.iter().all(|scope| allowed.contains(scope)) => Ok(asked.into()),
-        Some(_) => Err(INVALID_SCOPE),
-    }
+    let mut seen = HashSet::new();
+    Ok(Some(text.split(' ').filter(|scope| seen.insert(*scope)).map(Scope::from).collect()))
 }

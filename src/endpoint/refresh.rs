@@ -13,6 +13,7 @@ use http::{HeaderMap, Response};
 use super::credentials::{principal, unavailable};
 use super::found::is_jwt;
 use super::issue::{Grant, Made, Tokens, scope_text, seconds};
+use super::oauth::INVALID_SCOPE;
 use super::template::What;
 use super::{Call, Endpoint, Incoming, Incomplete, Source, replay};
 use crate::authenticate::bearer::JwtKind;
@@ -84,13 +85,12 @@ impl Call<'_> {
     /// A refresh token to new tokens.
     pub(super) async fn refresh(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let reply = self.endpoint.reply();
-        let redemption = Redemption {
-            text: presented(self.endpoint, incoming)?,
-            client: None,
-            wants_client: false,
-            scopes: None,
-            what: reply.issues(),
-        };
+        let text = presented(self.endpoint, incoming).inspect_err(|why| {
+            if let Rejection::RefreshFailed(fault) = why {
+                self.refresh_failed(None, fault.name(), None);
+            }
+        })?;
+        let redemption = Redemption { text, client: None, wants_client: false, scopes: None, what: reply.issues() };
         let redeemed = self.redeem(redemption).await.map_err(|why| match why {
             Unredeemed::Refused(fault) => Rejection::RefreshFailed(fault),
             // no scopes were asked for
@@ -106,14 +106,18 @@ impl Call<'_> {
         let redeemed = self.exchange(redemption, &mut owner).await;
         match &redeemed {
             Ok(redeemed) => self.asked.proven.is(&redeemed.principal.subject),
-            Err(Unredeemed::Refused(fault)) => {
-                let client = client.map(|id| ("client", id));
-                let details: Vec<_> = std::iter::once(("reason", fault.name())).chain(client).collect();
-                self.happened("refresh_failed", owner.as_ref(), &details);
-            }
-            Err(Unredeemed::Scope | Unredeemed::Otherwise(_)) => {}
+            Err(Unredeemed::Refused(fault)) => self.refresh_failed(owner.as_ref(), fault.name(), client),
+            Err(Unredeemed::Scope) => self.refresh_failed(owner.as_ref(), INVALID_SCOPE.reason(), client),
+            // nobody can say whether it is any good
+            Err(Unredeemed::Otherwise(_)) => {}
         }
         redeemed
+    }
+
+    fn refresh_failed(&self, owner: Option<&Subject>, reason: &str, client: Option<&str>) {
+        let client = client.map(|id| ("client", id));
+        let details: Vec<_> = std::iter::once(("reason", reason)).chain(client).collect();
+        self.happened("refresh_failed", owner, &details);
     }
 
     /// What a redemption gives; `owner` becomes whose the token is as soon as that is known, whatever comes of it.

@@ -245,6 +245,94 @@ fn log_ins_and_tokens_are_told_with_the_request_that_did_it() {
 }
 
 #[test]
+fn a_refused_credential_is_told_at_every_endpoint_as_on_a_route() {
+    let (audited, _upstream) = audited();
+    let failed = |name: &str, reason: &str| of_user("login_failed", name, json!({ "reason": reason }));
+    let change = json!({ "password": "x", "new_password": "long-enough" });
+    let changing = || post("/auth/change-password").json(&change);
+    for guess in 0..3 {
+        let guess = audited.secret(format!("canary-guess-{guess}"));
+        audited.request(changing().basic("user", &guess), 401, &[failed("user", "wrong_password")]);
+    }
+    let locked = of_user("locked_out", "user", json!({ "limit": "per_account" }));
+    audited.request(changing().basic("user", "userpassword"), 429, &[locked]);
+    audited.request(changing().basic("nobody", "canary"), 401, &[failed("nobody", "unknown_subject")]);
+    let made_up = audited.secret("canary.of.bearer");
+    let refused = json!({ "audit": "token_refused", "reason": "malformed" });
+    audited.request(changing().bearer(&made_up), 401, &[refused]);
+
+    // what cannot be read as a name and a password
+    let malformed = [json!({ "audit": "login_failed", "reason": "malformed" })];
+    let client = |path: &str| post(path).form("grant_type=client_credentials&token=x");
+    for request in [get("/any/x"), changing(), get("/auth/login"), post("/auth/login")]
+        .into_iter()
+        .chain(["/oauth/token", "/oauth/revoke", "/oauth/introspect"].map(client))
+    {
+        audited.request(request.authorization("Basic !!!"), 401, &malformed);
+    }
+    let id_alone = post("/oauth/token").form("grant_type=client_credentials&client_id=robot");
+    audited.request(id_alone, 401, &[of("client", "login_failed", "robot", json!({ "reason": "malformed" }))]);
+    let refused = json!({ "audit": "refresh_failed", "reason": "malformed_header" });
+    audited.request(post("/auth/refresh").authorization("Bearer a,b"), 401, &[refused]);
+    // nobody has said who they are
+    audited.request(changing(), 401, &[]);
+    audited.request(client("/oauth/token"), 401, &[]);
+    audited.request(post("/auth/refresh"), 401, &[]);
+    audited.keeps_secrets();
+}
+
+#[test]
+fn a_change_of_password_that_cannot_succeed_tells_nothing_of_the_credential() {
+    let (audited, _upstream) = audited();
+    for body in [
+        json!({ "password": "adminpassword" }),
+        json!({ "new_password": "long-enough" }),
+        json!({ "password": "adminpassword", "new_password": "short" }),
+        json!({ "password": 1, "new_password": "long-enough" }),
+    ] {
+        let told = ["adminpassword", "canary"].map(|password| {
+            let changing = post("/auth/change-password").basic("admin", password).json(&body);
+            let mut said = audited.request(changing, 400, &[]).json();
+            said.as_object_mut().unwrap().remove("request_id");
+            said
+        });
+        assert_eq!(told[0], told[1], "{body}");
+    }
+    // without a credential that is the first thing that is missing
+    audited.gateway.send(&post("/auth/change-password")).refused(401, "missing_credentials");
+}
+
+#[test]
+fn a_scope_that_is_not_granted_is_told() {
+    let (audited, _upstream) = audited();
+    let robot = |form: &str| post("/oauth/token").basic("robot", "robot-secret-1").form(form);
+    let password = |password: &str, more: &str| format!("grant_type=password&username=user&password={password}{more}");
+    let reason = json!({ "reason": "invalid_scope" });
+    let by_robot = json!({ "reason": "invalid_scope", "client": "robot" });
+    let alone = post("/oauth/token").form(&password("userpassword", "&scope=canary"));
+    audited.request(alone, 400, &[of_user("login_failed", "user", reason.clone())]);
+    for scope in ["orders:delete", "orders:read+orders:delete", "%22"] {
+        let scope = format!("&scope={scope}");
+        let failed = [of("client", "login_failed", "robot", reason.clone())];
+        audited.request(robot(&format!("grant_type=client_credentials{scope}")), 400, &failed);
+        let failed = [of_user("login_failed", "user", by_robot.clone())];
+        // nobody learns by it whether the password is right
+        for guess in ["userpassword", "canary"] {
+            audited.request(robot(&password(guess, &scope)), 400, &failed);
+        }
+    }
+    let via_robot = json!({ "tokens": "access refresh", "client": "robot" });
+    let issued = of_user("token_issued", "user", via_robot);
+    let granted = audited.request(robot(&password("userpassword", "&scope=orders:read")), 200, &[issued]);
+    let refresh = audited.secret(granted.member("refresh_token"));
+    for scope in ["orders:write", "nothing", "%22"] {
+        let refreshing = robot(&format!("grant_type=refresh_token&refresh_token={refresh}&scope={scope}"));
+        audited.request(refreshing, 400, &[of_user("refresh_failed", "user", by_robot.clone())]);
+    }
+    audited.keeps_secrets();
+}
+
+#[test]
 fn what_operators_do_is_told_by_the_gateway_with_their_name_and_machine() {
     let (audited, _upstream) = audited();
     let [one, other] = ["Canary-of-input-1", "Canary-of-input-2"].map(|text| audited.secret(text));

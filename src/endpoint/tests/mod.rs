@@ -265,7 +265,7 @@ impl Rig {
             tokens: &self.tokens,
             endpoints: &self.endpoints,
             address: self.address.get(),
-            request_id: "r1",
+            request_id: &HeaderValue::from_static("r1"),
             https: true,
             metrics: &self.metrics,
             proven: &Proven::default(),
@@ -302,7 +302,9 @@ impl Rig {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", authorization.parse().unwrap());
         let address = "198.51.100.1".parse().unwrap();
-        let visit = Visit { address, now: self.service.clock.now(), metrics: &self.metrics, recent: None };
+        let (audit, request_id) = (&*self.service.audit, &HeaderValue::from_static("r1"));
+        let now = self.service.clock.now();
+        let visit = Visit { address, now, metrics: &self.metrics, recent: None, audit, request_id };
         let identified = self.service.authenticator.identify(&self.auth, SchemeSet::all(), &headers, visit).await;
         match identified {
             Ok(identity) => Scheme::from_name(authorization.split(' ').next().unwrap()) == Some(identity.scheme),

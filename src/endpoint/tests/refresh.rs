@@ -80,7 +80,7 @@ async fn usable_after(rig: &Rig, used: &str, after_ms: i64) -> bool {
         tokens: &rig.tokens,
         endpoints: &rig.endpoints,
         address: rig.address.get(),
-        request_id: "r1",
+        request_id: &HeaderValue::from_static("r1"),
         https: true,
         metrics: &rig.metrics,
         proven: &Proven::default(),
