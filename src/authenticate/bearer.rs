@@ -473,6 +473,7 @@ mod tests {
             ("sub_type of neither", json!({ "sub_type": "root" }), "malformed"),
             ("client_id a number", json!({ "client_id": 1 }), "malformed"),
             ("scope an object", json!({ "scope": {} }), "malformed"),
+            ("scope null", json!({ "scope": null }), "malformed"),
             ("scopes that are no texts", json!({ "scp": [1] }), "malformed"),
             ("a refresh token of flask-jwt-extended", json!({ "type": "refresh" }), "ok"),
             ("a refresh token of simplejwt", json!({ "token_type": "refresh" }), "ok"),

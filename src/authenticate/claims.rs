@@ -287,12 +287,12 @@ fn subject(claims: &Map<String, Value>, settings: &JwtSettings) -> Result<Subjec
 /// `scope` as RFC 8693 4.2 has it, or `scp`, which is an array with some issuers.
 fn scopes(claims: &Map<String, Value>) -> Result<Arc<[Scope]>, TokenFault> {
     match claims.get("scope").or_else(|| claims.get("scp")) {
-        None | Some(Value::Null) => Ok(Arc::default()),
+        None => Ok(Arc::default()),
         Some(Value::String(text)) => Ok(text.split(' ').filter(|name| !name.is_empty()).map(Scope::from).collect()),
         Some(Value::Array(names)) => {
             names.iter().map(|name| name.as_str().map(Scope::from).ok_or(TokenFault::Malformed)).collect()
         }
-        Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => Err(TokenFault::Malformed),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => Err(TokenFault::Malformed),
     }
 }
 
