@@ -203,8 +203,8 @@ mod tests {
     fn rename_over(file: &Path, text: &str) {
         let fresh = file.with_extension("fresh");
         std::fs::write(&fresh, text).unwrap();
-        let written = SystemTime::now() - Duration::from_secs(1);
-        std::fs::File::options().append(true).open(&fresh).unwrap().set_modified(written).unwrap();
+        let open = std::fs::File::options().append(true).open(&fresh).unwrap();
+        open.set_modified(open.metadata().unwrap().modified().unwrap() - Duration::from_secs(1)).unwrap();
         std::fs::rename(fresh, file).unwrap();
     }
 

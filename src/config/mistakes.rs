@@ -20,6 +20,7 @@ fn told(text: &[u8]) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_mistake_is_told_with_its_place_and_what_was_expected() {
     let route = |more: &str| {
         format!(

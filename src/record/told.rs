@@ -27,7 +27,7 @@ mod tests {
     #[test]
     fn each_is_new_once_and_there_is_an_end_to_them() {
         let told = Told::default();
-        let met = || (0..TOLD_MAX + 1).filter(|n| told.is_new(&Subject::user(n.to_string()))).count();
+        let met = || (0..=TOLD_MAX).filter(|n| told.is_new(&Subject::user(n.to_string()))).count();
         assert_eq!((met(), met()), (TOLD_MAX, 0));
     }
 }

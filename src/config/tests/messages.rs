@@ -543,6 +543,7 @@ pub(super) fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_role_that_is_misspelt_is_warned_of_where_it_stands_for_nobody() {
     let route = |path: &str, roles: &str| format!("  - {{ path: {path}, allow: [{roles}], to: a }}\n");
     let expects = |roles: &str| format!("expect: [{{ request: GET /a, as: {{ roles: [{roles}] }}, is: 403 }}]\n");

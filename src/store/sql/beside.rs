@@ -30,7 +30,7 @@ pub(super) fn mark(hash: &str) -> Vec<u8> {
 pub(super) fn is_of_one_person(hash: &str) -> bool {
     let (make, rest) = hash.split_once('$').unwrap_or_default();
     // Django's without a salt
-    !rest.is_empty() && !(matches!(make, "md5" | "sha1") && rest.starts_with('$'))
+    !(rest.is_empty() || matches!(make, "md5" | "sha1") && rest.starts_with('$'))
 }
 
 /// A row of what is kept.

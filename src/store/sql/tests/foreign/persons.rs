@@ -379,7 +379,7 @@ const TOMBSTONES_OF_BEFORE: &str = "INSERT INTO portcullis_tombstones VALUES ('u
 
 fn a_store_of_before_is_brought_up_to_date(on: &On) {
     let mark = |hash: &str| {
-        let hex: String = beside::mark(hash).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = beside::mark(hash).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         if on.engine() == Engine::Postgres { format!("'\\x{hex}'") } else { format!("x'{hex}'") }
     };
     let truth = |value: bool| match (on.engine(), value) {
