@@ -9,20 +9,27 @@ WHERE highest IS NOT NULL;
 
 CREATE TABLE portcullis_user_state_by_id (
     user_id TEXT PRIMARY KEY COLLATE BINARY,
-    name TEXT UNIQUE COLLATE BINARY,                -- null: somebody else has it since
+    name TEXT COLLATE BINARY,                       -- null: somebody else has it since
     mark BLOB NOT NULL,                             -- SHA-256 of the password's hash as last seen
     session_version INTEGER NOT NULL DEFAULT 1,
     sessions_ended_at INTEGER NOT NULL DEFAULT 0,   -- unix seconds
     disabled INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE portcullis_ids_of_several AS
+SELECT user_id FROM portcullis_user_state GROUP BY user_id HAVING count(*) > 1;
+
 INSERT INTO portcullis_user_state_by_id (user_id, name, mark, session_version, sessions_ended_at, disabled)
-SELECT user_id, name, mark, CASE WHEN many > 1 THEN highest + 1 ELSE session_version END,
-    CASE WHEN many > 1 THEN max(sessions_ended_at, CAST(strftime('%s', 'now') AS INTEGER)) ELSE sessions_ended_at END, disabled
+SELECT user_id, name, mark, session_version, sessions_ended_at, disabled FROM portcullis_user_state
+WHERE user_id NOT IN (SELECT user_id FROM portcullis_ids_of_several)
+ORDER BY user_id;
+
+INSERT INTO portcullis_user_state_by_id (user_id, name, mark, session_version, sessions_ended_at, disabled)
+SELECT user_id, name, mark, highest + 1, max(sessions_ended_at, CAST(strftime('%s', 'now') AS INTEGER)), disabled
 FROM (
     SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY disabled DESC, session_version DESC, name) AS place,
-        max(session_version) OVER (PARTITION BY user_id) AS highest, count(*) OVER (PARTITION BY user_id) AS many
-    FROM portcullis_user_state
+        max(session_version) OVER (PARTITION BY user_id) AS highest
+    FROM portcullis_user_state WHERE user_id IN (SELECT user_id FROM portcullis_ids_of_several)
 )
 WHERE place = 1;
 
@@ -33,5 +40,7 @@ WHERE n.name <> o.name
 ON CONFLICT (kind, name) DO UPDATE
 SET session_version = max(session_version, excluded.session_version), removed_at = max(removed_at, excluded.removed_at);
 
+DROP TABLE portcullis_ids_of_several;
 DROP TABLE portcullis_user_state;
 ALTER TABLE portcullis_user_state_by_id RENAME TO portcullis_user_state;
+CREATE UNIQUE INDEX portcullis_user_state_name ON portcullis_user_state (name);
