@@ -14,6 +14,7 @@ mod ask;
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "others use more of it")]
 mod process;
+#[allow(dead_code, reason = "others use more of it")]
 mod support;
 
 use std::io::{Read, Write};
@@ -218,7 +219,9 @@ fn while_flooded(flood: &Flood, address: SocketAddr, span: Duration) -> (Vec<Dur
             let (over, done) = (&over, &done);
             scope.spawn(move || {
                 // of this thread alone, on Linux
-                drop(rustix::process::setpriority_process(None, NICENESS));
+                if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+                    println!("the flood has the priority of who measures: {error}");
+                }
                 while !over.load(Ordering::Relaxed) {
                     // whatever ends it, it comes back
                     let ended = TcpStream::connect(address).and_then(|mut socket| {

@@ -21,6 +21,7 @@ use portcullis::decision::{Head, decide};
 use portcullis::forward::Origin;
 use portcullis::forward::rewrite::{Departure, Framing, Outbound};
 use portcullis::principal::{Principal, Role, Scheme, SchemeSet, Subject};
+use portcullis::record::audit::Audit;
 use portcullis::wire::authorization;
 use portcullis::wire::fields::Hop;
 use portcullis::wire::target::Target;
@@ -97,9 +98,16 @@ routes: [{ path: /**, allow: [user], to: api }]
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic YW5uOmNvcnJlY3QgaG9yc2U="));
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let recent = Recent::default();
+    let (recent, audit, request_id) = (Recent::default(), Audit::disabled(), HeaderValue::from_static("r1"));
     let ask = || {
-        let visit = Visit { address, now: state.clock.now(), metrics: &metrics, recent: Some(&recent) };
+        let visit = Visit {
+            address,
+            now: state.clock.now(),
+            metrics: &metrics,
+            recent: Some(&recent),
+            audit: &audit,
+            request_id: &request_id,
+        };
         state.authenticator.identify(&snapshot.auth, SchemeSet::all(), &headers, visit)
     };
     background.block_on(ask()).unwrap();

@@ -306,10 +306,8 @@ fn what_is_left_out_does_not_fall_to_a_route_that_crosses_it() {
         ("what has the same paths", "/{a}/c: { get: OPEN }, /b/{c}: { get: OPEN }, /b/{d}: { get: BOTH }", ""),
     ] {
         let paths = paths.replace("OPEN", "{ security: [] }").replace("BOTH", "{ security: [{ b: [], k: [] }] }");
-        let paths: String = paths
-            .split(", /")
-            .map(|one| format!("\n  '/{}", one.trim_start_matches('/').replacen(": ", "': ", 1)))
-            .collect();
+        let paths = paths.split(", /").map(|one| one.trim_start_matches('/').replacen(": ", "': ", 1));
+        let paths = paths.fold(String::new(), |paths, one| format!("{paths}\n  '/{one}"));
         let (printed, snapshot) = loaded(&format!("openapi: 3.1.0\npaths:{paths}\n{schemes}\n"));
         let is_nobodys = |route: &&Route| matches!(&route.allow, Allow::Roles(roles) if roles[0].as_str() == "nobody");
         let shown = |route: &Route| {
