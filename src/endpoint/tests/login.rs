@@ -26,7 +26,10 @@ async fn a_login_gives_tokens_that_hold() {
     assert!(!rig.accepts(&bearer(&refresh)).await);
     assert_eq!(rig.service.metrics.tokens_issued.with_label_values(&["access"]).get(), 1);
     assert_eq!(rig.service.metrics.tokens_issued.with_label_values(&["token"]).get(), 0);
-    assert_eq!(rig.audited("token_issued", &[ANN.1, &access, &refresh]).await, ["login", "token_issued"]);
+    assert_eq!(
+        rig.audited("token_issued", &[ANN.1, &access, &refresh]).await,
+        ["login", "token_issued", "token_refused"]
+    );
 }
 
 #[tokio::test]
