@@ -13,7 +13,7 @@ use crate::rejection::Rejection;
 use crate::wire::target::{self, RawQuery};
 
 /// The port to which listeners redirect: that of the first with TLS.
-pub(super) fn https_port<'m>(listeners: impl IntoIterator<Item = (&'m Mode, SocketAddr)>) -> Option<u16> {
+pub fn https_port<'m>(listeners: impl IntoIterator<Item = (&'m Mode, SocketAddr)>) -> Option<u16> {
     let mut listeners = listeners.into_iter();
     listeners.find(|(mode, _)| matches!(mode, Mode::Tls(_))).map(|(_, address)| address.port())
 }

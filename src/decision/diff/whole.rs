@@ -20,6 +20,7 @@ use crate::authenticate::{self, CacheSettings, JwtSettings, RoleSource, TypeSour
 use crate::config::snapshot::{Expectation, ExpectedCaller, Snapshot, StoreLocation};
 use crate::endpoint::{self, RefreshFormat};
 use crate::limit::{self, Quota};
+use crate::listen::redirect::https_port;
 use crate::listen::tls::{CertificateSource, MinVersion};
 use crate::listen::{self, Mode};
 use crate::principal::{Role, Scope};
@@ -365,13 +366,13 @@ fn served(listener: &listen::Settings) -> Fact {
     Fact::new(format!("listeners.{address}"), how).giving(Gives::these(by.iter().copied()))
 }
 
-/// Where redirects lead: to the first listener that has TLS.
+/// Where redirects lead.
 fn redirects(listeners: &[listen::Settings]) -> impl Iterator<Item = Fact> {
-    let https = listeners.iter().find(|listener| matches!(listener.mode, Mode::Tls(_)));
+    let https = https_port(listeners.iter().map(|listener| (&listener.mode, listener.address)));
     let redirecting = listeners.iter().filter(|listener| matches!(listener.mode, Mode::Redirect));
-    redirecting.zip(https.into_iter().cycle()).map(|(listener, https)| {
+    redirecting.filter_map(move |listener| {
         let key = format!("listeners.{}.redirect", listener.address);
-        Fact::new(key, format!("port {}", https.address.port())).detail()
+        Some(Fact::new(key, format!("port {}", https?)).detail())
     })
 }
 
