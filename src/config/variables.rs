@@ -12,38 +12,19 @@ use crate::secret::Secret;
 /// Keys that differ from one place of work to another: where things are, secrets, names, texts, sizes, times and what is logged.
 /// `*` stands for any name, a last `**` for whatever is below. What has one form only is here too.
 const OTHERWISE: &[&str] = &[
-    "listeners.address",
     "listeners.tls.certificates.cert",
     "listeners.tls.certificates.key",
     "listeners.tls.self_signed",
-    "listeners.redirect",
     "workers",
-    "admin.address",
-    "store",
-    "store.url",
     "store.rehash",
     "auth.realm",
-    "auth.cache.ttl",
     "auth.cache.capacity",
     "auth.cache.negative_ttl",
-    "auth.cache.stale_if_store_down",
-    // of this gateway, which is another one elsewhere
-    "auth.jwt.issuer",
-    "auth.jwt.leeway",
-    "auth.jwt.keys.id",
-    "auth.jwt.keys.algorithm",
-    "auth.jwt.keys.secret.**",
-    "auth.jwt.keys.private_key",
-    "auth.jwt.keys.public_key",
     "auth.issuers.tls.ca",
     "auth.issuers.tls.server_name",
     "auth.issuers.tls.cert",
     "auth.issuers.tls.key",
-    "tokens.access_ttl",
-    "tokens.refresh_ttl",
-    "tokens.opaque_ttl",
     "tokens.refresh_format",
-    "tokens.refresh_grace",
     "tokens.sub_as",
     "passwords.max_bytes",
     "errors.member",
@@ -85,14 +66,10 @@ const OTHERWISE: &[&str] = &[
     "log.access",
     "log.audit",
     "log.level",
-    "bootstrap.users.name",
-    "bootstrap.users.password.**",
-    "bootstrap.clients.id",
-    "bootstrap.clients.secret.**",
 ];
 
-/// Those of them by which somebody can have more than before nevertheless: an account, a longer life of what it was given, a key
-/// that signs, a listener.
+/// More of them, by which somebody can have more than before nevertheless: an account, a longer life of what it was given, a key
+/// that signs, a listener. The issuer of this gateway is another one elsewhere.
 const GIVING: &[&str] = &[
     "listeners.address",
     "listeners.redirect",
@@ -139,7 +116,7 @@ const DEPENDS: &[(&str, &str)] = &[
 /// Warns of each.
 pub(super) fn told(root: &Node, report: &mut Report) {
     each(root, &mut Vec::new(), &mut |node, _, keys| {
-        if !is_among(OTHERWISE, keys) {
+        if !is_otherwise(keys) {
             let what = DEPENDS.iter().find(|(pattern, _)| fits(pattern, keys)).map_or("", |(_, what)| *what);
             let message = format!("{what} depends on this variable: elsewhere it can be another than was checked here");
             report.warn(node.place, message, "write it out, so that whoever reads or compares the file sees it");
@@ -188,7 +165,7 @@ fn variable(scalar: &Scalar, keys: &[&str], route: Option<&str>) -> Variable {
         key: route.map_or_else(|| keys.join("."), |path| format!("{} of the route {path}", keys.join("."))),
         names: references.iter().map(|reference| reference.name.to_owned()).collect(),
         references: Secret::new(references.iter().map(|reference| reference.written).collect()),
-        gives: !is_among(OTHERWISE, keys) || has_default && is_among(GIVING, keys),
+        gives: !is_otherwise(keys) || has_default && is_among(GIVING, keys),
     }
 }
 
@@ -206,6 +183,11 @@ fn each<'n>(node: &'n Node, keys: &mut Vec<&'n str>, see: &mut impl FnMut(&'n No
             }
         }
     }
+}
+
+/// Whether no warning is given of a variable there.
+fn is_otherwise(keys: &[&str]) -> bool {
+    is_among(OTHERWISE, keys) || is_among(GIVING, keys)
 }
 
 fn is_among(patterns: &[&str], keys: &[&str]) -> bool {
