@@ -177,9 +177,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::Write as _;
     use std::task::Waker;
 
     use proptest::prelude::*;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::runtime::LocalOptions;
 
     use super::*;
 
@@ -226,6 +230,37 @@ mod tests {
         assert_eq!(most(0, 0, 10_000), TURN_BYTES / 9, "empty content");
         assert_eq!(most(0, 1, 10_000), TURN_BYTES / 9, "crumbs of content");
         assert!((3..=4).contains(&most(0, 16_384, 100)), "an upload");
+    }
+
+    /// A flood of frames whose task is ready again at once, and another connection to which something has come.
+    #[test]
+    fn who_has_had_a_turn_waits_until_it_was_looked_who_else_can_go_on() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let turns = runtime.unwrap().block_on(async {
+            let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+            here.write_all(b"x").unwrap();
+            there.set_nonblocking(true).unwrap();
+            let turns = Rc::new(Cell::new(0));
+            let counted = Rc::clone(&turns);
+            let turn = Rc::new(Turn::default());
+            let (mut paced, mut buffer) = (Paced::new(tokio::io::repeat(0), Rc::clone(&turn)), [0; 256]);
+            let flood = tokio::task::spawn_local(poll_fn(move |cx| {
+                turn.begin();
+                counted.set(counted.get() + 1);
+                loop {
+                    let mut read = ReadBuf::new(&mut buffer);
+                    match Pin::new(&mut paced).poll_read(cx, &mut read) {
+                        Poll::Pending => return Poll::<()>::Pending,
+                        Poll::Ready(read) => read.unwrap(),
+                    }
+                }
+            }));
+            let mut there = tokio::net::UnixStream::from_std(there).unwrap();
+            there.read_exact(&mut [0]).await.unwrap();
+            flood.abort();
+            turns.get()
+        });
+        assert!((1..=4).contains(&turns), "{turns} turns");
     }
 
     proptest! {
