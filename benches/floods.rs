@@ -248,20 +248,32 @@ fn at(took: &[Duration], hundredths: usize) -> Duration {
     *took.get(took.len() * hundredths / 100).unwrap()
 }
 
+/// The median of the rounds.
+fn median(mut of_rounds: Vec<Duration>) -> Duration {
+    of_rounds.sort();
+    at(&of_rounds, 50)
+}
+
 fn main() {
     // without it, as by `cargo test --benches`, it only has to work
     let measures = std::env::args().any(|argument| argument == "--bench");
     let named = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let span = if measures { Duration::from_secs(10) } else { Duration::from_millis(100) };
+    let (rounds, span) = if measures { (5, Duration::from_secs(5)) } else { (1, Duration::from_millis(100)) };
     let apart = process::apart();
-    println!("p99 of an authorized request: quiet; with the flood (median); times quiet");
+    println!("p99 of an authorized request, median of {rounds} rounds: quiet; with the flood (median); times quiet");
     for flood in FLOODS.iter().filter(|flood| named.as_ref().is_none_or(|name| flood.name.contains(name))) {
         let folder = tempfile::TempDir::new().unwrap();
         let (_ending, address) = gateway_under(&apart, folder.path(), CONFIGURATION, upstream());
-        let quiet = latencies(address, span);
-        let (flooded, done) = while_flooded(flood, address, span);
-        let times = at(&flooded, 99).as_secs_f64() / at(&quiet, 99).as_secs_f64();
-        let [quiet, p99, median] = [(&quiet, 99), (&flooded, 99), (&flooded, 50)].map(|(took, part)| at(took, part));
-        println!("{}: {quiet:?}; {p99:?} ({median:?}); {times:.2}; {done} of it", flood.name);
+        let (mut quiet, mut flooded, mut typical, mut all) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for _ in 0..rounds {
+            quiet.push(at(&latencies(address, span), 99));
+            let (took, done) = while_flooded(flood, address, span);
+            flooded.push(at(&took, 99));
+            typical.push(at(&took, 50));
+            all += done;
+        }
+        let [quiet, p99, typical] = [quiet, flooded, typical].map(median);
+        let times = p99.as_secs_f64() / quiet.as_secs_f64();
+        println!("{}: {quiet:?}; {p99:?} ({typical:?}); {times:.2}; {all} of it", flood.name);
     }
 }
