@@ -1,9 +1,9 @@
 //! Which servers are up: asked actively where there is a `health` section, noticed passively everywhere.
 //!
-//! One [`Fleet`] for the process, keyed by upstream and server, so that what is known survives a reload that leaves both as
-//! they were. Workers read two atomics per choice. A server is held to be up until it was found to be down.
+//! One [`Fleet`] for the process, keyed by upstream and server, so that what is known survives a reload that leaves the
+//! server as it was. Workers read two atomics per choice. A server is held to be up until it was found to be down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -17,8 +17,9 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::dial::{DialError, Dialed, Dialer, Offer, connections_max};
+use super::heirs::{Heir, ServerKey, groups, heirs};
 use super::room::{Room, Share};
-use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamKind, UpstreamSettings, UpstreamTls};
+use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamSettings, UpstreamTls};
 use crate::clock::Clock;
 use crate::record::metrics::Metrics;
 
@@ -44,7 +45,8 @@ pub(super) struct Health {
     connects: Failures,
     answers: Failures,
     epoch: Instant,
-    gauge: IntGauge,
+    /// Where it is shown, by the name that the upstream has now.
+    gauge: Mutex<IntGauge>,
 }
 
 /// Failures of one kind in a row.
@@ -93,7 +95,7 @@ impl Health {
             connects: Failures::up_to(CONNECT_FAILURES_MAX),
             answers: Failures::up_to(LOST_MAX),
             epoch,
-            gauge,
+            gauge: Mutex::new(gauge),
         }
     }
 
@@ -147,13 +149,22 @@ impl Health {
     }
 
     fn set_up(&self, up: bool) {
+        let gauge = self.gauge();
         self.up.store(up, Ordering::Relaxed);
-        self.gauge.set(i64::from(up));
+        gauge.set(i64::from(up));
+    }
+
+    /// Shows it under another name from here on.
+    fn shown_by(&self, gauge: IntGauge) {
+        let mut own = self.gauge();
+        gauge.set(i64::from(self.up.load(Ordering::Relaxed)));
+        *own = gauge;
+    }
+
+    fn gauge(&self) -> MutexGuard<'_, IntGauge> {
+        self.gauge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Upstream and server, by the names that the configuration gives them.
-pub(super) type ServerKey = (Arc<str>, Arc<str>);
 
 /// The health of all servers; one a process.
 pub struct Fleet {
@@ -221,19 +232,26 @@ impl Fleet {
     /// asked for, and forgets servers that are gone. To be called before the workers take the same configuration.
     pub fn apply(&self, upstreams: &[UpstreamSettings], background: &Handle) {
         let mut members = self.members();
-        let mut gone = std::mem::take(&mut *members);
+        let known = std::mem::take(&mut *members);
+        let mut names: HashSet<ServerKey> = known.keys().cloned().collect();
+        let mut heirs = heirs(known, upstreams, |member, address, _| member.address == *address);
         for (upstream, group) in groups(upstreams) {
             for address in &group.servers {
                 let key = (Arc::clone(upstream), Arc::clone(&address.label));
-                let mut member = gone
-                    .remove(&key)
-                    .filter(|member| member.address == *address)
-                    .unwrap_or_else(|| self.member(upstream, address));
+                let mut member = match heirs.remove(&key) {
+                    Some(Heir::Same(member)) => member,
+                    Some(Heir::Renamed(member)) => {
+                        member.health.shown_by(self.gauge(upstream, address));
+                        member
+                    }
+                    None => self.member(upstream, address),
+                };
                 member.check(group, background, &self.clock);
+                names.remove(&key);
                 members.insert(key, member);
             }
         }
-        for (upstream, server) in gone.into_keys().filter(|key| !members.contains_key(key)) {
+        for (upstream, server) in names {
             // fails where the label was never used, and then it is gone as well
             self.metrics.upstream_healthy.remove_label_values(&[&*upstream, &*server]).unwrap_or_default();
         }
@@ -260,21 +278,17 @@ impl Fleet {
     }
 
     fn member(&self, upstream: &str, address: &ServerAddress) -> Member {
-        let gauge = self.metrics.upstream_healthy.with_label_values(&[upstream, &address.label]);
-        let health = Arc::new(Health::new(self.epoch, gauge));
+        let health = Arc::new(Health::new(self.epoch, self.gauge(upstream, address)));
         Member { health, address: address.clone(), check: None, tls: None, probe: None }
+    }
+
+    fn gauge(&self, upstream: &str, address: &ServerAddress) -> IntGauge {
+        self.metrics.upstream_healthy.with_label_values(&[upstream, &address.label])
     }
 
     fn members(&self) -> MutexGuard<'_, HashMap<ServerKey, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn groups(upstreams: &[UpstreamSettings]) -> impl Iterator<Item = (&Arc<str>, &Arc<ServerGroup>)> {
-    upstreams.iter().filter_map(|upstream| match &upstream.kind {
-        UpstreamKind::Echo => None,
-        UpstreamKind::Servers(group) => Some((&upstream.name, group)),
-    })
 }
 
 impl Member {

@@ -14,6 +14,7 @@ mod leash;
 mod tunnel;
 mod deadline;
 mod dial;
+mod heirs;
 pub mod http1;
 mod outgoing;
 mod room;

@@ -53,6 +53,12 @@ pub(super) struct Server {
     pub(super) outcomes: Outcomes,
     dialer: Dialer,
     tls: Option<UpstreamTls>,
+    connections: Rc<Connections>,
+    spares: Rc<Spares>,
+}
+
+/// A worker's connections to one server, whatever its upstream is called.
+struct Connections {
     in_flight: Cell<usize>,
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Rc<Shared>>>,
@@ -62,8 +68,16 @@ pub(super) struct Server {
     keep_alive: Cell<usize>,
     idle_for: Cell<Duration>,
     sweeping: Cell<bool>,
-    spares: Rc<Spares>,
     clock: Clock,
+}
+
+/// What a worker's servers have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Worker<'a> {
+    pub(super) fleet: &'a Fleet,
+    pub(super) metrics: &'a WorkerMetrics,
+    pub(super) spares: &'a Rc<Spares>,
+    pub(super) clock: &'a Clock,
 }
 
 /// Requests by how they ended.
@@ -185,12 +199,13 @@ pub(super) enum Broken {
 }
 
 /// Counts a request of this worker as under way.
-pub(super) struct InFlight(Rc<Server>);
+pub(super) struct InFlight(Rc<Connections>);
 
 impl InFlight {
-    pub(super) fn new(server: &Rc<Server>) -> Self {
-        server.in_flight.set(server.in_flight.get() + 1);
-        Self(Rc::clone(server))
+    pub(super) fn new(server: &Server) -> Self {
+        let connections = Rc::clone(&server.connections);
+        connections.in_flight.set(connections.in_flight.get() + 1);
+        Self(connections)
     }
 }
 
@@ -201,15 +216,15 @@ impl Drop for InFlight {
 }
 
 impl Server {
+    /// The server of an upstream; with the `connections` that are open already, where there are any.
     pub(super) fn new(
         upstream: &Arc<str>,
         address: &ServerAddress,
         tls: Option<&UpstreamTls>,
-        fleet: &Fleet,
-        metrics: &WorkerMetrics,
-        spares: &Rc<Spares>,
-        clock: &Clock,
+        worker: &Worker<'_>,
+        connections: Option<&Self>,
     ) -> Self {
+        let Worker { fleet, metrics, spares, clock } = *worker;
         let count = |outcome| metrics.upstream_requests(upstream, &address.label, outcome);
         Self {
             label: Arc::clone(&address.label),
@@ -223,20 +238,11 @@ impl Server {
             },
             dialer: Dialer::new(address, tls, clock.clone()).within(fleet.share(upstream)),
             tls: tls.cloned(),
-            in_flight: Cell::new(0),
-            idle: RefCell::default(),
-            shared: RefCell::default(),
-            opening: Semaphore::new(1),
-            spoken: Cell::new(match address.protocol {
-                Protocol::Http1 => Spoken::Http1,
-                Protocol::H2c => Spoken::Http2,
-                Protocol::Https => Spoken::Unknown,
-            }),
-            keep_alive: Cell::new(0),
-            idle_for: Cell::new(Duration::MAX),
-            sweeping: Cell::new(false),
+            connections: connections.map_or_else(
+                || Rc::new(Connections::none(address.protocol, clock)),
+                |server| Rc::clone(&server.connections),
+            ),
             spares: Rc::clone(spares),
-            clock: clock.clone(),
         }
     }
 
@@ -252,12 +258,12 @@ impl Server {
     }
 
     pub(super) fn keep_at_most(&self, connections: usize) {
-        self.keep_alive.set(connections);
-        self.idle.borrow_mut().truncate(connections);
+        self.connections.keep_alive.set(connections);
+        self.connections.idle.borrow_mut().truncate(connections);
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.get()
+        self.connections.in_flight.get()
     }
 
     /// What it speaks, and its host and port.
@@ -266,14 +272,9 @@ impl Server {
     }
 
     /// A connection: a kept one as far as `reuse` allows, else a new one.
-    pub(super) async fn lease(
-        self: &Rc<Self>,
-        reuse: Reuse,
-        now: Instant,
-        timeouts: &Timeouts,
-    ) -> Result<Lease, DialError> {
-        self.idle_for.set(timeouts.idle);
-        if let Some(way) = self.kept(reuse, now) {
+    pub(super) async fn lease(&self, reuse: Reuse, now: Instant, timeouts: &Timeouts) -> Result<Lease, DialError> {
+        self.connections.idle_for.set(timeouts.idle);
+        if let Some(way) = self.connections.kept(reuse, now) {
             return Ok(Lease { way, reused: true });
         }
         // boxed, since a request that finds a connection has no need of room for opening one
@@ -296,7 +297,8 @@ impl Server {
                 // Not part of connecting: a server that lives and has no extended CONNECT must not count as down, or
                 // callers could have it set aside by asking for WebSockets.
                 takes_extended_connect(&connection, timeouts.connect).await?;
-                Ok(Alone(AloneBy::Http2(self.stream_of(Rc::new(self.share(sender, connection))))))
+                let connections = &self.connections;
+                Ok(Alone(AloneBy::Http2(connections.stream_of(Rc::new(connections.share(sender, connection))))))
             }
         }
     }
@@ -313,10 +315,56 @@ impl Server {
             Err(DialError::NoRoom) => tracing::debug!(server = &*self.label, "no room for a connection"),
             Err(error) => {
                 tracing::debug!(server = &*self.label, %error, "no connection");
-                self.health.connect_failed(self.clock.now());
+                self.health.connect_failed(self.connections.clock.now());
             }
         }
         connected
+    }
+
+    async fn open(&self, reuse: Reuse) -> Result<Lease, DialError> {
+        let connections = &self.connections;
+        if connections.spoken.get() == Spoken::Http1 {
+            return Ok(Lease { way: Way::Http1(self.dialer.dial(Offer::Any).await?.stream), reused: false });
+        }
+        let turn = connections.opening.acquire().await;
+        if let Some(way) = connections.kept(reuse, connections.clock.now()) {
+            return Ok(Lease { way, reused: true });
+        }
+        if connections.spoken.get() == Spoken::Http1 {
+            // found out while we waited: no need to go one by one
+            drop(turn);
+        }
+        let dialed = self.dialer.dial(Offer::Any).await?;
+        if !dialed.http2 {
+            connections.spoken.set(Spoken::Http1);
+            return Ok(Lease { way: Way::Http1(dialed.stream), reused: false });
+        }
+        connections.spoken.set(Spoken::Http2);
+        let (sender, connection) = begin_http2(dialed).await?;
+        let connection = Rc::new(connections.share(sender, connection));
+        connections.shared.borrow_mut().push(Rc::clone(&connection));
+        connections.sweep_later();
+        Ok(Lease { way: Way::Http2(connections.stream_of(connection)), reused: false })
+    }
+}
+
+impl Connections {
+    fn none(protocol: Protocol, clock: &Clock) -> Self {
+        Self {
+            in_flight: Cell::new(0),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: Semaphore::new(1),
+            spoken: Cell::new(match protocol {
+                Protocol::Http1 => Spoken::Http1,
+                Protocol::H2c => Spoken::Http2,
+                Protocol::Https => Spoken::Unknown,
+            }),
+            keep_alive: Cell::new(0),
+            idle_for: Cell::new(Duration::MAX),
+            sweeping: Cell::new(false),
+            clock: clock.clone(),
+        }
     }
 
     fn kept(&self, reuse: Reuse, now: Instant) -> Option<Way> {
@@ -352,31 +400,6 @@ impl Server {
     fn stream_of(&self, connection: Rc<Shared>) -> InShared {
         connection.streams.set(connection.streams.get() + 1);
         InShared { connection, clock: self.clock.clone() }
-    }
-
-    async fn open(self: &Rc<Self>, reuse: Reuse) -> Result<Lease, DialError> {
-        if self.spoken.get() == Spoken::Http1 {
-            return Ok(Lease { way: Way::Http1(self.dialer.dial(Offer::Any).await?.stream), reused: false });
-        }
-        let turn = self.opening.acquire().await;
-        if let Some(way) = self.kept(reuse, self.clock.now()) {
-            return Ok(Lease { way, reused: true });
-        }
-        if self.spoken.get() == Spoken::Http1 {
-            // found out while we waited: no need to go one by one
-            drop(turn);
-        }
-        let dialed = self.dialer.dial(Offer::Any).await?;
-        if !dialed.http2 {
-            self.spoken.set(Spoken::Http1);
-            return Ok(Lease { way: Way::Http1(dialed.stream), reused: false });
-        }
-        self.spoken.set(Spoken::Http2);
-        let (sender, connection) = begin_http2(dialed).await?;
-        let connection = Rc::new(self.share(sender, connection));
-        self.shared.borrow_mut().push(Rc::clone(&connection));
-        self.sweep_later();
-        Ok(Lease { way: Way::Http2(self.stream_of(connection)), reused: false })
     }
 
     fn share(&self, sender: http2::SendRequest<Outgoing>, connection: Http2Connection) -> Shared {
@@ -418,13 +441,13 @@ impl Server {
     }
 }
 
-async fn sweep(server: Weak<Server>) {
+async fn sweep(connections: Weak<Connections>) {
     loop {
-        let Some(pause) = server.upgrade().map(|server| server.idle_for.get() / 4) else { return };
+        let Some(pause) = connections.upgrade().map(|connections| connections.idle_for.get() / 4) else { return };
         tokio::time::sleep(pause.max(Duration::from_millis(50))).await;
-        let Some(server) = server.upgrade() else { return };
-        if !server.sweep() {
-            server.sweeping.set(false);
+        let Some(connections) = connections.upgrade() else { return };
+        if !connections.sweep() {
+            connections.sweeping.set(false);
             return;
         }
     }
@@ -486,7 +509,7 @@ impl Lease {
     /// none is told by [`Failure`].
     pub(super) async fn exchange(
         self,
-        server: &Rc<Server>,
+        server: &Server,
         request: &Departure<'_>,
         fields: Fields,
         framing: &Framing,
@@ -497,12 +520,12 @@ impl Lease {
                 let mut lead = server.spares.to_write();
                 request.write_http1(framing, &server.authority, &mut lead);
                 let home = {
-                    let server = Rc::clone(server);
+                    let connections = Rc::clone(&server.connections);
                     move |stream, since: Option<Instant>| {
-                        server.keep(stream, since.unwrap_or_else(|| server.clock.now()));
+                        connections.keep(stream, since.unwrap_or_else(|| connections.clock.now()));
                     }
                 };
-                let means = http1::Means { spares: &server.spares, clock: &server.clock };
+                let means = http1::Means { spares: &server.spares, clock: &server.connections.clock };
                 let expected = http1::Expected { method: request.method(), fields };
                 match http1::exchange(stream, expected, lead, framing, body, means, home).await {
                     Ok(answer) => {
@@ -518,7 +541,7 @@ impl Lease {
             Way::Http2(stream) => {
                 let head = request.http2(framing, server.place()).map_err(Failure::Unsayable)?;
                 let reply = Box::pin(over_http2(stream, head, body)).await?;
-                Ok((reply, server.clock.now()))
+                Ok((reply, server.connections.clock.now()))
             }
         }
     }

@@ -15,15 +15,16 @@ use prometheus::IntGauge;
 use super::balance::Chooser;
 use super::deadline::{Deadlines, Elapsed};
 use super::dial::DialError;
-use super::health::{Fleet, ServerKey};
+use super::health::Fleet;
+use super::heirs::{Heir, ServerKey, heirs};
 use super::http1::decode::Fields;
 use super::leash::{Form, Leashes, Tether};
 use super::outgoing::{Outgoing, Progress};
-use super::pool::{Broken, Failure, InFlight, Reply, Reuse, Server};
+use super::pool::{Broken, Failure, InFlight, Reply, Reuse, Server, Worker};
 use super::retry::{self, ATTEMPTS_MAX, Loss};
 use super::rewrite::{self, Departure, Framing, Outbound};
 use super::upgrade::{self, Asked, OpenStream, Outcome};
-use super::{Origin, Sent, ServerGroup, Settings, Timeouts, UpstreamKind, UpstreamSettings, echo};
+use super::{Origin, Sent, ServerAddress, ServerGroup, Settings, Timeouts, UpstreamKind, UpstreamSettings, echo};
 use crate::authenticate::{self, Authenticator};
 use crate::authorize::Permit;
 use crate::clock::Clock;
@@ -104,17 +105,22 @@ impl Upstreams {
         }
     }
 
-    /// Takes the upstreams of a configuration. Connections to servers that it has unchanged are kept; others close once
-    /// their requests have ended.
+    /// Takes the upstreams of a configuration. Connections to servers that it has unchanged are kept, whatever their
+    /// upstreams are called; others close once their requests have ended.
     pub fn apply(&self, upstreams: &[UpstreamSettings]) {
-        let old = self.servers.take();
+        let known =
+            heirs(self.servers.take(), upstreams, |server, address, group| server.is(address, group.tls.as_ref()));
         let mut kept = HashMap::new();
         let groups = upstreams
             .iter()
             .map(|upstream| match &upstream.kind {
                 UpstreamKind::Echo => None,
                 UpstreamKind::Servers(group) => {
-                    let group = Rc::new(self.group(&upstream.name, group, &old));
+                    let group = Rc::new(self.group(&upstream.name, group, |key, address| match known.get(key) {
+                        Some(Heir::Same(server)) => Rc::clone(server),
+                        Some(Heir::Renamed(server)) => self.server(&upstream.name, address, group, Some(server)),
+                        None => self.server(&upstream.name, address, group, None),
+                    }));
                     for server in &group.servers {
                         server.keep_at_most(group.settings.keep_alive);
                         kept.insert((Arc::clone(&upstream.name), Arc::clone(&server.label)), Rc::clone(server));
@@ -132,15 +138,14 @@ impl Upstreams {
         self.leashes.obey(authenticator, settings, &self.clock);
     }
 
-    fn group(&self, name: &Arc<str>, group: &Arc<ServerGroup>, known: &HashMap<ServerKey, Rc<Server>>) -> Group {
-        let servers = group.servers.iter().map(|address| {
-            let key = (Arc::clone(name), Arc::clone(&address.label));
-            let server = known.get(&key).filter(|server| server.is(address, group.tls.as_ref())).cloned();
-            server.unwrap_or_else(|| {
-                let tls = group.tls.as_ref();
-                Rc::new(Server::new(name, address, tls, &self.fleet, &self.metrics, &self.spares, &self.clock))
-            })
-        });
+    fn group(
+        &self,
+        name: &Arc<str>,
+        group: &Arc<ServerGroup>,
+        server: impl Fn(&ServerKey, &ServerAddress) -> Rc<Server>,
+    ) -> Group {
+        let servers =
+            group.servers.iter().map(|address| server(&(Arc::clone(name), Arc::clone(&address.label)), address));
         Group {
             servers: servers.collect(),
             chooser: Chooser::new(group.balance, getrandom::u64().unwrap_or_default()),
@@ -149,13 +154,28 @@ impl Upstreams {
         }
     }
 
+    fn server(
+        &self,
+        name: &Arc<str>,
+        address: &ServerAddress,
+        group: &ServerGroup,
+        connections: Option<&Server>,
+    ) -> Rc<Server> {
+        let Self { fleet, metrics, spares, clock, .. } = self;
+        Rc::new(Server::new(name, address, group.tls.as_ref(), &Worker { fleet, metrics, spares, clock }, connections))
+    }
+
     /// The servers of an upstream. A request that began under another configuration than the applied one gets its own
     /// group, which shares the servers that both have and keeps no connections to others.
     fn group_of(&self, index: usize, name: &Arc<str>, settings: &Arc<ServerGroup>) -> Rc<Group> {
         let applied = self.groups.borrow().get(index).cloned().flatten();
-        applied
-            .filter(|group| Arc::ptr_eq(&group.settings, settings))
-            .unwrap_or_else(|| Rc::new(self.group(name, settings, &self.servers.borrow())))
+        applied.filter(|group| Arc::ptr_eq(&group.settings, settings)).unwrap_or_else(|| {
+            let known = self.servers.borrow();
+            Rc::new(self.group(name, settings, |key, address| {
+                let server = known.get(key).filter(|server| server.is(address, settings.tls.as_ref())).cloned();
+                server.unwrap_or_else(|| self.server(name, address, settings, None))
+            }))
+        })
     }
 
     /// Sends a request where its permit says, and gives the response, whose body streams.

@@ -298,6 +298,60 @@ fn a_reload_keeps_connections_to_servers_that_stay_and_forgets_those_that_go() {
     });
 }
 
+/// Of two upstreams that swap their names, and of one that is called by another, nothing changes but what they are called.
+#[test]
+fn an_upstream_that_is_called_by_another_name_keeps_its_connections_and_what_is_known_of_its_servers() {
+    local(async {
+        let (up, other) = (named("up").await, named("other").await);
+        let down = server(closed_address().await);
+        let mut bench = Bench::new(vec![down.clone(), server(up.address)]);
+        let UpstreamKind::Servers(orders) = bench.settings[0].kind.clone() else { panic!() };
+        let others = Arc::new(ServerGroup { servers: vec![server(other.address)], ..ServerGroup::clone(&orders) });
+        let called = |names: [&str; 2]| -> Vec<UpstreamSettings> {
+            let groups = [&orders, &others].map(|group| UpstreamKind::Servers(Arc::new(ServerGroup::clone(group))));
+            let settings = names.into_iter().zip(groups);
+            settings.map(|(name, kind)| UpstreamSettings { name: name.into(), kind }).collect()
+        };
+        let apply = |bench: &mut Bench, names| {
+            bench.settings = called(names);
+            bench.fleet.apply(&bench.settings, &tokio::runtime::Handle::current());
+            bench.upstreams.apply(&bench.settings);
+        };
+        apply(&mut bench, ["orders", "others"]);
+        for _ in 0..8 {
+            assert_eq!(bench.told(get("/")).await, "200 up");
+        }
+        assert_eq!(bench.fleet.healthy("orders", &down.label), Some(false));
+        assert_eq!(up.connections.get(), 1);
+        for names in [["renamed", "others"], ["others", "renamed"], ["others", "orders"], ["orders", "others"]] {
+            apply(&mut bench, names);
+            assert_eq!(bench.fleet.healthy(names[0], &down.label), Some(false), "{names:?}");
+            for name in ["orders", "others", "renamed"].into_iter().filter(|name| *name != names[0]) {
+                assert_eq!(bench.fleet.healthy(name, &down.label), None, "{name} of {names:?}");
+            }
+            for _ in 0..4 {
+                assert_eq!(bench.told(get("/")).await, "200 up", "{names:?}");
+            }
+            let text = bench.metrics.text().unwrap();
+            let shown = text.lines().filter(|line| line.starts_with("portcullis_upstream_healthy{")).count();
+            assert_eq!(shown, 3, "{names:?}: {text}");
+        }
+        assert_eq!((up.connections.get(), other.connections.get()), (1, 0));
+        let labels = format!("outcome=\"ok\",server=\"{}\",upstream=\"renamed\"", server(up.address).label);
+        assert!(bench.metric(&format!("portcullis_upstream_requests_total{{{labels}}} 4")), "counted under its name");
+        // a name that is new beside one that stays takes nothing from it
+        let mut both = called(["orders", "others"]);
+        both.push(UpstreamSettings { name: "more".into(), kind: UpstreamKind::Servers(Arc::clone(&orders)) });
+        bench.settings = both;
+        bench.fleet.apply(&bench.settings, &tokio::runtime::Handle::current());
+        bench.upstreams.apply(&bench.settings);
+        assert_eq!(bench.fleet.healthy("orders", &down.label), Some(false));
+        assert_eq!(bench.fleet.healthy("more", &down.label), Some(true));
+        assert_eq!(bench.told(get("/")).await, "200 up");
+        assert_eq!(up.connections.get(), 1);
+    });
+}
+
 #[test]
 fn idle_connections_are_closed_without_a_request() {
     local(async {
