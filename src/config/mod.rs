@@ -117,7 +117,7 @@ fn understand<'t>(
     let places = warnings::Places::of(&model);
     match compile::compile(model, &mut files, &mut report) {
         Some(mut snapshot) if report.is_empty() => {
-            snapshot.variables = variables::of(&root);
+            snapshot.variables = variables::of(&root, &environment);
             Ok(Understood { snapshot, root, places, text })
         }
         Some(_) | None => Err(report.into_problems(file_name, &Listing::of_tree(text, &root)).naming(files.list())),

@@ -88,8 +88,12 @@ pub struct Variable {
     pub names: Vec<String>,
     /// How they are referred to, with their defaults, which may be secrets.
     pub references: Secret<String>,
+    /// What `.env` says of those that were set already when it was read, and which it does not override.
+    pub overruled: Secret<Vec<Option<String>>>,
     /// Whether somebody can have more by another value.
     pub gives: bool,
+    /// Whether somebody can by another one in `.env`, which is a file as this one is.
+    pub gives_by_dotenv: bool,
 }
 
 /// One of `expect`: what a request of a caller should get.

@@ -23,26 +23,32 @@ const EXPANDED_BYTES_MAX: usize = 64 << 20;
 
 /// Variables by name.
 #[derive(Clone, Default)]
-pub struct Environment(HashMap<String, String>);
+pub struct Environment {
+    values: HashMap<String, String>,
+    /// What `.env` says of those that were set already.
+    overruled: HashMap<String, String>,
+}
 
 impl Environment {
     /// Those of this process; one that is not UTF-8 is left out.
     pub fn of_process() -> Self {
-        Self(
-            std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .collect(),
-        )
+        let variables = std::env::vars_os();
+        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
     }
 
     /// The value of a variable.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// What `.env` says of a variable that has another origin.
+    pub fn overruled(&self, name: &str) -> Option<&str> {
+        self.overruled.get(name).map(String::as_str)
     }
 
     /// What to do about a variable that is not set.
     fn instead_of(&self, name: &str) -> String {
-        let mut known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let mut known: Vec<&str> = self.values.keys().map(String::as_str).collect();
         known.sort_unstable();
         match nearest(name, &known) {
             Some(other) => format!("did you mean `${{{other}}}`?"),
@@ -50,20 +56,25 @@ impl Environment {
         }
     }
 
-    fn add_absent(&mut self, name: &str, value: String) {
-        self.0.entry(name.to_owned()).or_insert(value);
+    /// Adds what `.env` says: all that is not set, and of a variable that stands there twice the first.
+    fn with_defaults(&self, defaults: HashMap<String, String>) -> Self {
+        let Self { mut values, .. } = self.clone();
+        let (overruled, absent) = defaults.into_iter().partition(|(name, _)| values.contains_key(name));
+        values.extend::<HashMap<_, _>>(absent);
+        Self { values, overruled }
     }
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
-        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let values = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { values, overruled: HashMap::new() }
     }
 }
 
 impl std::fmt::Debug for Environment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Environment").field("variables", &self.0.len()).finish()
+        f.debug_struct("Environment").field("variables", &self.values.len()).finish()
     }
 }
 
@@ -108,10 +119,10 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
 
 /// `environment` with what `.env` in `directory` adds to it; whether there is such a file.
 pub fn with_dotenv(environment: &Environment, directory: &Path, report: &mut Report) -> (Environment, bool) {
-    let mut environment = environment.clone();
+    let mut defaults = HashMap::new();
     let path = directory.join(".env");
     if !path.try_exists().unwrap_or(true) {
-        return (environment, false);
+        return (environment.clone(), false);
     }
     match read(&path, SIDE_FILE_BYTES_MAX).map(String::from_utf8) {
         Err(error) => report.add_elsewhere(format!("`.env` cannot be read: {error}")),
@@ -120,13 +131,15 @@ pub fn with_dotenv(environment: &Environment, directory: &Path, report: &mut Rep
             for (number, line) in text.strip_prefix('\u{feff}').unwrap_or(&text).lines().enumerate() {
                 match assignment(line) {
                     Ok(None) => {}
-                    Ok(Some((name, value))) => environment.add_absent(name, value),
+                    Ok(Some((name, value))) => {
+                        defaults.entry(name.to_owned()).or_insert(value);
+                    }
                     Err(what) => report.add_elsewhere(format!("`.env` line {}: {what}", number + 1)),
                 }
             }
         }
     }
-    (environment, true)
+    (environment.with_defaults(defaults), true)
 }
 
 /// `NAME=value`, `export NAME="value"`, a comment or nothing.

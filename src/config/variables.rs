@@ -5,7 +5,7 @@
 
 use super::report::Report;
 use super::snapshot::Variable;
-use super::source::{Part, parts};
+use super::source::{Environment, Part, parts};
 use super::tree::{Node, Scalar, Value};
 use crate::secret::Secret;
 
@@ -126,7 +126,7 @@ pub(super) fn told(root: &Node, report: &mut Report) {
 
 /// Every place whose value comes from variables, for a comparison: each of two files is read in one environment, and served
 /// in another.
-pub(super) fn of(root: &Node) -> Vec<Variable> {
+pub(super) fn of(root: &Node, environment: &Environment) -> Vec<Variable> {
     let mut found = Vec::new();
     let Value::Map(entries) = &root.value else { return found };
     for entry in entries {
@@ -137,7 +137,9 @@ pub(super) fn of(root: &Node) -> Vec<Variable> {
         };
         for part in parts {
             let route = path(part).filter(|_| &*entry.key == "routes");
-            each(part, &mut vec![&*entry.key], &mut |_, scalar, keys| found.push(variable(scalar, keys, route)));
+            each(part, &mut vec![&*entry.key], &mut |_, scalar, keys| {
+                found.push(variable(scalar, keys, route, environment));
+            });
         }
     }
     found
@@ -152,7 +154,7 @@ fn path(route: &Node) -> Option<&str> {
     }
 }
 
-fn variable(scalar: &Scalar, keys: &[&str], route: Option<&str>) -> Variable {
+fn variable(scalar: &Scalar, keys: &[&str], route: Option<&str>, environment: &Environment) -> Variable {
     let written = scalar.written.as_deref().unwrap_or_default();
     let references = parts(written).into_iter().filter_map(|part| match part {
         Part::Reference(reference) => Some(reference),
@@ -161,11 +163,16 @@ fn variable(scalar: &Scalar, keys: &[&str], route: Option<&str>) -> Variable {
     let references: Vec<_> = references.collect();
     // without a default nothing is served where it is not set, and who sets it is no writer of the file
     let has_default = references.iter().any(|reference| reference.default.is_some());
+    let (decides, gives) = (!is_otherwise(keys), is_among(GIVING, keys));
     Variable {
         key: route.map_or_else(|| keys.join("."), |path| format!("{} of the route {path}", keys.join("."))),
         names: references.iter().map(|reference| reference.name.to_owned()).collect(),
         references: Secret::new(references.iter().map(|reference| reference.written).collect()),
-        gives: !is_otherwise(keys) || has_default && is_among(GIVING, keys),
+        overruled: Secret::new(
+            references.iter().map(|reference| environment.overruled(reference.name).map(str::to_owned)).collect(),
+        ),
+        gives: decides || has_default && gives,
+        gives_by_dotenv: decides || gives,
     }
 }
 

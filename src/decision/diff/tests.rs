@@ -86,6 +86,39 @@ fn a_value_that_comes_from_a_variable_now_is_told_whatever_the_variable_is_here(
     }
 }
 
+/// A pipeline may set the variables with which the file is served, or others.
+#[test]
+fn what_dotenv_says_is_told_where_the_environment_hides_it() {
+    let text = "bootstrap: { users: [{ name: '${NAME}', roles: [admin] }] }\nupstreams: { a: { builtin: echo } }\n\
+                routes: [{ path: /, allow: ['${ROLE}'], to: a, timeout: '${TIME}' }]\n";
+    let environment: Environment = [("ROLE", "admin"), ("NAME", "bob"), ("TIME", "1s")].into_iter().collect();
+    let load = |dotenv: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(".env"), dotenv).unwrap();
+        load_text(text, folder.path(), "a.yaml", &environment).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let told = |key: &str, name: &str| {
+        format!("{key}: `.env` says something else of ${{{name}}} now, which is hidden by the environment here")
+    };
+    for (name, old, new, expected) in [
+        ("nothing else", "ROLE=guest\n", "#\nROLE='guest'\nROLE=canary\n", String::new()),
+        ("a role", "ROLE=admin\n", "ROLE=canary\n", format!("+ {}", told("routes.allow of the route /", "ROLE"))),
+        ("a role that is there now", "", "ROLE=canary\n", format!("+ {}", told("routes.allow of the route /", "ROLE"))),
+        ("a role that is gone", "ROLE=canary", "", format!("+ {}", told("routes.allow of the route /", "ROLE"))),
+        ("an account", "NAME=ann", "NAME=canary", format!("+ {}", told("bootstrap.users.name", "NAME"))),
+        ("what gives nothing", "TIME=2s", "TIME=3s", format!("~ {}", told("routes.timeout of the route /", "TIME"))),
+        ("what the file does not name", "", "OTHER=canary", String::new()),
+    ] {
+        let printed = Printed(&diff(&load(old), &load(new)).unwrap()).to_string();
+        let changes = printed.strip_prefix("/** every method\n").unwrap_or(&printed);
+        assert_eq!(changes.trim(), expected, "{name}");
+        assert!(
+            for_requests(&load(old), &load(new)).unwrap().is_empty(),
+            "{name}: the environment is the one it is served in"
+        );
+    }
+}
+
 #[test]
 fn another_budget_of_the_same_rate_is_told() {
     let rate = "to: a, allow: anyone, rate: { rate: 2/h, burst: 2, by: address }";
