@@ -13,6 +13,9 @@ use super::client::Response;
 /// How far a lifetime may be off, in seconds: a second may pass while a token is made.
 const TOLERANCE: i64 = 5;
 
+/// The field by which the upstream of a replay marks what it says.
+pub const UPSTREAM_MARK: (&str, &str) = ("X-Said-By", "upstream");
+
 /// What matchers refer to.
 pub struct Matching<'a> {
     pub saved: &'a HashMap<String, String>,
@@ -56,8 +59,13 @@ pub fn deviations(matching: &Matching<'_>, expect: &Value, response: &Response) 
                     }
                 }
             }
-            // says who writes the body, which `json` looks at
-            "from_upstream" => {}
+            // a gateway may know of more that has no rule, or no credential
+            "from_upstream" if matches!(response.status, 401 | 403) => {}
+            "from_upstream" => {
+                if response.all(UPSTREAM_MARK.0) != [UPSTREAM_MARK.1] {
+                    wrong.push("it is not the upstream's".to_owned());
+                }
+            }
             other => panic!("an expectation that nobody knows: {other}"),
         }
     }

@@ -15,7 +15,7 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::client::{Connection, Response};
-use super::matching::{self, Matching, at_time};
+use super::matching::{self, Matching, UPSTREAM_MARK, at_time};
 use super::upstream::{Received, Reply, Upstream};
 use super::wait::unix_now;
 
@@ -32,17 +32,20 @@ pub fn upstream(system: &Value) -> Upstream {
 fn answer(routes: &[Value], received: &Received) -> Reply {
     let path = received.target.split('?').next().unwrap();
     let known = |route: &&Value| route["path"] == path && route.get("upstream_body").is_some();
-    let Some(route) = routes.iter().find(known) else {
-        return Reply::new(404, &[("Content-Type", "application/json")], "{}");
+    let reply = |status, allow: Option<&str>, body: &str| {
+        let allow = allow.map(|methods| ("Allow", methods));
+        let fields: Vec<_> = [("Content-Type", "application/json"), UPSTREAM_MARK].into_iter().chain(allow).collect();
+        Reply::new(status, &fields, body)
     };
+    let Some(route) = routes.iter().find(known) else { return reply(404, None, "{}") };
     let methods: Vec<_> = route["methods"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     if !methods.contains(&received.method.as_str()) && received.method != "HEAD" {
-        return Reply::new(405, &[("Content-Type", "application/json"), ("Allow", &methods.join(", "))], "{}");
+        return reply(405, Some(&methods.join(", ")), "{}");
     }
     let told = received.header(USER_FIELD).unwrap_or("nobody");
     let user = percent_decode_str(told).decode_utf8_lossy();
     let body = with_texts(&route["upstream_body"], &|text| text.replace("<user>", &user)).to_string();
-    Reply::new(200, &[("Content-Type", "application/json")], if received.method == "HEAD" { "" } else { &body })
+    reply(200, None, if received.method == "HEAD" { "" } else { &body })
 }
 
 /// A copy in which every text went through `change`.
