@@ -35,7 +35,7 @@ pub(super) async fn look_up(parts: &LookUp, user: String, password: Secret<Strin
             Ok(Verdict::accepted(Identity::new(principal, Scheme::Basic, None), generation, depends))
         }
         // only a name that exists is ever changed: a refusal that ended with a change of its name would tell which do
-        Err(fault) => Ok(Verdict::refused(fault, generation, depends.and_anything())),
+        Err(refused) => Ok(Verdict::refused(refused, generation, depends.and_anything())),
     }
 }
 
@@ -93,7 +93,7 @@ async fn prove(
 }
 
 fn refused<T>(fault: CredentialsFault) -> Result<T, Failure> {
-    Err(Failure::Refused(Fault::Credentials(fault)))
+    Err(Failure::Refused(Fault::Credentials(fault).into()))
 }
 
 fn copy(secret: &Secret<String>) -> Secret<String> {

@@ -14,7 +14,7 @@ use super::cache::{Depends, Verdict};
 use super::claims::{Claims, strict_object};
 use super::issuers::{self, Issuer};
 use super::keys::{Algorithm, KeyRing};
-use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource, answered};
+use super::{Failure, Identity, JwtSettings, LookUp, Refused, RoleSource, answered};
 use crate::clock::UnixSeconds;
 use crate::principal::{Principal, Role, Scheme, Subject, SubjectKind};
 use crate::rejection::TokenFault;
@@ -139,14 +139,25 @@ pub(super) async fn look_up(
     }
     let generation = parts.changes.generation();
     let depends = Depends::on(&parts.changes, &Change::Keys);
+    let refused = |fault, whose| Verdict::refused(Refused::token(Scheme::Bearer, fault, whose), generation, depends);
     let ring = parts.keys.ring(settings);
-    let claims = match read(token, settings, &ring, JwtKind::Access, parts.clock.unix()) {
+    let (header, payload) = match verified(token, &ring) {
+        Ok(verified) => verified,
+        Err(fault) => return Ok(refused(fault, None)),
+    };
+    let claims = match Claims::parse(&payload, &header, settings, JwtKind::Access, parts.clock.unix()) {
         Ok(claims) => claims,
-        Err(fault) => return Ok(Verdict::refused(Fault::Token(Scheme::Bearer, fault), generation, depends)),
+        Err(fault) => {
+            let whose = match Claims::owner(&payload, settings) {
+                Some(subject) => answered(named(parts, settings, subject).await)?.ok(),
+                None => None,
+            };
+            return Ok(refused(fault, whose));
+        }
     };
     let claims = match answered(resolved(parts, settings, claims).await)? {
         Ok(claims) => claims,
-        Err(fault) => return Ok(Verdict::refused(fault, generation, depends)),
+        Err(refused) => return Ok(Verdict::refused(refused, generation, depends)),
     };
     let mut depends = depends.and(&parts.changes, &Change::Subject(claims.subject.clone()));
     if let Some(client) = &claims.client {
@@ -161,18 +172,24 @@ pub(super) async fn look_up(
             let end = claims.expires_at.map(|exp| exp.saturating_add(settings.leeway_seconds()));
             Ok(Verdict::accepted(identity, generation, depends).until(end))
         }
-        Err(fault) => Ok(Verdict::refused(fault, generation, depends)),
+        Err(refused) => Ok(Verdict::refused(refused, generation, depends)),
     }
 }
 
-/// The claims with the name of their subject, where they bear the id of its row. A client goes by its name in any case.
+/// The claims with the name of their subject.
 async fn resolved(parts: &LookUp, settings: &JwtSettings, claims: Claims) -> Result<Claims, Failure> {
-    if !settings.subject_is_id || claims.subject.kind == SubjectKind::Client {
-        return Ok(claims);
+    let subject = named(parts, settings, claims.subject.clone()).await?;
+    Ok(Claims { subject, ..claims })
+}
+
+/// The subject of claims by its name, where they bear the id of its row. A client goes by its name in any case.
+pub(super) async fn named(parts: &LookUp, settings: &JwtSettings, subject: Subject) -> Result<Subject, Failure> {
+    if !settings.subject_is_id || subject.kind == SubjectKind::Client {
+        return Ok(subject);
     }
-    let account = parts.store.account_by_id(Arc::clone(&claims.subject.name)).await?;
-    let unknown = Failure::Refused(Fault::Token(Scheme::Bearer, TokenFault::UnknownSubject));
-    account.map(|account| Claims { subject: account.subject, ..claims }).ok_or(unknown)
+    let account = parts.store.account_by_id(subject.name).await?;
+    let unknown = Refused::token(Scheme::Bearer, TokenFault::UnknownSubject, None);
+    account.map(|account| account.subject).ok_or(Failure::Refused(unknown))
 }
 
 /// The principal of claims that hold, by what the store knows of subject and ids.
@@ -182,7 +199,7 @@ pub(super) async fn standing(parts: &LookUp, settings: &JwtSettings, claims: &Cl
 
 async fn of_name(parts: &LookUp, settings: &JwtSettings, claims: &Claims) -> Result<Principal, Failure> {
     let known = parts.store.jwt_standing(claims.subject.clone(), claims.ids().collect()).await?;
-    let refused = |fault| Failure::Refused(Fault::Token(Scheme::Bearer, fault));
+    let refused = |fault| Failure::Refused(Refused::token(Scheme::Bearer, fault, Some(claims.subject.clone())));
     let account = alive(&known, claims, settings).map_err(refused)?;
     if let Some(IssuedTo { id, session_version }) = &claims.client {
         let client = parts.store.account(Subject::client(Arc::clone(id))).await?;

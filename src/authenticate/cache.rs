@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::shelf::{Shelf, Shelved};
-use super::{CacheSettings, Failure, Fault, Identity};
+use super::{CacheSettings, Failure, Fault, Identity, Refused};
 use crate::clock::{Clock, UnixSeconds};
 use crate::principal::{IssuerId, Role, Scheme};
 use crate::rejection::TokenFault;
@@ -119,7 +119,7 @@ impl Tie {
 /// What a look-up found, and what that rests on.
 #[derive(Clone, Debug)]
 pub(super) struct Verdict {
-    outcome: Result<Arc<Identity>, Fault>,
+    outcome: Result<Arc<Identity>, Refused>,
     /// The generation of changes when the look-up began.
     generation: u64,
     depends: Depends,
@@ -132,8 +132,8 @@ impl Verdict {
         Self { outcome: Ok(Arc::new(identity)), generation, depends, valid_until: UnixSeconds::MAX }
     }
 
-    pub(super) const fn refused(fault: Fault, generation: u64, depends: Depends) -> Self {
-        Self { outcome: Err(fault), generation, depends, valid_until: UnixSeconds::MAX }
+    pub(super) const fn refused(refused: Refused, generation: u64, depends: Depends) -> Self {
+        Self { outcome: Err(refused), generation, depends, valid_until: UnixSeconds::MAX }
     }
 
     /// No longer than the credential itself; `None` for one that does not end.
@@ -148,7 +148,7 @@ impl Verdict {
 
     /// Whether it may be remembered. A token that is not valid yet becomes so without any change being noted.
     fn lasts(&self) -> bool {
-        !matches!(self.outcome, Err(Fault::Token(_, TokenFault::NotYetValid)))
+        !matches!(self.outcome, Err(Refused { fault: Fault::Token(_, TokenFault::NotYetValid), .. }))
     }
 }
 
@@ -167,7 +167,7 @@ impl Rests for Arc<Identity> {
 /// That a credential is no good.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
-    pub(super) fault: Fault,
+    pub(super) refused: Refused,
     tie: Tie,
 }
 
@@ -468,7 +468,7 @@ impl Cache {
         // a flight is taken off the list after its verdict was put on the shelf: one that has just landed is seen here
         match self.find(&key) {
             Found::Fresh(entry) => return Ok(Boarding::Landed(Ok(Arc::clone(entry.outcome())))),
-            Found::Refused(entry) => return Ok(Boarding::Landed(Err(entry.outcome.fault))),
+            Found::Refused(entry) => return Ok(Boarding::Landed(Err(entry.outcome.refused.clone()))),
             Found::Stale(_) | Found::Nothing => {}
         }
         if flights.len() >= FLIGHTS_MAX {
@@ -513,13 +513,13 @@ impl Cache {
                     entry.void();
                 }
             }
-            Err(fault) => {
+            Err(refused) => {
                 if let Some(entry) = shelves.accepted.remove(&key) {
                     // workers have it too
                     entry.void();
                 }
                 if verdict.lasts() {
-                    let refusal = Refusal { fault: *fault, tie: Tie { depends, generation, valid_until } };
+                    let refusal = Refusal { refused: refused.clone(), tie: Tie { depends, generation, valid_until } };
                     let entry = Entry::new(refusal, generation, now + negative_ttl.min(LIFETIME_MAX));
                     shelves.refused.insert(key, Arc::new(entry), now);
                 }
@@ -573,7 +573,7 @@ const fn respite_ms() -> u64 {
 }
 
 enum Boarding {
-    Landed(Result<Arc<Identity>, Fault>),
+    Landed(Result<Arc<Identity>, Refused>),
     Joined(Flight),
     Started(Flight),
 }

@@ -315,8 +315,12 @@ impl Visit<'_> {
     /// Tells the audit log of a credential that is refused.
     fn tell(&self, headers: &HeaderMap, failure: &Failure) {
         let (kind, subject, detail) = match failure {
-            Failure::Refused(Fault::Credentials(fault)) => ("login_failed", claimed(headers), ("reason", fault.name())),
-            Failure::Refused(Fault::Token(_, fault)) => ("token_refused", None, ("reason", fault.name())),
+            Failure::Refused(Refused { fault: Fault::Credentials(fault), .. }) => {
+                ("login_failed", claimed(headers), ("reason", fault.name()))
+            }
+            Failure::Refused(Refused { fault: Fault::Token(_, fault), whose }) => {
+                ("token_refused", whose.as_deref().cloned(), ("reason", fault.name()))
+            }
             Failure::Exhausted(exhausted) if exhausted.is_of_account() => {
                 ("locked_out", claimed(headers), ("limit", exhausted.limit))
             }
@@ -403,7 +407,7 @@ impl Authenticator {
             Err((scheme, error)) => {
                 self.limits.failed(visit.address).await.map_err(Rejection::RateLimited)?;
                 visit.metrics.auth(scheme, AuthOutcome::Refused);
-                visit.tell(headers, &Failure::Refused(error.into()));
+                visit.tell(headers, &refused(error));
                 Err(error.into())
             }
         }
@@ -427,15 +431,15 @@ impl Authenticator {
     ) -> Result<Arc<Identity>, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization.clone());
-        let presented = presented(&headers).map_err(|error| Failure::Refused(error.into()))?;
-        let malformed = Failure::Refused(CredentialError::UnsupportedScheme.into());
+        let presented = presented(&headers).map_err(refused)?;
+        let malformed = refused(CredentialError::UnsupportedScheme);
         let presented = presented.filter(|presented| schemes.contains(presented.scheme)).ok_or(malformed)?;
         let key = self.cache_key(settings, presented);
         match self.cache.find(&key) {
             Found::Fresh(entry) => Ok(Arc::clone(entry.outcome())),
-            Found::Refused(entry) => Err(Failure::Refused(entry.outcome().fault)),
+            Found::Refused(entry) => Err(Failure::Refused(entry.outcome().refused.clone())),
             Found::Stale(_) | Found::Nothing => {
-                let credential = presented.read().map_err(|error| Failure::Refused(error.into()))?;
+                let credential = presented.read().map_err(refused)?;
                 self.look_up(key, settings, credential, false, None).await
             }
         }
@@ -453,7 +457,7 @@ impl Authenticator {
             metrics.cache(CacheResult::Hit);
             return match met {
                 Ok(identity) => Ok(identity),
-                Err(fault) => self.refuse_again(fault, address).await,
+                Err(refused) => self.refuse_again(refused, address).await,
             };
         }
         let shelves = self.cache.shelves_number();
@@ -470,7 +474,7 @@ impl Authenticator {
                 if let Some(recent) = recent {
                     recent.note_refused(shelves, &key, &entry);
                 }
-                return self.refuse_again(entry.outcome().fault, address).await;
+                return self.refuse_again(entry.outcome().refused.clone(), address).await;
             }
             Found::Stale(identity) if !self.cache.may_ask() => {
                 metrics.cache(CacheResult::Stale);
@@ -484,9 +488,9 @@ impl Authenticator {
     }
 
     /// Refuses what is known to be no good; that it is known spares the caller's address nothing.
-    async fn refuse_again(&self, fault: Fault, address: IpAddr) -> Result<Arc<Identity>, Failure> {
+    async fn refuse_again(&self, refused: Refused, address: IpAddr) -> Result<Arc<Identity>, Failure> {
         self.limits.failed(address).await?;
-        Err(Failure::Refused(fault))
+        Err(Failure::Refused(refused))
     }
 
     /// The same where what is remembered does not tell, or is `stale` and serves if the store does not answer.
@@ -512,7 +516,7 @@ impl Authenticator {
             let due = (!stale).then_some(&mut toll);
             let looked_up = match credential {
                 Ok(credential) => self.look_up(key, settings, credential, stale, due).await,
-                Err(error) => Err(Failure::Refused(error.into())),
+                Err(error) => Err(refused(error)),
             };
             let paid = toll.end();
             match looked_up {
@@ -650,6 +654,14 @@ impl Authenticator {
         Ok(Some((claims, id)))
     }
 
+    /// The subject of such claims by its name, also where they bear the id of its row.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] where there is no such row, or why it could not be said.
+    pub async fn named(&self, settings: &JwtSettings, subject: Subject) -> Result<Subject, Failure> {
+        bearer::named(&self.parts, settings, subject).await
+    }
+
     /// The principal of such claims by what the store knows now of its subject and ids; not remembered.
     ///
     /// # Errors
@@ -735,11 +747,37 @@ pub enum Fault {
     Token(Scheme, TokenFault),
 }
 
+/// That a credential is no good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub fault: Fault,
+    /// Whose token it was, where it says that itself in a way that can be believed, or the store knows it; for the audit log.
+    pub whose: Option<Arc<Subject>>,
+}
+
+impl Refused {
+    /// A token for its claims or for what the store knows.
+    fn token(scheme: Scheme, fault: TokenFault, whose: Option<Subject>) -> Self {
+        Self { fault: Fault::Token(scheme, fault), whose: whose.map(Arc::new) }
+    }
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self { fault, whose: None }
+    }
+}
+
+fn refused(error: CredentialError) -> Failure {
+    Failure::Refused(Fault::from(error).into())
+}
+
 /// Why a credential proved nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// It is no good.
-    Refused(Fault),
+    Refused(Refused),
     /// The store does not answer.
     Unavailable,
     /// The keys of the token's issuer could not be fetched yet.
@@ -756,10 +794,10 @@ pub enum Failure {
 ///
 /// # Errors
 /// Why there is no answer.
-pub fn answered<T>(found: Result<T, Failure>) -> Result<Result<T, Fault>, Failure> {
+pub fn answered<T>(found: Result<T, Failure>) -> Result<Result<T, Refused>, Failure> {
     match found {
         Ok(found) => Ok(Ok(found)),
-        Err(Failure::Refused(fault)) => Ok(Err(fault)),
+        Err(Failure::Refused(refused)) => Ok(Err(refused)),
         Err(
             failure @ (Failure::Unavailable
             | Failure::NoKeys
@@ -817,7 +855,7 @@ impl From<Fault> for Rejection {
 impl From<Failure> for Rejection {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Refused(fault) => fault.into(),
+            Failure::Refused(refused) => refused.fault.into(),
             Failure::Unavailable => Self::StoreUnavailable,
             Failure::NoKeys => Self::KeysUnavailable,
             Failure::Busy => Self::PasswordQueueFull,

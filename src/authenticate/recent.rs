@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cache::{Cache, CacheKey, Entry, Refusal, Rests};
-use super::{Fault, Identity};
+use super::{Identity, Refused};
 use crate::clock::UnixSeconds;
 
 /// Principals, and as many refusals, at most; of 32 bytes each beside what the shelf has of them.
@@ -75,14 +75,14 @@ impl<T: Rests + Clone> Places<T> {
 
 impl Recent {
     /// A principal or a refusal within its lifetime; `None` where the shelf is to be asked.
-    pub(super) fn find(&self, cache: &Cache, key: &CacheKey, now: Instant) -> Option<Result<Arc<Identity>, Fault>> {
+    pub(super) fn find(&self, cache: &Cache, key: &CacheKey, now: Instant) -> Option<Result<Arc<Identity>, Refused>> {
         if self.shelves.get() != cache.shelves_number() {
             return None;
         }
         let unix = || self.unix(cache, now);
         let accepted = self.accepted.find(key, |entry| cache.is_fresh(entry, now, unix));
         let refused = || self.refused.find(key, |entry| cache.is_fresh(entry, now, unix));
-        accepted.map(Ok).or_else(|| refused().map(|refusal| Err(refusal.fault)))
+        accepted.map(Ok).or_else(|| refused().map(|refusal| Err(refusal.refused)))
     }
 
     /// Notes what the shelf had, `number` being that of the shelves before they were asked.

@@ -155,7 +155,7 @@ fn revoke(operator: &Operator, text: &str) -> Result<Option<(&'static str, Optio
     if operator.wait(operator.store().revoke_token(digest(text)))?
         || operator.wait(operator.store().revoke_clear_token(Secret::new(text.to_owned())))?
     {
-        return Ok(Some(("token", token.map(|token| token.owner.subject))));
+        return Ok(Some(("token", token.owner())));
     }
     let Some(Jwt { jti, issuer, expires_at }) = Jwt::read(text) else { return Ok(None) };
     let foreign = issuer.filter(|issuer| operator.issuers.iter().any(|known| **known == **issuer));
@@ -229,7 +229,7 @@ mod tests {
         let (operator, _) = with_ann(directory.path());
         let text = token(&operator, issue("ann", Some(Duration::from_mins(1))), "").unwrap();
         let now = operator.clock.unix();
-        let find = |at| operator.wait(operator.store().token(digest(text.trim_end()), at)).unwrap();
+        let find = |at| operator.wait(operator.store().token(digest(text.trim_end()), at)).unwrap().live();
         assert_eq!(find(now).unwrap().owner.subject, Subject::user("ann"));
         assert!(find(now + 61).is_none());
         let list = |user: Option<&str>| TokenCommand::List { user: user.map(str::to_owned), json: true };

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method};
 
 use super::members::form_text;
 use super::{Call, Endpoint, Incoming, Incomplete, Source};
-use crate::authenticate::{Failure, Fault};
+use crate::authenticate::{Failure, Fault, Refused};
 use crate::limit::Attempt;
 use crate::principal::{Principal, Scheme, Scope, Subject, SubjectKind};
 use crate::rejection::{CredentialsFault, MemberFault, Rejection};
@@ -204,7 +204,7 @@ impl Call<'_> {
                     self.asked.proven.is(&account.subject);
                     return Ok(account);
                 }
-                Err(Failure::Refused(Fault::Credentials(fault))) => refused = fault,
+                Err(Failure::Refused(Refused { fault: Fault::Credentials(fault), .. })) => refused = fault,
                 Err(failure) => {
                     for (_, attempt) in attempts {
                         attempt.abandoned().await;

@@ -59,7 +59,7 @@ impl Call<'_> {
             return Ok(Found::Nothing);
         }
         let token = token::find(&**store, text, self.service.clock.unix()).await.map_err(unavailable)?;
-        Ok(token.map_or(Found::Nothing, |token| Found::Opaque(digest, token)))
+        Ok(token.live().map_or(Found::Nothing, |token| Found::Opaque(digest, token)))
     }
 
     /// What `text` is where its own time is over, if it says in which session it was issued: what was issued with it may

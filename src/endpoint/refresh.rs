@@ -18,7 +18,7 @@ use super::template::What;
 use super::{Call, Endpoint, Incoming, Incomplete, Source, replay};
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
-use crate::authenticate::{Failure, Fault};
+use crate::authenticate::{Failure, Fault, Refused};
 use crate::clock::UnixSeconds;
 use crate::principal::{Principal, Scheme, Scope, Subject, SubjectKind};
 use crate::rejection::{MemberFault, Rejection, TokenFault};
@@ -204,7 +204,7 @@ impl Call<'_> {
         let authenticator = &self.service.authenticator;
         let principal = authenticator.standing(&self.asked.auth.jwt, claims).await;
         let principal = principal.map_err(|failure| match failure {
-            Failure::Refused(Fault::Token(_, fault)) => Unredeemed::Refused(fault),
+            Failure::Refused(Refused { fault: Fault::Token(_, fault), .. }) => Unredeemed::Refused(fault),
             other @ (Failure::Refused(_)
             | Failure::Unavailable
             | Failure::NoKeys

@@ -67,7 +67,7 @@ impl Call<'_> {
                     store.revoke_clear_token(text).await.map_err(unavailable)?;
                 }
                 self.note(&Change::Token(digest));
-                self.revoked("token", &token.owner.subject, client.as_ref());
+                self.revoked("token", Some(&token.owner.subject), client.as_ref());
             }
             Found::Refresh { token, .. } => {
                 match self.endpoint.ends {
@@ -78,16 +78,18 @@ impl Call<'_> {
                         self.service.store.revoke_refresh_tokens(family).await.map_err(unavailable)?;
                     }
                 }
-                self.revoked("refresh", &token.owner, client.as_ref());
+                self.revoked("refresh", Some(&token.owner), client.as_ref());
             }
             Found::Foreign(claims, id) => {
                 self.end_id(id, self.remembered_until(&claims)).await?;
-                self.revoked("access", &claims.subject, client.as_ref());
+                self.revoked("access", Some(&claims.subject), client.as_ref());
             }
             Found::Jwt(claims, kind) => {
                 self.end_jwt(&claims, extent).await?;
                 let kind = if kind == JwtKind::Access { "access" } else { "refresh" };
-                self.revoked(kind, &claims.subject, client.as_ref());
+                // it has ended, whether its owner is there to be named or not
+                let owner = self.service.authenticator.named(&self.asked.auth.jwt, claims.subject).await;
+                self.revoked(kind, owner.ok().as_ref(), client.as_ref());
             }
         }
         let reply = self.endpoint.reply();
@@ -120,13 +122,13 @@ impl Call<'_> {
         claims.expires_at.map_or(FOREVER, |exp| exp.saturating_add(leeway).saturating_add(1))
     }
 
-    fn revoked(&self, kind: &'static str, owner: &Subject, client: Option<&Account>) {
+    fn revoked(&self, kind: &'static str, owner: Option<&Subject>, client: Option<&Account>) {
         self.service.metrics.tokens_revoked.with_label_values(&[kind]).inc();
         let by = client.map(|client| ("client", &*client.subject.name));
         let details: Vec<_> = std::iter::once(("tokens", kind)).chain(by).collect();
-        self.happened("token_revoked", Some(owner), &details);
+        self.happened("token_revoked", owner, &details);
         // whoever holds a token is its owner, unless a client has said that it is somebody else
-        if self.asked.proven.name().is_none() {
+        if let Some(owner) = owner.filter(|_| self.asked.proven.name().is_none()) {
             self.asked.proven.is(owner);
         }
     }

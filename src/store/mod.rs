@@ -109,6 +109,42 @@ pub struct OpaqueToken {
     pub client: Option<IssuedTo>,
 }
 
+/// What is known of an opaque token.
+#[derive(Debug)]
+pub enum TokenStanding {
+    /// Nothing: it was never issued, or its row has been deleted since it ended.
+    Unknown,
+    /// It is no good any more.
+    Ended {
+        /// Whose it was.
+        owner: Subject,
+        /// Whether its time is over; else it was revoked, or its owner or the client it was issued to is gone, disabled or
+        /// logged out.
+        expired: bool,
+    },
+    /// It is good.
+    Live(Box<OpaqueToken>),
+}
+
+impl TokenStanding {
+    /// The token, where it is good.
+    pub fn live(self) -> Option<OpaqueToken> {
+        match self {
+            Self::Live(token) => Some(*token),
+            Self::Ended { .. } | Self::Unknown => None,
+        }
+    }
+
+    /// Whose it is or was.
+    pub fn owner(self) -> Option<Subject> {
+        match self {
+            Self::Live(token) => Some(token.owner.subject),
+            Self::Ended { owner, .. } => Some(owner),
+            Self::Unknown => None,
+        }
+    }
+}
+
 /// The client that a token was issued to, which is not its owner (RFC 6749 6). It ends with that client's sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedTo {
@@ -284,7 +320,7 @@ pub trait Store: Send + Sync {
     /// and where no such table is configured.
     fn clear_token(&self, text: Secret<String>, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>>;
     /// The living opaque token of this digest with its owner; `None` where it is unknown, expired, revoked or orphaned.
-    fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>>;
+    fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, TokenStanding>;
     /// What is known about a JWT's subject and ids (`jti`, `sid`).
     fn jwt_standing(&self, subject: Subject, ids: Vec<Arc<str>>) -> Answer<'_, JwtStanding>;
     /// Where a refresh token stands.

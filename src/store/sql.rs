@@ -36,7 +36,7 @@ use super::statements::{
 use super::tables::Tables;
 use super::{
     Account, Added, Answer, Change, Claimed, Ended, JwtStanding, NewToken, OpaqueToken, RefreshStanding, RefreshToken,
-    Rotation, Store, StoreError, StoredKey, TokenDigest, TokenListing, Tombstone, schema,
+    Rotation, Store, StoreError, StoredKey, TokenDigest, TokenListing, TokenStanding, Tombstone, schema,
 };
 use crate::clock::{Clock, UnixSeconds};
 use crate::principal::{Role, Scope, Subject, SubjectKind};
@@ -295,34 +295,43 @@ impl Store for SqlStore {
         })
     }
 
-    fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, Option<OpaqueToken>> {
+    fn token(&self, digest: TokenDigest, now: UnixSeconds) -> Answer<'_, TokenStanding> {
         self.read("token", move |inner| async move {
+            // a row that has ended is read nevertheless: who asks is told whose it was
+            let ended = inner.pool.engine().as_number(
+                "CASE WHEN t.revoked OR r.id IS NOT NULL OR (t.client_id IS NOT NULL AND c.id IS NULL) THEN 1 ELSE 0 END",
+            );
             let row = query(format!(
                 "SELECT t.owner_kind AS kind, t.owner_name AS name, t.session_version AS session_version, \
                  t.scopes AS scopes, t.issued_at AS issued_at, t.expires_at AS expires_at, t.family AS family, \
-                 t.client_id AS client_id, {CLIENT_VERSION} \
+                 t.client_id AS client_id, {CLIENT_VERSION}, {ended} AS ended \
                  FROM portcullis_tokens t LEFT JOIN portcullis_revocations r ON r.id = t.family {WITH_CLIENT} \
-                 WHERE t.digest = ? AND t.kind = 'token' AND NOT t.revoked AND r.id IS NULL \
-                 AND (t.client_id IS NULL OR c.id IS NOT NULL) AND (t.expires_at IS NULL OR t.expires_at > ?)"
+                 WHERE t.digest = ? AND t.kind = 'token'"
             ))
-            // one that was issued while its session ended is dead from the start
             .bind(digest.0.as_slice())
-            .bind(now)
             .row(inner.pool.reading().await?.db())
             .await?;
-            let Some(row) = row else { return Ok(None) };
+            let Some(row) = row else { return Ok(TokenStanding::Unknown) };
+            let subject = subject(&row)?;
+            let expires_at = row.maybe_number("expires_at")?;
+            let expired = expires_at.is_some_and(|end| end <= now);
+            if expired || row.number("ended")? != 0 {
+                return Ok(TokenStanding::Ended { owner: subject, expired });
+            }
+            // one that was issued while its session ended is dead from the start
             let version = row.number("session_version")?;
-            let owner = inner.account(&subject(&row)?).await?;
-            let owner = owner.filter(|owner| !owner.disabled && owner.session_version == version);
-            let Some(owner) = owner else { return Ok(None) };
-            Ok(Some(OpaqueToken {
+            let owner = inner.account(&subject).await?;
+            let Some(owner) = owner.filter(|owner| !owner.disabled && owner.session_version == version) else {
+                return Ok(TokenStanding::Ended { owner: subject, expired });
+            };
+            Ok(TokenStanding::Live(Box::new(OpaqueToken {
                 owner,
                 scopes: list(&row, "scopes")?,
-                expires_at: row.maybe_number("expires_at")?,
+                expires_at,
                 session: row.maybe_text("family")?.map(Arc::from),
                 client: issued_to(&row)?,
                 issued_at: row.maybe_number("issued_at")?,
-            }))
+            })))
         })
     }
 

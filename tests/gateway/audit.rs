@@ -185,7 +185,7 @@ fn log_ins_and_tokens_are_told_with_the_request_that_did_it() {
     audited.request(refreshing, 401, &[failed]);
     let unknown = post("/auth/refresh").json(&json!({ "refresh_token": audited.secret("pcr_canary") }));
     audited.request(unknown, 401, &[json!({ "audit": "refresh_failed", "reason": "malformed" })]);
-    let refused = json!({ "audit": "token_refused", "reason": "revoked" });
+    let refused = of_user("token_refused", "user", json!({ "reason": "revoked" }));
     audited.request(get("/any/x").bearer(&access), 401, std::slice::from_ref(&refused));
 
     let by_client = post("/oauth/token").basic("robot", "robot-secret-1").form("grant_type=client_credentials");

@@ -27,7 +27,7 @@ use super::bearer::{Compact, JwtKind};
 use super::cache::{Depends, Verdict};
 use super::claims::{Claims, issuer_of};
 use super::keys::Algorithm;
-use super::{Failure, Fault, Identity, JwtSettings, LookUp, RoleSource, answered};
+use super::{Failure, Identity, JwtSettings, LookUp, Refused, RoleSource, answered};
 use crate::clock::Clock;
 use crate::principal::{IssuerId, NAME_BYTES_MAX, Principal, Role, Scheme, Subject};
 use crate::record::metrics::Metrics;
@@ -168,7 +168,7 @@ impl Issuers {
 /// # Errors
 /// [`Failure::Refused`] with the reason, or [`Failure::NoKeys`].
 pub(super) async fn read(parts: &LookUp, issuer: &Issuer, compact: &Compact<'_>) -> Result<Claims, Failure> {
-    let refused = |fault| Failure::Refused(Fault::Token(Scheme::Bearer, fault));
+    let refused = |fault| Failure::Refused(Refused::token(Scheme::Bearer, fault, None));
     let header = &compact.header;
     if !issuer.algorithms.contains(&header.algorithm) {
         return Err(refused(TokenFault::Unsupported));
@@ -192,24 +192,30 @@ pub(super) async fn read(parts: &LookUp, issuer: &Issuer, compact: &Compact<'_>)
         Answer::UnknownKey => return Err(refused(TokenFault::BadSignature)),
         Answer::NoKeys => return Err(Failure::NoKeys),
     }
-    Claims::parse(&compact.payload, header, &issuer.claims, JwtKind::Access, parts.clock.unix()).map_err(refused)
+    Claims::parse(&compact.payload, header, &issuer.claims, JwtKind::Access, parts.clock.unix()).map_err(|fault| {
+        let whose = Claims::owner(&compact.payload, &issuer.claims);
+        Failure::Refused(Refused::token(Scheme::Bearer, fault, whose))
+    })
 }
 
 /// Who presents a token of `issuer`.
 pub(super) async fn look_up(parts: &LookUp, issuer: &Issuer, compact: &Compact<'_>) -> Result<Verdict, Failure> {
     let generation = parts.changes.generation();
     let depends = Depends::on_issuer(&parts.changes, issuer.id);
-    let refused = |fault, depends| Ok(Verdict::refused(fault, generation, depends));
     let claims = match answered(read(parts, issuer, compact).await)? {
         Ok(claims) => claims,
-        Err(fault) => return refused(fault, depends),
+        Err(refused) => return Ok(Verdict::refused(refused, generation, depends)),
+    };
+    let refused = |fault, depends| {
+        let refused = Refused::token(Scheme::Bearer, fault, Some(claims.subject.clone()));
+        Ok(Verdict::refused(refused, generation, depends))
     };
     let mut depends = depends;
     if let Some(jti) = &claims.id {
         let id = issuer.revocation_id(jti);
         depends = depends.and(&parts.changes, &Change::Session(Arc::clone(&id)));
         if parts.store.jwt_revoked(vec![id]).await? {
-            return refused(Fault::Token(Scheme::Bearer, TokenFault::Revoked), depends);
+            return refused(TokenFault::Revoked, depends);
         }
     }
     match issuer.principal(&claims) {
@@ -218,6 +224,6 @@ pub(super) async fn look_up(parts: &LookUp, issuer: &Issuer, compact: &Compact<'
             let end = claims.expires_at.map(|exp| exp.saturating_add(issuer.claims.leeway_seconds()));
             Ok(Verdict::accepted(identity, generation, depends).until(end))
         }
-        Err(fault) => refused(Fault::Token(Scheme::Bearer, fault), depends),
+        Err(fault) => refused(fault, depends),
     }
 }

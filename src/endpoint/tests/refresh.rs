@@ -47,6 +47,7 @@ async fn a_retry_within_the_grace_gets_the_same_tokens_and_a_later_use_ends_the_
         "refresh_repeated",
         "refresh_reused",
         "refresh_failed",
+        "refresh_failed",
         "token_refused",
     ];
     assert_eq!(rig.audited(expected.len(), &[&used, &successor, &access]).await, expected);

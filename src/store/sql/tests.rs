@@ -290,19 +290,19 @@ fn whatever_ends_sessions_kills_every_token(on: &On) {
         };
         wait(store.issue(Some(token("t", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
         wait(store.issue(Some(token("o", &other, now + 100)), None));
-        assert!(wait(store.token(digest("t"), now)).is_some(), "{name}");
+        assert!(wait(store.token(digest("t"), now)).live().is_some(), "{name}");
         assert_eq!(stands(&store, "r"), "live", "{name}");
         assert!(end(&store), "{name}");
-        assert!(wait(store.token(digest("t"), now)).is_none(), "{name}");
+        assert!(wait(store.token(digest("t"), now)).live().is_none(), "{name}");
         assert_eq!(stands(&store, "r"), "revoked", "{name}");
         assert!(wait(store.tokens(Some(ann()), now)).is_empty(), "{name}");
         let account = wait(store.account(ann())).unwrap();
         assert_eq!(account.session_version, 2, "{name}");
         assert!(account.sessions_ended_at >= now, "{name}");
-        assert!(wait(store.token(digest("o"), now)).is_some(), "{name}: of another principal");
+        assert!(wait(store.token(digest("o"), now)).live().is_some(), "{name}: of another principal");
         // issued with what was known before
         wait(store.issue(Some(token("late", &owner, now + 100)), Some((digest("l"), refresh(&owner, now + 100)))));
-        assert!(wait(store.token(digest("late"), now)).is_none(), "{name}");
+        assert!(wait(store.token(digest("late"), now)).live().is_none(), "{name}");
         assert_eq!(stands(&store, "l"), "revoked", "{name}");
     }
 }
@@ -335,10 +335,10 @@ fn a_disabled_owner_has_no_tokens(on: &On) {
     let owner = wait(store.account(ann())).unwrap();
     assert!(owner.disabled);
     wait(store.issue(Some(token("t", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
-    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.token(digest("t"), now)).live().is_none());
     assert_eq!(stands(&store, "r"), "revoked");
     assert!(wait(store.set_disabled(ann(), false)));
-    assert!(wait(store.token(digest("t"), now)).is_some());
+    assert!(wait(store.token(digest("t"), now)).live().is_some());
 }
 
 fn what_is_not_there_cannot_be_changed(on: &On) {
@@ -407,14 +407,14 @@ fn an_opaque_token_lives_until_its_last_second(on: &On) {
     let store = place.open();
     let owner = add_ann(&store);
     wait(store.issue(Some(token("t", &owner, 1_000)), None));
-    let found = wait(store.token(digest("t"), 999)).unwrap();
+    let found = wait(store.token(digest("t"), 999)).live().unwrap();
     assert_eq!((found.expires_at, found.session.as_deref()), (Some(1_000), Some("family")));
     assert_eq!((&found.owner.subject, &*found.scopes), (&ann(), &[Scope::from("read")][..]));
-    assert!(wait(store.token(digest("t"), 1_000)).is_none());
-    assert!(wait(store.token(digest("T"), 999)).is_none());
+    assert!(wait(store.token(digest("t"), 1_000)).live().is_none());
+    assert!(wait(store.token(digest("T"), 999)).live().is_none());
     assert_eq!(stands(&store, "t"), "unknown", "an opaque token does not refresh");
     assert!(wait(store.revoke_token(digest("t"))));
-    assert!(wait(store.token(digest("t"), 999)).is_none());
+    assert!(wait(store.token(digest("t"), 999)).live().is_none());
 }
 
 fn a_refresh_token_is_used_once_and_then_known_as_used(on: &On) {
@@ -423,11 +423,11 @@ fn a_refresh_token_is_used_once_and_then_known_as_used(on: &On) {
     let (owner, app, now) = (add_ann(&store), add_app(&store), place.clock.unix());
     let first = RefreshToken { client: Some(app.clone()), ..refresh(&owner, now + 100) };
     wait(store.issue(None, Some((digest("r1"), first))));
-    assert!(wait(store.token(digest("r1"), now)).is_none(), "a refresh token is no access token");
+    assert!(wait(store.token(digest("r1"), now)).live().is_none(), "a refresh token is no access token");
     let beside = Rotation { token: Some(token("t", &owner, now + 50)), ..rotation("r1", "r2", now) };
     let RefreshStanding::Live(before) = wait(store.rotate(beside)) else { panic!("not live") };
     assert_eq!((before.client.as_ref(), &*before.family), (Some(&app), "family"));
-    assert!(wait(store.token(digest("t"), now)).is_some());
+    assert!(wait(store.token(digest("t"), now)).live().is_some());
     let RefreshStanding::Used { used_at_ms, replay, .. } = wait(store.refresh_token(digest("r1"))) else {
         panic!("not used")
     };
@@ -494,7 +494,7 @@ fn a_revoked_family_is_revoked_in_all_its_parts(on: &On) {
     wait(store.revoke_family("family".into(), now + 100));
     assert_eq!((stands(&store, "r1"), stands(&store, "r2")), ("revoked", "revoked"));
     assert_eq!(standing_word(&wait(store.rotate(rotation("r2", "r3", now)))), "revoked");
-    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.token(digest("t"), now)).live().is_none());
     assert!(is_revoked(&store, &["j", "family"]) && is_revoked(&store, &["family", "j"]));
     assert!(!is_revoked(&store, &["j"]) && !is_revoked(&store, &[]));
     let (heard, _) = wait(store.changes(Some(start)));
@@ -580,7 +580,7 @@ fn listed_tokens_are_the_living_and_can_be_revoked_by_number(on: &On) {
     let revoked =
         |number: usize| wait(store.revoke_listed(listed[number].id, until)).map(|token| (token.owner, token.kind));
     assert_eq!(revoked(1), Some((ann(), "token")));
-    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.token(digest("t"), now)).live().is_none());
     assert_eq!(revoked(0), Some((ann(), "refresh")));
     assert_eq!(stands(&store, "r"), "revoked");
     assert!(wait(store.tokens(Some(ann()), now)).is_empty());
@@ -593,11 +593,11 @@ fn a_token_that_is_issued_while_its_session_ends_is_dead_from_the_start(on: &On)
     let store = place.open();
     let (owner, now) = (add_ann(&store), place.clock.unix());
     wait(store.issue(Some(token("before", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
-    assert!(wait(store.token(digest("before"), now)).is_some());
+    assert!(wait(store.token(digest("before"), now)).live().is_some());
     wait(store.revoke_family("family".into(), now + 100));
     wait(store.issue(Some(token("after", &owner, now + 100)), None));
     for text in ["before", "after"] {
-        assert!(wait(store.token(digest(text), now)).is_none(), "{text}");
+        assert!(wait(store.token(digest(text), now)).live().is_none(), "{text}");
     }
 }
 
@@ -617,7 +617,7 @@ fn what_a_client_got_for_a_user_ends_with_the_sessions_of_the_client(on: &On) {
         };
         issue("own", &None);
         issue("old", &before);
-        assert_eq!(wait(store.token(digest("t old"), now)).unwrap().client, before, "{name}");
+        assert_eq!(wait(store.token(digest("t old"), now)).live().unwrap().client, before, "{name}");
         assert_eq!(wait(store.tokens(Some(ann()), now)).len(), 4, "{name}");
         match name {
             "with a new secret" => assert!(wait(store.set_password(app.clone(), secret("other")))),
@@ -630,13 +630,13 @@ fn what_a_client_got_for_a_user_ends_with_the_sessions_of_the_client(on: &On) {
         // by a client that authenticated before that
         issue("late", &before);
         for of in ["old", "late"] {
-            assert!(wait(store.token(digest(&format!("t {of}")), now)).is_none(), "{name}: {of}");
+            assert!(wait(store.token(digest(&format!("t {of}")), now)).live().is_none(), "{name}: {of}");
             assert_eq!(stands(&store, &format!("r {of}")), "revoked", "{name}: {of}");
             let used = format!("r {of}");
             assert_eq!(standing_word(&wait(store.rotate(rotation(&used, "next", now)))), "revoked", "{name}: {of}");
         }
         assert_eq!(wait(store.tokens(Some(ann()), now)).len(), 2, "{name}: what came without a client lives");
-        assert!(wait(store.token(digest("t own"), now)).is_some(), "{name}");
+        assert!(wait(store.token(digest("t own"), now)).live().is_some(), "{name}");
         assert_eq!(stands(&store, "r own"), "live", "{name}");
     }
 }
@@ -654,7 +654,7 @@ fn a_token_that_does_not_say_in_which_sessions_its_client_got_it_lives_while_the
         if ends {
             assert!([true, false].into_iter().all(|off| wait(store.set_disabled(Subject::client("app"), off))));
         }
-        assert_eq!(wait(store.token(digest("t"), now)).is_none(), ends);
+        assert_eq!(wait(store.token(digest("t"), now)).live().is_none(), ends);
         assert_eq!(stands(&store, "r"), if ends { "revoked" } else { "live" });
         if !ends {
             let RefreshStanding::Live(used) = wait(store.rotate(rotation("r", "next", now))) else {
@@ -772,7 +772,7 @@ fn purging_takes_what_expired_and_no_more(on: &On) {
     };
     wait(store.purge(now + 10));
     assert!(replay(), "within the grace");
-    assert!(wait(store.token(digest("old"), 0)).is_none());
+    assert!(wait(store.token(digest("old"), 0)).live().is_none());
     wait(store.purge(now + 11));
     assert!(!replay(), "past the grace");
     wait(store.purge(now + 99));

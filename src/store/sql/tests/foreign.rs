@@ -229,7 +229,7 @@ fn a_session_of_before_a_change_behind_our_back_is_dead_whoever_looks_first(on: 
     // a guess changes nothing, and whatever was issued is dead all the same
     assert_eq!(unseen(&store).as_deref(), Some("x"));
     assert!(wait(store.changes(Some(start))).0.is_empty());
-    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.token(digest("t"), now)).live().is_none());
     assert_eq!(stands(&store, "r"), "revoked");
     place.execute(&store, format!("UPDATE {} SET password_hash = 'y' WHERE id = 7", on.engine().quoted("user")));
     assert_eq!(unseen(&store).as_deref(), Some("y"));
@@ -247,11 +247,11 @@ fn a_new_password_ends_every_session_and_the_applications_tokens(on: &On) {
     let (place, store) = Place::flask(on);
     let (owner, now) = (wait(store.account(ann())).unwrap(), place.clock.unix());
     wait(store.issue(Some(token("t", &owner, now + 100)), Some((digest("r"), refresh(&owner, now + 100)))));
-    assert!(wait(store.token(digest("t"), now)).is_some());
+    assert!(wait(store.token(digest("t"), now)).live().is_some());
     assert_eq!(stands(&store, "r"), "live");
     assert_eq!(wait(store.tokens(None, now)).len(), 2);
     assert!(wait(store.set_password(ann(), secret("new"))));
-    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.token(digest("t"), now)).live().is_none());
     assert_eq!(stands(&store, "r"), "revoked");
     assert!(clear(&store, "Secret-1", now).is_none());
     assert!(clear(&store, "secret-3", now).is_some(), "of another user");
@@ -287,7 +287,7 @@ fn a_password_changed_behind_our_back_ends_every_session(on: &On) {
     let user = on.engine().quoted("user");
     for (round, change) in ["password_hash = 'x' WHERE id = 7", "password_hash = 'y' WHERE id = 7"].iter().enumerate() {
         place.execute(&store, format!("UPDATE {user} SET {change}"));
-        assert!(wait(store.token(digest("t"), now)).is_none());
+        assert!(wait(store.token(digest("t"), now)).live().is_none());
         assert_eq!(stands(&store, "r"), "revoked");
         let account = wait(store.jwt_standing(ann(), vec![])).account.unwrap();
         assert_eq!(account.session_version, i64::try_from(round).unwrap() + 2);
@@ -306,7 +306,7 @@ fn a_user_made_anew_behind_our_back_is_another(on: &On) {
     let user = on.engine().quoted("user");
     place.execute(&store, "DELETE FROM token");
     place.execute(&store, format!("DELETE FROM {user} WHERE id = 7"));
-    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.token(digest("t"), now)).live().is_none());
     assert!(wait(store.account(ann())).is_none());
     place.execute(
         &store,
@@ -314,7 +314,7 @@ fn a_user_made_anew_behind_our_back_is_another(on: &On) {
             "INSERT INTO {user} (id, username, password_hash, role) VALUES (9, 'ann', 'scrypt:32768:8:1$salt$hash', '')"
         ),
     );
-    assert!(wait(store.token(digest("t"), now)).is_none());
+    assert!(wait(store.token(digest("t"), now)).live().is_none());
     assert_eq!(wait(store.account(ann())).unwrap().session_version, 2);
 }
 

@@ -44,14 +44,14 @@ impl Place {
         self.insert(store, 9, "cat", CAT_HASH);
         let (cat, now) = (account(store, "cat"), self.clock.unix());
         wait(store.issue(Some(token("t", &cat, now + 100)), Some((digest("r"), refresh(&cat, now + 100)))));
-        assert!(wait(store.token(digest("t"), now)).is_some());
+        assert!(wait(store.token(digest("t"), now)).live().is_some());
         cat
     }
 
     /// Whether the sessions that cat had are dead, and every token by which they would be somebody else.
     fn cat_is_gone(&self, store: &SqlStore, version: i64) {
         let now = self.clock.unix();
-        assert!(wait(store.token(digest("t"), now)).is_none());
+        assert!(wait(store.token(digest("t"), now)).live().is_none());
         assert_eq!(stands(store, "r"), "revoked");
         let standing = wait(store.jwt_standing(user("cat"), vec![]));
         assert!(standing.account.is_none());
@@ -183,7 +183,7 @@ fn users_who_swap_their_names_stay_who_they_are(on: &On) {
             assert!(account.sessions_ended_at > 0);
         }
         assert_eq!(stands(&store, "r"), "revoked");
-        assert!(wait(store.token(digest("t"), place.clock.unix())).is_none());
+        assert!(wait(store.token(digest("t"), place.clock.unix())).live().is_none());
         // and back, with one of them not seen meanwhile
         place.swap(&store, (9, "ann"), (7, "cat"));
         let back = account(&store, first);
