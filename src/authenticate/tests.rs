@@ -425,7 +425,7 @@ async fn a_refused_token_is_known_by_its_owner_where_that_can_be_believed() {
         ("without a subject", stage.bearer(json!({ "sub": "" })), "missing_subject", None),
         ("by another key", other_key, "bad_signature", None),
         ("an opaque one of nobody", unknown, "unknown", None),
-        ("nothing like a token", "Token pcl_ann".to_owned(), "malformed", None),
+        ("nothing like a token", format!("Token {}ann", OpaqueKind::Token.prefix()), "malformed", None),
     ] {
         // as looked up, as remembered, and as the worker remembers it
         for time in 0..3 {
