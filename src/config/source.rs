@@ -74,7 +74,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
 
 impl std::fmt::Debug for Environment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Environment").field("variables", &self.values.len()).finish()
+        f.debug_struct("Environment").field("variables", &self.values.len()).finish_non_exhaustive()
     }
 }
 
