@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::dial::{DialError, Dialed, Dialer, Offer, connections_max};
-use super::heirs::{Heir, ServerKey, groups, heirs};
+use super::heirs::{Heir, OfServer, ServerKey, groups, heirs, is_reached_alike};
 use super::room::{Room, Share};
 use super::{HealthCheck, Protocol, ServerAddress, ServerGroup, UpstreamSettings, UpstreamTls};
 use crate::clock::Clock;
@@ -45,8 +45,8 @@ pub(super) struct Health {
     connects: Failures,
     answers: Failures,
     epoch: Instant,
-    /// Where it is shown, by the name that the upstream has now.
-    gauge: Mutex<IntGauge>,
+    /// Where it is shown, by the name that the upstream has now; nowhere where no configuration in force has the server.
+    gauge: Mutex<Option<IntGauge>>,
 }
 
 /// Failures of one kind in a row.
@@ -87,8 +87,10 @@ impl Failures {
 }
 
 impl Health {
-    fn new(epoch: Instant, gauge: IntGauge) -> Self {
-        gauge.set(1);
+    fn new(epoch: Instant, gauge: Option<IntGauge>) -> Self {
+        if let Some(gauge) = &gauge {
+            gauge.set(1);
+        }
         Self {
             checked: AtomicBool::new(false),
             up: AtomicBool::new(true),
@@ -151,17 +153,19 @@ impl Health {
     fn set_up(&self, up: bool) {
         let gauge = self.gauge();
         self.up.store(up, Ordering::Relaxed);
-        gauge.set(i64::from(up));
+        if let Some(gauge) = &*gauge {
+            gauge.set(i64::from(up));
+        }
     }
 
     /// Shows it under another name from here on.
     fn shown_by(&self, gauge: IntGauge) {
         let mut own = self.gauge();
         gauge.set(i64::from(self.up.load(Ordering::Relaxed)));
-        *own = gauge;
+        *own = Some(gauge);
     }
 
-    fn gauge(&self) -> MutexGuard<'_, IntGauge> {
+    fn gauge(&self) -> MutexGuard<'_, Option<IntGauge>> {
         self.gauge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -234,7 +238,7 @@ impl Fleet {
         let mut members = self.members();
         let known = std::mem::take(&mut *members);
         let mut names: HashSet<ServerKey> = known.keys().cloned().collect();
-        let mut heirs = heirs(known, upstreams, |member, address, _| member.address == *address);
+        let mut heirs = heirs(known, upstreams);
         for (upstream, group) in groups(upstreams) {
             for address in &group.servers {
                 let key = (Arc::clone(upstream), Arc::clone(&address.label));
@@ -264,13 +268,11 @@ impl Fleet {
         Some(health.is_up() && !health.is_set_aside(self.clock.now()))
     }
 
-    /// What workers read of one server.
+    /// What workers read of one server. Of one that the applied configuration does not have, nothing is known, nor shown.
     pub(super) fn health(&self, upstream: &Arc<str>, address: &ServerAddress) -> Arc<Health> {
-        let mut members = self.members();
-        let member = members
-            .entry((Arc::clone(upstream), Arc::clone(&address.label)))
-            .or_insert_with(|| self.member(upstream, address));
-        Arc::clone(&member.health)
+        let key = (Arc::clone(upstream), Arc::clone(&address.label));
+        let known = self.members().get(&key).map(|member| Arc::clone(&member.health));
+        known.unwrap_or_else(|| Arc::new(Health::new(self.epoch, None)))
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -278,7 +280,7 @@ impl Fleet {
     }
 
     fn member(&self, upstream: &str, address: &ServerAddress) -> Member {
-        let health = Arc::new(Health::new(self.epoch, self.gauge(upstream, address)));
+        let health = Arc::new(Health::new(self.epoch, Some(self.gauge(upstream, address))));
         Member { health, address: address.clone(), check: None, tls: None, probe: None }
     }
 
@@ -291,17 +293,31 @@ impl Fleet {
     }
 }
 
+impl OfServer for Member {
+    fn is_of(&self, address: &ServerAddress, _: &ServerGroup) -> bool {
+        self.address == *address
+    }
+
+    fn may_be_renamed(&self, address: &ServerAddress, group: &ServerGroup) -> bool {
+        self.is_of(address, group) && self.is_checked_by(group)
+    }
+
+    /// What two upstreams know of one server may differ for a moment; whatever is wrong will be found again.
+    fn is_last_choice(&self) -> bool {
+        !self.health.is_up()
+    }
+}
+
 impl Member {
+    /// Whether it is checked as the group says.
+    fn is_checked_by(&self, group: &ServerGroup) -> bool {
+        self.check == group.health && is_reached_alike(&self.address, self.tls.as_ref(), group)
+    }
+
     fn check(&mut self, group: &ServerGroup, background: &Handle, clock: &Clock) {
         // a task with old settings would probe with a certificate that is gone; one that begins anew has forgotten what it
         // has counted
-        let same_tls = match (&self.tls, &group.tls) {
-            (Some(own), Some(tls)) => own.is_as(tls),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        let same = self.check == group.health && (same_tls || self.address.protocol != Protocol::Https);
-        if same && (self.probe.is_some() || self.check.is_none()) {
+        if self.is_checked_by(group) && (self.probe.is_some() || self.check.is_none()) {
             return;
         }
         self.tls.clone_from(&group.tls);
@@ -437,7 +453,7 @@ mod tests {
     #[test]
     fn a_server_that_cannot_be_reached_is_set_aside_for_a_while() {
         let clock = Clock::system();
-        let health = Health::new(clock.now(), Metrics::new().upstream_healthy.with_label_values(&["u", "s"]));
+        let health = Health::new(clock.now(), None);
         for _ in 1..CONNECT_FAILURES_MAX {
             health.connect_failed(clock.now());
             assert!(!health.is_set_aside(clock.now()));
@@ -456,7 +472,7 @@ mod tests {
     #[test]
     fn a_server_that_answers_no_request_is_set_aside_whether_it_can_be_reached_or_not() {
         let clock = Clock::system();
-        let health = Health::new(clock.now(), Metrics::new().upstream_healthy.with_label_values(&["u", "s"]));
+        let health = Health::new(clock.now(), None);
         let lose = |times: u32| (0..times).for_each(|_| health.lost(clock.now()));
         lose(LOST_MAX - 1);
         health.answered();

@@ -18,12 +18,13 @@ use tokio::task::spawn_local;
 
 use super::dial::{DialError, Dialed, Dialer, Offer, Received, Stream};
 use super::health::{Fleet, Health};
+use super::heirs::{OfServer, is_reached_alike};
 use super::http1::decode::Fields;
 use super::http1::{self, RESPONSE_HEAD_BYTES_MAX, Transport as _};
 use super::outgoing::Outgoing;
 use super::retry::{self, Loss};
 use super::rewrite::{Departure, Framing};
-use super::{Protocol, ServerAddress, Timeouts, UpstreamTls};
+use super::{Protocol, ServerAddress, ServerGroup, Timeouts, UpstreamTls};
 use crate::clock::Clock;
 use crate::record::metrics::{Counter, WorkerMetrics};
 use crate::wire::body::Body;
@@ -246,17 +247,6 @@ impl Server {
         }
     }
 
-    /// Whether this is the server of these settings. A reload reads certificates anew: what is in them decides, so that
-    /// connections to `https://` servers end only where they would not be made like that any more.
-    pub(super) fn is(&self, address: &ServerAddress, tls: Option<&UpstreamTls>) -> bool {
-        let same_tls = match (&self.tls, tls) {
-            (None, None) => true,
-            (Some(own), Some(tls)) => own.is_as(tls),
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        self.dialer.address == *address && (same_tls || address.protocol != Protocol::Https)
-    }
-
     pub(super) fn keep_at_most(&self, connections: usize) {
         self.connections.keep_alive.set(connections);
         self.connections.idle.borrow_mut().truncate(connections);
@@ -345,6 +335,14 @@ impl Server {
         connections.shared.borrow_mut().push(Rc::clone(&connection));
         connections.sweep_later();
         Ok(Lease { way: Way::Http2(connections.stream_of(connection)), reused: false })
+    }
+}
+
+impl OfServer for Rc<Server> {
+    /// A reload reads certificates anew: what is in them decides, so that connections to `https://` servers end only where
+    /// they would not be made like that any more.
+    fn is_of(&self, address: &ServerAddress, group: &ServerGroup) -> bool {
+        self.dialer.address == *address && is_reached_alike(address, self.tls.as_ref(), group)
     }
 }
 

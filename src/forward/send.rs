@@ -16,7 +16,7 @@ use super::balance::Chooser;
 use super::deadline::{Deadlines, Elapsed};
 use super::dial::DialError;
 use super::health::Fleet;
-use super::heirs::{Heir, ServerKey, heirs};
+use super::heirs::{Heir, OfServer as _, ServerKey, heirs};
 use super::http1::decode::Fields;
 use super::leash::{Form, Leashes, Tether};
 use super::outgoing::{Outgoing, Progress};
@@ -108,8 +108,7 @@ impl Upstreams {
     /// Takes the upstreams of a configuration. Connections to servers that it has unchanged are kept, whatever their
     /// upstreams are called; others close once their requests have ended.
     pub fn apply(&self, upstreams: &[UpstreamSettings]) {
-        let known =
-            heirs(self.servers.take(), upstreams, |server, address, group| server.is(address, group.tls.as_ref()));
+        let known = heirs(self.servers.take(), upstreams);
         let mut kept = HashMap::new();
         let groups = upstreams
             .iter()
@@ -166,14 +165,17 @@ impl Upstreams {
     }
 
     /// The servers of an upstream. A request that began under another configuration than the applied one gets its own
-    /// group, which shares the servers that both have and keeps no connections to others.
+    /// group, which shares the connections to servers that both have and keeps none to others.
     fn group_of(&self, index: usize, name: &Arc<str>, settings: &Arc<ServerGroup>) -> Rc<Group> {
         let applied = self.groups.borrow().get(index).cloned().flatten();
         applied.filter(|group| Arc::ptr_eq(&group.settings, settings)).unwrap_or_else(|| {
             let known = self.servers.borrow();
             Rc::new(self.group(name, settings, |key, address| {
-                let server = known.get(key).filter(|server| server.is(address, settings.tls.as_ref())).cloned();
-                server.unwrap_or_else(|| self.server(name, address, settings, None))
+                let same = |server: &&Rc<Server>| server.is_of(address, settings);
+                let server = known.get(key).filter(same).cloned();
+                // the applied configuration may call its upstream otherwise
+                let other = || known.values().find(same).map(|server| &**server);
+                server.unwrap_or_else(|| self.server(name, address, settings, other()))
             }))
         })
     }
