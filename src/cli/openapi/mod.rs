@@ -68,10 +68,8 @@ fn routes(document: &Document) -> Result<String, CliError> {
     let mut routes = Routes { printed, taken: BTreeMap::new(), parts: BTreeMap::new(), gets: BTreeMap::new() };
     for operation in &operations {
         let Ok(pattern) = &operation.pattern else { continue };
-        if operation.wider.is_some() {
-            let others = routes.parts.entry((shape(pattern), operation.method.clone())).or_default();
-            others.push((operation.path, operation.access.as_ref().ok()));
-        }
+        let others = routes.parts.entry((shape(pattern), operation.method.clone())).or_default();
+        others.push((operation.path, operation.access.as_ref().ok()));
         if operation.method == "GET" {
             routes.gets.entry(shape(pattern)).or_default().insert(operation.path);
         }
@@ -285,8 +283,10 @@ impl Routes<'_> {
         let shape = shape(pattern);
         for method in [operation.method.as_str(), "HEAD"].iter().take(if operation.method == "GET" { 2 } else { 1 }) {
             let parts = self.parts.get(&(shape.clone(), (*method).to_owned()));
-            for (path, of_part) in parts.into_iter().flatten() {
-                if !of_part.is_some_and(|of_part| access.is_as(of_part)) {
+            for (path, of_part) in parts.into_iter().flatten().filter(|(path, _)| *path != operation.path) {
+                // what anyone may have is not less open where GET takes it along
+                let may = |of_part: &&Access| access.is_as(of_part) || *method != operation.method && of_part.is_open();
+                if !of_part.as_ref().is_some_and(may) {
                     return Err(format!("it would take {} too, which asks for something else", comment(path)));
                 }
             }

@@ -160,6 +160,25 @@ fn twins_and_what_get_takes_along_never_tie() {
     assert!(found.contains("# left out, `HEAD /a/{x}`: GET is another path's, and HEAD with it"), "{found}");
 }
 
+/// Whichever comes first in the document.
+#[test]
+fn of_twins_that_ask_for_different_things_neither_is_let_through() {
+    for (open, closed) in [("/users/{id}", "/users/{name}"), ("/%61dmin", "/admin"), ("/admin", "/%61dmin")] {
+        let (open_one, closed_one) =
+            (format!("  '{open}': {{ get: {{ security: [] }} }}"), format!("  '{closed}': {{ get: {{}} }}"));
+        for paths in [format!("{open_one}\n{closed_one}"), format!("{closed_one}\n{open_one}")] {
+            let found = routes_of(&format!("{paths}\n  '/{{all}}/{{paths}}': {{ get: {{ security: [] }} }}"));
+            let (left_out, why) = (format!("# left out, `GET {open}`"), "which asks for something else");
+            assert!(found.contains(&left_out) && found.contains(why), "{paths}\n{found}");
+            assert!(found.contains(&format!("# left out, `GET {closed}`")), "{paths}\n{found}");
+            let rest = found.replace("path: \"/{all}/{paths}\"\n    methods: [GET]\n    allow: anyone", "");
+            assert!(!rest.contains("anyone"), "{paths}\n{found}");
+        }
+    }
+    let alike = routes_of("  '/a/{x}': { get: { security: [] } }\n  '/a/{y}': { get: { security: [] } }");
+    assert!(alike.contains("path: \"/a/{x}\"\n    methods: [GET]\n    allow: anyone"), "{alike}");
+}
+
 #[test]
 fn the_nearest_server_gives_the_base_path() {
     let document = "openapi: 3.0.3\nservers: [{ url: 'https://{region}.example.com/{v}', variables: { region: { default: eu }, \
