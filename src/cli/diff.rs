@@ -7,8 +7,9 @@ use clap::Args;
 use serde::Serializer as _;
 
 use super::output::{complain, print_by};
-use super::{BROKEN, load};
-use crate::decision::diff::{Printed, Row, diff as compare};
+use super::{BROKEN, load, read};
+use crate::config::{self, Environment, Snapshot};
+use crate::decision::diff::{Printed, Row, beyond, diff as compare};
 
 /// `portcullis diff …`
 #[derive(Debug, Args)]
@@ -31,7 +32,23 @@ pub fn diff(arguments: &DiffArguments) -> ExitCode {
     let (Some(old), Some(new)) = (load(&arguments.old), load(&arguments.new)) else {
         return ExitCode::from(BROKEN);
     };
-    let rows = match compare(&old, &new) {
+    let asks_by_name = |snapshot: &Snapshot| snapshot.variables.each.iter().any(|variable| variable.is_name);
+    let by_name = if asks_by_name(&old) || asks_by_name(&new) {
+        let read = |file| read(config::load_by_name(file, &Environment::of_process()));
+        let (Some(old), Some(new)) = (read(&arguments.old), read(&arguments.new)) else {
+            return ExitCode::from(BROKEN);
+        };
+        Some((old, new))
+    } else {
+        None
+    };
+    let compared = compare(&old, &new).and_then(|mut rows| {
+        if let Some((old, new)) = &by_name {
+            rows.extend(beyond(&rows, old, new)?);
+        }
+        Ok(rows)
+    });
+    let rows = match compared {
         Ok(rows) => rows,
         Err(error) => {
             complain(&format!("portcullis: {error}\n"));

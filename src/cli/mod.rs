@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Environment, Snapshot};
+use crate::config::{self, Environment, Problems, Snapshot};
 use accounts::{ClientCommand, UserCommand};
 use import::ImportCommand;
 use keys::KeyCommand;
@@ -151,7 +151,11 @@ fn file_given_to_run(error: &clap::Error) -> Option<&str> {
 
 /// The configuration in a file that a command asks; where it is broken, that is said.
 fn load(file: &Path) -> Option<Snapshot> {
-    let loaded = config::load(file, &Environment::of_process());
+    read(config::load(file, &Environment::of_process()))
+}
+
+/// What was read; or tells what is wrong with it.
+fn read(loaded: Result<Snapshot, Problems>) -> Option<Snapshot> {
     loaded.map_err(|problems| output::complain(&problems.to_string())).ok()
 }
 

@@ -35,6 +35,15 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Snapshot, Problems
     load_text(&text, path.parent().unwrap_or_else(|| Path::new("")), &name, environment)
 }
 
+/// As [`load`], for a comparison of what routes ask for: roles and scopes that come from variables have the names of those.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_by_name(path: &Path, environment: &Environment) -> Result<Snapshot, Problems> {
+    let (name, text) = read(path)?;
+    load_text_by_name(&text, path.parent().unwrap_or_else(|| Path::new("")), &name, environment)
+}
+
 /// Reads the configuration in `path`, and says what of it is probably a mistake (contract 7).
 ///
 /// # Errors
@@ -67,7 +76,20 @@ pub fn load_text(
     file_name: &str,
     environment: &Environment,
 ) -> Result<Snapshot, Problems> {
-    understand(text, directory, file_name, environment).map(|understood| understood.snapshot)
+    understand(text, directory, file_name, environment, |_| ()).map(|understood| understood.snapshot)
+}
+
+/// As [`load_by_name`], of a text.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_text_by_name(
+    text: &str,
+    directory: &Path,
+    file_name: &str,
+    environment: &Environment,
+) -> Result<Snapshot, Problems> {
+    understand(text, directory, file_name, environment, variables::name).map(|understood| understood.snapshot)
 }
 
 /// As [`load_text`], with what is probably a mistake.
@@ -80,7 +102,7 @@ pub fn check_text(
     file_name: &str,
     environment: &Environment,
 ) -> Result<(Snapshot, Problems), Problems> {
-    let Understood { snapshot, root, places, text } = understand(text, directory, file_name, environment)?;
+    let Understood { snapshot, root, places, text } = understand(text, directory, file_name, environment, |_| ())?;
     let mut report = Report::default();
     warnings::of_file(&root, &snapshot, &mut report);
     warnings::of_rules(&snapshot, &places, &mut report);
@@ -101,6 +123,7 @@ fn understand<'t>(
     directory: &Path,
     file_name: &str,
     environment: &Environment,
+    prepare: impl FnOnce(&mut tree::Node),
 ) -> Result<Understood<'t>, Problems> {
     let mut report = Report::default();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -109,6 +132,7 @@ fn understand<'t>(
     };
     let (environment, has_dotenv) = source::with_dotenv(environment, directory, &mut report);
     source::expand(&mut root, &environment, text, &mut report);
+    prepare(&mut root);
     let model = model::read(&root, &mut report);
     let mut files = compile::Files::below(directory);
     if has_dotenv {

@@ -76,24 +76,50 @@ pub struct Snapshot {
     /// Where the relative paths of the file begin.
     pub directory: PathBuf,
     /// What of it came from the environment.
-    pub variables: Vec<Variable>,
+    pub variables: Variables,
+}
+
+/// What of a file comes from the environment.
+#[derive(Debug, Default)]
+pub struct Variables {
+    /// Each value that does.
+    pub each: Vec<Variable>,
+    /// All that has a name of its own in the file: the items of its lists, and its upstreams.
+    pub items: BTreeSet<String>,
 }
 
 /// A value that comes from the environment.
 #[derive(Debug)]
 pub struct Variable {
-    /// Under which keys, and of which route.
+    /// Under which keys, and of which route; to be shown.
     pub key: String,
+    /// Under which keys, whatever its upstream is called.
+    pub kind: String,
+    /// Of which item.
+    pub item: Option<String>,
+    /// Whether that is a route.
+    pub is_of_route: bool,
+    /// Whether it is a role or scope that a route asks for.
+    pub is_name: bool,
     /// The names of the variables.
     pub names: Vec<String>,
     /// How they are referred to, with their defaults, which may be secrets.
     pub references: Secret<String>,
     /// What `.env` says of those that were set already when it was read, and which it does not override.
     pub overruled: Secret<Vec<Option<String>>>,
-    /// Whether somebody can have more by another value.
-    pub gives: bool,
-    /// Whether somebody can by another one in `.env`, which is a file as this one is.
-    pub gives_by_dotenv: bool,
+    /// Whether somebody can have more by it.
+    pub gives: Gives,
+}
+
+/// Whether somebody can have more by a value of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gives {
+    /// No.
+    Nothing,
+    /// By another value in its place.
+    AnotherValue,
+    /// By that too that it comes from a variable.
+    FromAVariable,
 }
 
 /// One of `expect`: what a request of a caller should get.

@@ -4,7 +4,7 @@
 //! Every variable is told but those of keys that are known to be about something else, so that none is forgotten.
 
 use super::report::Report;
-use super::snapshot::Variable;
+use super::snapshot::{Gives, Variable, Variables};
 use super::source::{Environment, Part, parts};
 use super::tree::{Node, Scalar, Value};
 use crate::secret::Secret;
@@ -124,55 +124,155 @@ pub(super) fn told(root: &Node, report: &mut Report) {
     });
 }
 
+/// Keys of which a comparison takes the name of a variable for the value: what is listed there is a name and no more.
+const NAMES: &[&str] = &["routes.allow", "routes.scopes"];
+
+/// Keys by which one of a list is told from the others.
+const NAMED_BY: &[&str] = &["id", "name", "issuer", "path", "address"];
+
 /// Every place whose value comes from variables, for a comparison: each of two files is read in one environment, and served
 /// in another.
-pub(super) fn of(root: &Node, environment: &Environment) -> Vec<Variable> {
-    let mut found = Vec::new();
-    let Value::Map(entries) = &root.value else { return found };
-    for entry in entries {
-        let parts: Vec<&Node> = match &entry.value.value {
-            // which of its items it is
-            Value::List(items) => items.iter().collect(),
-            Value::Map(_) | Value::Scalar(_) => vec![&entry.value],
-        };
-        for part in parts {
-            let route = path(part).filter(|_| &*entry.key == "routes");
-            each(part, &mut vec![&*entry.key], &mut |_, scalar, keys| {
-                found.push(variable(scalar, keys, route, environment));
-            });
-        }
-    }
+pub(super) fn of(root: &Node, environment: &Environment) -> Variables {
+    let mut found = Variables::default();
+    let mut walk = Walk { environment, keys: Vec::new(), found: &mut found };
+    walk.see(root, None);
     found
 }
 
-/// The path of a route as it is written.
-fn path(route: &Node) -> Option<&str> {
-    let Value::Map(entries) = &route.value else { return None };
-    match &entries.iter().find(|entry| &*entry.key == "path")?.value.value {
-        Value::Scalar(scalar) => Some(scalar.written.as_deref().unwrap_or(&scalar.text)),
-        Value::List(_) | Value::Map(_) => None,
+/// Has the names of variables stand where a comparison takes them for the values.
+pub(super) fn name(root: &mut Node) {
+    name_below(root, &mut Vec::new());
+}
+
+fn name_below(node: &mut Node, keys: &mut Vec<Box<str>>) {
+    match &mut node.value {
+        Value::Scalar(_) => {}
+        Value::Map(entries) => {
+            for entry in entries {
+                keys.push(entry.key.clone());
+                name_below(&mut entry.value, keys);
+                keys.pop();
+            }
+        }
+        Value::List(items) => {
+            let are_names = is_among(NAMES, &keys.iter().map(|key| &**key).collect::<Vec<_>>());
+            for item in items {
+                match &mut item.value {
+                    Value::Scalar(Scalar { text, written: Some(written), .. }) if are_names => text.clone_from(written),
+                    Value::Scalar(_) => {}
+                    Value::List(_) | Value::Map(_) => name_below(item, keys),
+                }
+            }
+        }
     }
 }
 
-fn variable(scalar: &Scalar, keys: &[&str], route: Option<&str>, environment: &Environment) -> Variable {
-    let written = scalar.written.as_deref().unwrap_or_default();
-    let references = parts(written).into_iter().filter_map(|part| match part {
-        Part::Reference(reference) => Some(reference),
-        Part::Text(_) | Part::Unclosed => None,
-    });
-    let references: Vec<_> = references.collect();
-    // without a default nothing is served where it is not set, and who sets it is no writer of the file
-    let has_default = references.iter().any(|reference| reference.default.is_some());
-    let (decides, gives) = (!is_otherwise(keys), is_among(GIVING, keys));
-    Variable {
-        key: route.map_or_else(|| keys.join("."), |path| format!("{} of the route {path}", keys.join("."))),
-        names: references.iter().map(|reference| reference.name.to_owned()).collect(),
-        references: Secret::new(references.iter().map(|reference| reference.written).collect()),
-        overruled: Secret::new(
-            references.iter().map(|reference| environment.overruled(reference.name).map(str::to_owned)).collect(),
-        ),
-        gives: decides || has_default && gives,
-        gives_by_dotenv: decides || gives,
+struct Walk<'n, 'f> {
+    environment: &'f Environment,
+    keys: Vec<&'n str>,
+    found: &'f mut Variables,
+}
+
+/// One of a list, or of the upstreams.
+struct Item<'n> {
+    id: String,
+    /// The path of a route as it is written.
+    route: Option<&'n str>,
+}
+
+impl<'n> Walk<'n, '_> {
+    fn see(&mut self, node: &'n Node, item: Option<&Item<'n>>) {
+        match &node.value {
+            Value::Scalar(scalar) if scalar.is_expanded() => {
+                let variable = self.variable(scalar, item);
+                self.found.each.push(variable);
+            }
+            Value::Scalar(_) => {}
+            Value::List(items) => {
+                for one in items {
+                    let item_of = self.item(one, item);
+                    self.see(one, item_of.as_ref().or(item));
+                }
+            }
+            Value::Map(entries) => {
+                for entry in entries {
+                    let upstream =
+                        (self.keys == ["upstreams"]).then(|| self.known(format!("upstreams {}", entry.key), None));
+                    self.keys.push(&entry.key);
+                    self.see(&entry.value, upstream.as_ref().or(item));
+                    self.keys.pop();
+                }
+            }
+        }
+    }
+
+    /// One of a list of mappings, and by what it is told from the others.
+    fn item(&mut self, node: &'n Node, outer: Option<&Item<'n>>) -> Option<Item<'n>> {
+        let Value::Map(entries) = &node.value else { return None };
+        let of = |key: &str| entries.iter().find(|entry| &*entry.key == key).map(|entry| &entry.value);
+        let is_route = self.keys == ["routes"];
+        let route = of("path").and_then(text).filter(|_| is_route);
+        let mut id = format!("{} {}", outer.map_or("", |outer| &outer.id), self.keys.join("."));
+        if let Some(path) = route {
+            // a placeholder is the same whatever it is called
+            let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+            id.push_str(&segments.collect::<Vec<_>>().join("/"));
+            for key in ["methods", "hosts"] {
+                let Some(Value::List(items)) = of(key).map(|node| &node.value) else { continue };
+                id.extend(items.iter().filter_map(text).flat_map(|item| [" ", item]));
+            }
+        } else if let Some(name) = NAMED_BY.iter().find_map(|key| of(key).and_then(text)) {
+            id.push_str(name);
+        }
+        Some(self.known(id, route))
+    }
+
+    fn known(&mut self, id: String, route: Option<&'n str>) -> Item<'n> {
+        self.found.items.insert(id.clone());
+        Item { id, route }
+    }
+
+    fn variable(&self, scalar: &Scalar, item: Option<&Item<'_>>) -> Variable {
+        let keys = &self.keys;
+        let written = scalar.written.as_deref().unwrap_or_default();
+        let references = parts(written).into_iter().filter_map(|part| match part {
+            Part::Reference(reference) => Some(reference),
+            Part::Text(_) | Part::Unclosed => None,
+        });
+        let references: Vec<_> = references.collect();
+        // without a default nothing is served where it is not set, and who sets it is no writer of the file
+        let has_default = references.iter().any(|reference| reference.default.is_some());
+        let gives = match (!is_otherwise(keys), is_among(GIVING, keys)) {
+            (true, _) => Gives::FromAVariable,
+            (false, true) if has_default => Gives::FromAVariable,
+            (false, true) => Gives::AnotherValue,
+            (false, false) => Gives::Nothing,
+        };
+        let (path, route) = (keys.join("."), item.and_then(|item| item.route));
+        Variable {
+            key: route.map_or_else(|| path.clone(), |route| format!("{path} of the route {route}")),
+            kind: if let ["upstreams", _, rest @ ..] = keys.as_slice() { rest.join(".") } else { path },
+            item: item.map(|item| item.id.clone()),
+            is_of_route: route.is_some(),
+            is_name: is_among(NAMES, keys),
+            names: references.iter().map(|reference| reference.name.to_owned()).collect(),
+            references: Secret::new(references.iter().map(|reference| reference.written).collect()),
+            overruled: Secret::new(
+                references
+                    .iter()
+                    .map(|reference| self.environment.overruled(reference.name).map(str::to_owned))
+                    .collect(),
+            ),
+            gives,
+        }
+    }
+}
+
+/// A scalar as it is written.
+fn text(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Scalar(scalar) => Some(scalar.written.as_deref().unwrap_or(&scalar.text)),
+        Value::List(_) | Value::Map(_) => None,
     }
 }
 

@@ -20,7 +20,7 @@ use super::listing::is_key_material;
 use super::model::store::Location;
 use super::model::{Model, auth};
 use super::report::{Report, quoted};
-use super::snapshot::{Bootstrap, BootstrapClient, BootstrapUser, Snapshot, StoreLocation};
+use super::snapshot::{Bootstrap, BootstrapClient, BootstrapUser, Snapshot, StoreLocation, Variables};
 use super::source;
 use crate::endpoint::issue::PROTECTED_CLAIMS;
 use crate::endpoint::template::Claims;
@@ -163,7 +163,7 @@ pub fn compile(model: Model, files: &mut Files, report: &mut Report) -> Option<S
         bootstrap,
         files: files.list(),
         directory: files.directory.clone(),
-        variables: Vec::new(),
+        variables: Variables::default(),
     })
 }
 

@@ -28,6 +28,8 @@ mod agreement;
 #[cfg(test)]
 mod every_key;
 
+use std::collections::BTreeSet;
+
 use self::cover::cover;
 use self::effort::{Bounds, Effort};
 use self::policies::Policies;
@@ -63,6 +65,18 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMuch> {
 pub fn for_requests(old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMuch> {
     let mut rows = by_rule(old, new, &Effort::within(Bounds::RELOAD))?;
     rows.extend(everywhere(of_all_requests(old, new)));
+    Ok(rows)
+}
+
+/// What the rules of two files that were [read by name](crate::config::load_by_name) mean, beyond what is `known` of them by
+/// value: a role that comes from a variable is the one that it has here, and elsewhere another.
+///
+/// # Errors
+/// As [`diff`].
+pub fn beyond(known: &[Row], old: &Snapshot, new: &Snapshot) -> Result<Vec<Row>, TooMuch> {
+    let known: BTreeSet<String> = known.iter().map(|row| Printed(std::slice::from_ref(row)).to_string()).collect();
+    let mut rows = by_rule(old, new, &Effort::within(Bounds::COMMAND))?;
+    rows.retain(|row| !known.contains(&Printed(std::slice::from_ref(row)).to_string()));
     Ok(rows)
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Environment, load_text};
+use crate::config::{Environment, load_text, load_text_by_name};
 use crate::route::Pattern;
 
 fn load(text: &str) -> Snapshot {
@@ -29,60 +29,167 @@ fn names(people: &People) -> Vec<&str> {
     people.names().collect()
 }
 
-/// Whoever writes a file can choose a variable that has the old value where it is compared, and not where it is served.
+/// What `portcullis diff` says of two files that are read in this environment.
+fn told_in(environment: &Environment, old: &str, new: &str) -> String {
+    let load = |text| load_text(text, Path::new("."), "a.yaml", environment).unwrap_or_else(|e| panic!("{text}\n{e}"));
+    let by_name =
+        |text| load_text_by_name(text, Path::new("."), "a.yaml", environment).unwrap_or_else(|e| panic!("{text}\n{e}"));
+    let mut rows = diff(&load(old), &load(new)).unwrap();
+    rows.extend(beyond(&rows, &by_name(old), &by_name(new)).unwrap());
+    // whoever reads the log of a reload has its environment
+    assert!(for_requests(&load(old), &load(new)).unwrap().len() <= rows.len());
+    Printed(&rows).to_string()
+}
+
+/// Whoever writes a file can choose a variable that has the old value where it is compared, and not where it is served; or
+/// write that value in the place of a variable.
 #[test]
-fn a_value_that_comes_from_a_variable_now_is_told_whatever_the_variable_is_here() {
+fn a_value_that_comes_from_a_variable_now_or_did_before_is_told_whatever_the_variable_is_here() {
     let environment: Environment = [("ROLE", "admin"), ("NAME", "bob"), ("PORT", "9901")].into_iter().collect();
-    let load = |text: &str| load_text(text, Path::new("."), "a.yaml", &environment).unwrap_or_else(|e| panic!("{e}"));
     let file = |role: &str, name: &str, admin: &str| {
         format!(
             "admin: {{ address: '127.0.0.1:{admin}' }}\nbootstrap: {{ users: [{{ name: '{name}', roles: [admin] }}] }}\n{}",
             rules(&[&format!("path: /a, allow: ['{role}'], to: a"), "path: /b, allow: [admin], to: a"])
         )
     };
-    let (plain, now) = (file("admin", "bob", "9901"), "now, which may be another where it is served");
+    let everywhere = |change: &str| format!("/** every method\n    {change}\n");
+    let (now, before) =
+        ("now, which may be another where it is served", "before, which may be another where it is served");
+    let plain = file("admin", "bob", "9901");
     let guest = file("${ROLE:-guest}", "bob", "9901");
     for (name, old, new, expected) in [
-        ("a role", &plain, &guest, format!("    + routes.allow of the route /a: comes from ${{ROLE}} {now}\n")),
+        ("a role", &plain, &guest, "/a every method\n    + ${ROLE:-guest}\n    - admin\n".to_owned()),
+        ("a role no longer", &guest, &plain, "/a every method\n    + admin\n    - ${ROLE:-guest}\n".to_owned()),
         (
             "another default",
             &guest,
             &file("${ROLE:-boss}", "bob", "9901"),
-            format!("    + routes.allow of the route /a: comes from ${{ROLE}} {now}\n"),
+            "/a every method\n    + ${ROLE:-boss}\n    - ${ROLE:-guest}\n".to_owned(),
         ),
         (
             "an account",
             &plain,
             &file("admin", "${NAME:-mallory}", "9901"),
-            format!("    + bootstrap.users.name: comes from ${{NAME}} {now}\n"),
+            everywhere(&format!("+ bootstrap.users.name: comes from ${{NAME}} {now}")),
         ),
         (
             "an account that is not there by itself",
             &plain,
             &file("admin", "${NAME}", "9901"),
-            format!("    ~ bootstrap.users.name: comes from ${{NAME}} {now}\n"),
+            everywhere(&format!("~ bootstrap.users.name: comes from ${{NAME}} {now}")),
         ),
         (
             "where it listens",
             &plain,
             &file("admin", "bob", "${PORT:-80}"),
-            format!("    + admin.address: comes from ${{PORT}} {now}\n"),
+            everywhere(&format!("+ admin.address: comes from ${{PORT}} {now}")),
+        ),
+        (
+            "where it listens no longer",
+            &file("admin", "bob", "${PORT}"),
+            &plain,
+            everywhere(&format!("+ admin.address: came from ${{PORT}} {before}")),
         ),
         ("the same", &guest, &guest.replace("path: /b, allow: [admin]", "allow: [admin], path: /b"), String::new()),
         (
             "at another route too",
             &guest,
             &guest.replace("path: /b, allow: [admin]", "path: /b, allow: ['${ROLE:-guest}']"),
-            format!("    + routes.allow of the route /b: comes from ${{ROLE}} {now}\n"),
+            "/b every method\n    + ${ROLE:-guest}\n    - admin\n".to_owned(),
         ),
-        ("no more", &guest, &plain, String::new()),
     ] {
-        let rows = diff(&load(old), &load(new)).unwrap();
-        let told = Printed(&rows).to_string();
-        assert_eq!(told.strip_prefix("/** every method\n").unwrap_or(&told), expected, "{name}");
-        assert!(!told.contains("guest") && !told.contains("mallory"), "a default may be a secret");
-        // whoever reads the log of a reload has its environment
-        assert!(for_requests(&load(old), &load(new)).unwrap().is_empty(), "{name}");
+        let told = told_in(&environment, old, new);
+        assert_eq!(told, expected, "{name}");
+        assert!(!told.contains("mallory"), "a default may be a secret");
+    }
+}
+
+#[test]
+fn variables_go_with_what_they_are_of() {
+    let environment: Environment =
+        [("X", "y"), ("Z", "y"), ("API", "http://api"), ("T", "1s"), ("H", "a.example"), ("AUD", "orders")]
+            .into_iter()
+            .collect();
+    let issuer = |name: &str, audience: &str| {
+        format!(
+            "{{ issuer: 'https://{name}', jwks: 'https://{name}/jwks', audience: ['{audience}'], algorithms: [RS256] }}"
+        )
+    };
+    let with_issuers = |one: &str, other: &str| {
+        format!(
+            "auth: {{ issuers: [{}, {}] }}\n{}",
+            issuer("a", one),
+            issuer("b", other),
+            rules(&[]).replace("routes:\n", "routes: []\n")
+        )
+    };
+    for (name, old, new, widens, says) in [
+        (
+            "a placeholder is called otherwise",
+            rules(&["path: '/x/{id}', allow: ['${X}'], to: a, timeout: '${T}'"]),
+            rules(&["path: '/x/{key}', allow: ['${X}'], to: a, timeout: '${T}'"]),
+            false,
+            "",
+        ),
+        (
+            "a route is split",
+            rules(&["path: /x/**, allow: ['${X}'], to: a"]),
+            rules(&["path: /x/a/**, allow: ['${X}'], to: a", "path: /x/**, allow: ['${X}'], to: a"]),
+            false,
+            "",
+        ),
+        (
+            "an upstream is called otherwise",
+            rules(&["path: /x, allow: [y], to: b"]).replace("http://b", "'${API}'"),
+            rules(&["path: /x, allow: [y], to: c"]).replace("http://b", "'${API}'").replace("b: {", "c: {"),
+            false,
+            "",
+        ),
+        (
+            "by method",
+            rules(&[
+                "path: /x, methods: [GET], allow: [u, '${X}'], to: a",
+                "path: /x, methods: [POST], allow: [u, y], to: a",
+            ]),
+            rules(&[
+                "path: /x, methods: [GET], allow: [u, '${X}'], to: a",
+                "path: /x, methods: [POST], allow: [u, '${X}'], to: a",
+            ]),
+            true,
+            "/x POST\n    + ${X}",
+        ),
+        (
+            "two that are swapped",
+            rules(&[
+                "path: /x, methods: [GET], allow: ['${X}'], to: a",
+                "path: /x, methods: [POST], allow: ['${Z}'], to: a",
+            ]),
+            rules(&[
+                "path: /x, methods: [GET], allow: ['${Z}'], to: a",
+                "path: /x, methods: [POST], allow: ['${X}'], to: a",
+            ]),
+            true,
+            "/x GET, HEAD\n    + ${Z}\n    - ${X}",
+        ),
+        (
+            "of issuers",
+            with_issuers("${AUD}", "orders"),
+            with_issuers("orders", "${AUD}"),
+            true,
+            "auth.issuers.audience: comes from ${AUD} now",
+        ),
+        (
+            "a route that is gone, and another takes its requests",
+            rules(&["path: /x, hosts: ['${H}'], allow: [y], to: a"]),
+            rules(&["path: '/{y}', hosts: [a.example], allow: [y], to: a", "path: '/y', allow: [nobody], to: a"]),
+            true,
+            "routes.hosts of the route /x: came from ${H} before",
+        ),
+    ] {
+        let told = told_in(&environment, &old, &new);
+        assert!(told.contains(says), "{name}: {told}");
+        assert_eq!(told.is_empty(), says.is_empty(), "{name}: {told}");
+        assert_eq!(told.contains("    + "), widens, "{name}: {told}");
     }
 }
 
