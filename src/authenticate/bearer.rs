@@ -16,7 +16,7 @@ use super::issuers::{self, Issuer};
 use super::keys::{Algorithm, KeyRing};
 use super::{Failure, Identity, JwtSettings, LookUp, Refused, RoleSource, answered};
 use crate::clock::UnixSeconds;
-use crate::principal::{Principal, Role, Scheme, Subject, SubjectKind};
+use crate::principal::{Principal, Role, Scheme, Subject};
 use crate::rejection::TokenFault;
 use crate::store::{Account, Change, IssuedTo, JwtStanding};
 
@@ -147,13 +147,8 @@ pub(super) async fn look_up(
     };
     let claims = match Claims::parse(&payload, &header, settings, JwtKind::Access, parts.clock.unix()) {
         Ok(claims) => claims,
-        Err(fault) => {
-            let whose = match Claims::owner(&payload, settings) {
-                Some(subject) => answered(named(parts, settings, subject).await)?.ok(),
-                None => None,
-            };
-            return Ok(refused(fault, whose));
-        }
+        // by what the claims say alone: it costs nothing, and is the same refusal while the store does not answer
+        Err(fault) => return Ok(refused(fault, Claims::owner(&payload, settings))),
     };
     let claims = match answered(resolved(parts, settings, claims).await)? {
         Ok(claims) => claims,
@@ -182,9 +177,9 @@ async fn resolved(parts: &LookUp, settings: &JwtSettings, claims: Claims) -> Res
     Ok(Claims { subject, ..claims })
 }
 
-/// The subject of claims by its name, where they bear the id of its row. A client goes by its name in any case.
+/// The subject of claims by its name, where they bear the id of its row.
 pub(super) async fn named(parts: &LookUp, settings: &JwtSettings, subject: Subject) -> Result<Subject, Failure> {
-    if !settings.subject_is_id || subject.kind == SubjectKind::Client {
+    if settings.bears_name_of(subject.kind) {
         return Ok(subject);
     }
     let account = parts.store.account_by_id(subject.name).await?;
@@ -275,6 +270,7 @@ mod tests {
 
     const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
         MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAorRRoH0KpfluRVZxUTVQ\n\
+    use crate::principal::SubjectKind;
         UUqKW0YuvvcXCU+h/ugiJOY3+XRtP3yv0xh42AMltu9aFwD2WQO0aUKeidbqyIRQ\n\
         l7WrOTGJ25JRLtincRoSU/rNIPecFegkfz0+QuRuSMmOJUov6XZTE6A+/48X4aAp\n\
         OXofomqNzib0kO2BKZYV2YFMItphBCjgnH2WWFlCZvXAIdD87KCNlFoSvoLeTR7O\n\

@@ -104,11 +104,11 @@ impl Claims {
         Ok((claims, times))
     }
 
-    /// Whose a payload is that was refused though its signature holds, as far as it says so.
+    /// Whose a payload is that was refused though its signature holds, as far as it bears the name.
     pub(super) fn owner(payload: &[u8], settings: &JwtSettings) -> Option<Subject> {
         let all = strict_object(payload)?;
         check_issuer(&all, settings).ok()?;
-        subject(&all, settings).ok()
+        subject(&all, settings).ok().filter(|subject| settings.bears_name_of(subject.kind))
     }
 
     /// The ids by which it can be revoked.

@@ -203,6 +203,11 @@ impl JwtSettings {
         }
     }
 
+    /// Whether claims bear the name of such a subject, and not the id of its row. A client goes by its name in any case.
+    pub fn bears_name_of(&self, kind: SubjectKind) -> bool {
+        !self.subject_is_id || kind == SubjectKind::Client
+    }
+
     fn leeway_seconds(&self) -> UnixSeconds {
         UnixSeconds::try_from(self.leeway.as_secs()).unwrap_or(UnixSeconds::MAX)
     }

@@ -358,6 +358,18 @@ impl Stage {
         self.ask_with(&self.settings, authorization).await
     }
 
+    /// How a credential fares that is refused: why, and whose it is told to be.
+    pub(super) async fn refusal(&self, authorization: &str) -> (Rejection, Option<Subject>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
+        let presented = presented(&headers).unwrap().unwrap();
+        let visit = self.visit(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let failure = self.authenticator.prove(&self.settings, presented, visit).await.unwrap_err();
+        let Failure::Refused(refused) = &failure else { panic!("not refused: {failure:?}") };
+        let whose = refused.whose.as_deref().cloned();
+        (failure.into(), whose)
+    }
+
     fn visit(&self, address: IpAddr) -> Visit<'_> {
         static ID: HeaderValue = HeaderValue::from_static("r1");
         let recent = Some(&self.recent);
@@ -429,16 +441,30 @@ async fn a_refused_token_is_known_by_its_owner_where_that_can_be_believed() {
     ] {
         // as looked up, as remembered, and as the worker remembers it
         for time in 0..3 {
-            let mut headers = HeaderMap::new();
-            headers.insert(AUTHORIZATION, HeaderValue::from_str(&authorization).unwrap());
-            let presented = presented(&headers).unwrap().unwrap();
-            let visit = stage.visit(IpAddr::V4(Ipv4Addr::LOCALHOST));
-            let failure = stage.authenticator.prove(&stage.settings, presented, visit).await.unwrap_err();
-            let Failure::Refused(refused) = &failure else { panic!("{name}: {failure:?}") };
-            assert_eq!(refused.whose.as_deref(), whose.map(Subject::user).as_ref(), "{name}, {time}");
-            assert_eq!(Rejection::from(failure).reason(), reason, "{name}, {time}");
+            let (rejection, owner) = stage.refusal(&authorization).await;
+            assert_eq!((rejection.reason(), owner), (reason, whose.map(Subject::user)), "{name}, {time}");
         }
     }
+}
+
+/// To name an owner for the audit log is worth no query of the store, which whoever kept an old token could cause at will.
+#[tokio::test]
+async fn a_token_that_its_claims_refuse_is_refused_without_the_store() {
+    let mut stage = Stage::new().await;
+    let subject = ClaimPath(vec!["user_id".into()]);
+    stage.settings.jwt = Arc::new(JwtSettings { subject, subject_is_id: true, ..jwt_settings() });
+    let past = stage.clock.unix() - 900;
+    stage.store.down.store(true, Ordering::SeqCst);
+    for (claims, reason, whose) in [
+        (json!({ "user_id": "7", "exp": past }), "expired", None),
+        (json!({ "user_id": "7", "aud": "orders" }), "wrong_audience", None),
+        (json!({ "user_id": "7", "sv": "1" }), "malformed", None),
+        (json!({ "user_id": "app", "sub_type": "client", "exp": past }), "expired", Some(Subject::client("app"))),
+    ] {
+        let (rejection, owner) = stage.refusal(&stage.bearer(claims)).await;
+        assert_eq!((rejection.status().as_u16(), rejection.reason(), owner), (401, reason, whose));
+    }
+    assert_eq!(stage.asked(), 0);
 }
 
 fn basic(user: &str, password: &str) -> String {
