@@ -6,7 +6,8 @@ use super::Call;
 use super::credentials::unavailable;
 use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
-use crate::authenticate::{answered, token};
+use crate::authenticate::{JwtSettings, answered, token};
+use crate::principal::Subject;
 use crate::rejection::{Rejection, TokenFault};
 use crate::secret::Secret;
 use crate::store::{OpaqueToken, RefreshStanding, RefreshToken, TokenDigest};
@@ -24,6 +25,19 @@ pub(super) enum Found {
     Foreign(Claims, Option<Arc<str>>),
     /// Nothing of ours, or not any more.
     Nothing,
+}
+
+impl Found {
+    /// Whose it is, as far as that is known without asking anybody.
+    pub(super) fn owner(&self, settings: &JwtSettings) -> Option<&Subject> {
+        match self {
+            Self::Nothing => None,
+            Self::Opaque(_, token) => Some(&token.owner.subject),
+            Self::Refresh { token, .. } => Some(&token.owner),
+            Self::Foreign(claims, _) => Some(&claims.subject),
+            Self::Jwt(claims, _) => settings.bears_name_of(claims.subject.kind).then_some(&claims.subject),
+        }
+    }
 }
 
 /// Whether a text has the form of a JWT rather than of an opaque token.

@@ -54,20 +54,20 @@ fn document<'a>(issuer: &str, origin: &str, endpoints: &(impl Iterator<Item = &'
     document.insert("issuer".into(), issuer.into());
     let token = first(endpoints.clone(), Action::OauthToken, None);
     let beside = token.map(|token| folder(&token.path));
-    // a user's own password is taken from a client that has no secret
-    let is_open = token.is_some_and(|token| token.password_grant);
+    let by_password = token.is_some_and(|token| token.password_grant);
     let by_secret = ["client_secret_basic", "client_secret_post"];
-    for (name, action, authenticated) in [
-        ("token_endpoint", Action::OauthToken, true),
-        ("revocation_endpoint", Action::Revoke, true),
-        ("introspection_endpoint", Action::Introspect, true),
-        ("jwks_uri", Action::Jwks, false),
+    // clients authenticate, or not where that is open to who has no secret: with a user's own password, and to end a token
+    // that was issued to no client
+    for (name, action, is_open) in [
+        ("token_endpoint", Action::OauthToken, Some(by_password)),
+        ("revocation_endpoint", Action::Revoke, Some(true)),
+        ("introspection_endpoint", Action::Introspect, Some(false)),
+        ("jwks_uri", Action::Jwks, None),
     ] {
         let Some(endpoint) = first(endpoints.clone(), action, beside) else { continue };
         document.insert(name.into(), format!("{origin}{}", endpoint.path).into());
-        if authenticated {
-            let none = (action == Action::OauthToken && is_open).then_some("none");
-            let methods: Value = by_secret.into_iter().chain(none).collect();
+        if let Some(is_open) = is_open {
+            let methods: Value = by_secret.into_iter().chain(is_open.then_some("none")).collect();
             document.insert(format!("{name}_auth_methods_supported"), methods);
         }
     }
@@ -148,7 +148,7 @@ mod tests {
         let found = document("i", "http://h", &[open, endpoint("/oauth/revoke", Action::Revoke)].iter());
         let methods = |of: &str| found[format!("{of}_endpoint_auth_methods_supported")].clone();
         assert_eq!(methods("token"), json!(["client_secret_basic", "client_secret_post", "none"]));
-        assert_eq!(methods("revocation"), json!(["client_secret_basic", "client_secret_post"]));
+        assert_eq!(methods("revocation"), json!(["client_secret_basic", "client_secret_post", "none"]));
     }
 
     #[test]

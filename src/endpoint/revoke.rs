@@ -13,7 +13,7 @@ use crate::authenticate::bearer::JwtKind;
 use crate::authenticate::claims::Claims;
 use crate::clock::UnixSeconds;
 use crate::principal::{Subject, SubjectKind};
-use crate::rejection::{OAuthError, Rejection, TokenFault};
+use crate::rejection::{CredentialsFault, OAuthError, Rejection, TokenFault};
 use crate::secret::Secret;
 use crate::store::{Account, Change};
 use crate::wire::authorization::{self, Credential, CredentialError};
@@ -32,9 +32,9 @@ enum Extent {
 }
 
 impl Call<'_> {
-    /// A token ends. Holding it is enough to end it, also where it was issued to a client: who stole it can do nothing
-    /// better than this. A client that does authenticate must be the right one. A token that is not known, or not any
-    /// more, has ended: that is no error (RFC 7009 2.2).
+    /// A token ends. One that was issued to a client is ended by that client, which authenticates (RFC 7009 2.1), or by
+    /// whoever sends it as their own credential, which is a log-out; of a user's own, to hold it is enough. A token that is
+    /// not known, or not any more, has ended: that is no error (2.2).
     pub(super) async fn revoke(&self, incoming: &Incoming<'_>) -> Result<Response<Body>, Rejection> {
         let client = self.client(incoming).await?;
         // a hint is no more than that (RFC 7009 2.1), but it is a text
@@ -55,6 +55,15 @@ impl Call<'_> {
         if let Some(client) = client.as_ref().filter(|client| is_anothers(&found, client)) {
             self.happened("revocation_refused", Some(&client.subject), &[("reason", TokenFault::WrongClient.name())]);
             return Err(Rejection::OAuth(OAuthError::InvalidGrant, "Token was issued to another client"));
+        }
+        if client.is_none()
+            && extent == Extent::Token
+            && let Some(id) = issued_to(&found)
+        {
+            let reason = ("reason", TokenFault::WrongClient.name());
+            let owner = found.owner(&self.asked.auth.jwt);
+            self.happened("revocation_refused", owner, &[reason, ("client", id)]);
+            return Err(Rejection::InvalidClient(CredentialsFault::Malformed));
         }
         match found {
             Found::Nothing => {}
@@ -134,15 +143,20 @@ impl Call<'_> {
     }
 }
 
-/// Whether a token was issued to another client than this one (RFC 7009 2.1). What a client got for itself was issued to it.
+/// Whether a token is not this client's to end (RFC 7009 2.1).
 fn is_anothers(found: &Found, client: &Account) -> bool {
+    matches!(found, Found::Foreign(..)) || issued_to(found).is_some_and(|id| *id != *client.subject.name)
+}
+
+/// The client that a token was issued to, if it was to one. What a client got for itself was issued to it.
+fn issued_to(found: &Found) -> Option<&str> {
     let (issued_to, owner) = match found {
-        Found::Nothing => return false,
-        Found::Foreign(..) => return true,
+        // another issuer's clients are not ours
+        Found::Nothing | Found::Foreign(..) => return None,
         Found::Opaque(_, token) => (token.client.as_ref().map(|client| &*client.id), &token.owner.subject),
         Found::Refresh { token, .. } => (token.client.as_ref().map(|client| &*client.id), &token.owner),
         Found::Jwt(claims, _) => (claims.all.get("client_id").and_then(|id| id.as_str()), &claims.subject),
     };
     let own = (owner.kind == SubjectKind::Client).then_some(&*owner.name);
-    issued_to.or(own).is_some_and(|id| *id != *client.subject.name)
+    issued_to.or(own)
 }

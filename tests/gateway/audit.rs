@@ -212,6 +212,11 @@ fn log_ins_and_tokens_are_told_with_the_request_that_did_it() {
     let refused = of("client", "revocation_refused", "other", json!({ "reason": "wrong_client" }));
     audited.request(other("/oauth/revoke").form(&format!("token={refresh}")), 400, &[refused]);
     let curious = of("client", "introspection_refused", "other", json!({ "reason": "insufficient_permissions" }));
+    // nor may who is no client, whatever they hold
+    let theirs = json!({ "reason": "wrong_client", "client": "robot" });
+    let refused = of_user("revocation_refused", "user", theirs);
+    let told = audited.request(post("/oauth/revoke").form(&format!("token={refresh}")), 401, &[refused]);
+    told.refused(401, "invalid_client");
     audited.request(other("/oauth/introspect").form(&format!("token={refresh}")), 403, &[curious]);
     let by_robot = json!({ "tokens": "refresh", "client": "robot" });
     let revoked = of_user("token_revoked", "user", by_robot);

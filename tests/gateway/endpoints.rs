@@ -362,6 +362,8 @@ fn the_keys_are_published_without_their_secrets() {
     for member in ["token_endpoint", "jwks_uri", "revocation_endpoint", "introspection_endpoint"] {
         assert!(metadata[member].as_str().is_some_and(|url| url.contains('/')), "{member}: {metadata}");
     }
+    let revocation = &metadata["revocation_endpoint_auth_methods_supported"];
+    assert_eq!(*revocation, json!(["client_secret_basic", "client_secret_post", "none"]));
 }
 
 #[test]

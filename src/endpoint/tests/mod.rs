@@ -315,6 +315,14 @@ impl Rig {
         }
     }
 
+    /// The last of so many events of the audit log.
+    pub(super) async fn last_told(&self, count: usize) -> Value {
+        self.audited(count, &[]).await;
+        let text = String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), count, "{text}");
+        serde_json::from_str(text.lines().last().unwrap()).unwrap()
+    }
+
     /// The kinds of what the audit log says once it has this many events; none of the given secrets may be in it.
     pub(super) async fn audited(&self, count: usize, secrets: &[&str]) -> Vec<String> {
         let text = || String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap();

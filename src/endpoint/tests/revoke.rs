@@ -137,6 +137,48 @@ async fn a_client_ends_no_other_clients_tokens() {
     }
 }
 
+/// RFC 7009 2.1: its client is asked for first.
+#[tokio::test]
+async fn a_clients_token_is_ended_by_its_client_or_by_its_holder_at_a_log_out() {
+    let rig = Rig::start().await;
+    let all = json!({"access_token": "{access}", "refresh_token": "{refresh}", "token": "{token}"});
+    let granting = Endpoint { password_grant: true, ..with_reply(Action::OauthToken, &all) };
+    let revoke = endpoint(Action::Revoke);
+    let of_user = "grant_type=password&username=ann&password=correct+horse";
+    let mut told = 0;
+    for (grant, owner) in [(of_user, ("user", "ann")), ("grant_type=client_credentials", ("client", "api"))] {
+        let said = rig.form(&granting, Some(&basic(CLIENT)), grant).await;
+        let credentials = [bearer(&said.text("access_token")), format!("Token {}", said.text("token"))];
+        told += 1;
+        for member in ["access_token", "token", "refresh_token"] {
+            let token = json!({"token": said.text(member)});
+            let refused = rig.post(&revoke, None, &token).await;
+            assert_eq!(refused.error(), (401, "invalid_client"), "{owner:?} {member}");
+            // a token of the same client is not its secret
+            let refused = rig.post(&revoke, Some(&credentials[0]), &token).await;
+            assert_eq!(refused.error(), (401, "invalid_client"), "{owner:?} {member}");
+            told += 2;
+            let event = rig.last_told(told).await;
+            assert_eq!((&event["audit"], &event["reason"]), (&json!("revocation_refused"), &json!("wrong_client")));
+            assert_eq!(
+                (&event["kind"], &event["subject"], &event["client"]),
+                (&json!(owner.0), &json!(owner.1), &json!("api"))
+            );
+        }
+        for credential in &credentials {
+            assert!(rig.accepts(credential).await, "{owner:?}");
+        }
+        let refreshing = format!("grant_type=refresh_token&refresh_token={}", said.text("refresh_token"));
+        let renewed = rig.form(&granting, Some(&basic(CLIENT)), &refreshing).await;
+        assert_eq!(renewed.status, 200, "{owner:?}: {renewed:?}");
+        assert_eq!(rig.post(&revoke, Some(&credentials[1]), &json!(null)).await.status, 200, "{owner:?}");
+        assert!(!rig.accepts(&credentials[1]).await, "{owner:?}");
+        // the refresh, the log-out, and the token refused
+        told += 3;
+    }
+    rig.last_told(told).await;
+}
+
 #[tokio::test]
 async fn introspection_is_for_clients_with_its_role() {
     let rig = Rig::start().await;
@@ -180,7 +222,7 @@ async fn a_token_is_described_while_it_holds() {
         let left = described["exp"].as_i64().unwrap() - rig.clock.unix();
         assert!((ttl - 60..=ttl).contains(&left), "{member} {left}");
     }
-    rig.post(&endpoint(Action::Revoke), None, &json!({"token": said.text("refresh")})).await;
+    rig.post(&endpoint(Action::Revoke), Some(&basic(CLIENT)), &json!({"token": said.text("refresh")})).await;
     for member in ["access", "token", "refresh"] {
         let described = rig.post(&introspect, Some(&reader), &json!({"token": said.text(member)})).await.body;
         assert_eq!(described, json!({"active": false}), "{member}");
