@@ -642,8 +642,8 @@ impl Authenticator {
         bearer::read_whenever(token, settings, &self.parts.keys.ring(settings), JwtKind::Access)
     }
 
-    /// The claims of a JWT of another issuer that is good as far as it can tell itself, with what it is revoked by; `None`
-    /// for a token of nobody whom we believe.
+    /// The claims of a JWT of another issuer that is good as far as it can tell itself, with their subject as logs name it,
+    /// and what it is revoked by; `None` for a token of nobody whom we believe.
     ///
     /// # Errors
     /// [`Failure::Refused`] where it is no good, or [`Failure::NoKeys`].

@@ -73,21 +73,21 @@ impl Issuer {
         }
     }
 
-    fn principal(&self, claims: &Claims) -> Result<Principal, TokenFault> {
-        let name = &*claims.subject.name;
-        if name.len() > NAME_BYTES_MAX {
+    /// Whom claims are about, as upstreams and logs name them.
+    fn subject(&self, claimed: &Subject) -> Result<Subject, TokenFault> {
+        if claimed.name.len() > NAME_BYTES_MAX {
             return Err(TokenFault::Malformed);
         }
+        Ok(Subject::foreign(self.id, format!("{}{}", self.user_prefix, claimed.name)))
+    }
+
+    /// The principal of claims whose subject is as [`Self::subject`] has it.
+    fn principal(&self, claims: &Claims) -> Result<Principal, TokenFault> {
         let roles: Arc<[Role]> = match &self.claims.roles {
             RoleSource::Claim(path) => claims.roles(path)?.into(),
             RoleSource::Store => Arc::default(),
         };
-        Ok(Principal {
-            subject: Subject::foreign(self.id, format!("{}{name}", self.user_prefix)),
-            user_id: None,
-            roles,
-            scopes: Arc::clone(&claims.scopes),
-        })
+        Ok(Principal { subject: claims.subject.clone(), user_id: None, roles, scopes: Arc::clone(&claims.scopes) })
     }
 }
 
@@ -163,7 +163,8 @@ impl Issuers {
     }
 }
 
-/// The claims of a token of `issuer` that is good as far as it can tell itself.
+/// The claims of a token of `issuer` that is good as far as it can tell itself, with their subject as upstreams and logs name
+/// it.
 ///
 /// # Errors
 /// [`Failure::Refused`] with the reason, or [`Failure::NoKeys`].
@@ -192,10 +193,14 @@ pub(super) async fn read(parts: &LookUp, issuer: &Issuer, compact: &Compact<'_>)
         Answer::UnknownKey => return Err(refused(TokenFault::BadSignature)),
         Answer::NoKeys => return Err(Failure::NoKeys),
     }
-    Claims::parse(&compact.payload, header, &issuer.claims, JwtKind::Access, parts.clock.unix()).map_err(|fault| {
-        let whose = Claims::owner(&compact.payload, &issuer.claims);
-        Failure::Refused(Refused::token(Scheme::Bearer, fault, whose))
-    })
+    match Claims::parse(&compact.payload, header, &issuer.claims, JwtKind::Access, parts.clock.unix()) {
+        Ok(claims) => Ok(Claims { subject: issuer.subject(&claims.subject).map_err(refused)?, ..claims }),
+        Err(fault) => {
+            let claimed = Claims::owner(&compact.payload, &issuer.claims);
+            let whose = claimed.and_then(|claimed| issuer.subject(&claimed).ok());
+            Err(Failure::Refused(Refused::token(Scheme::Bearer, fault, whose)))
+        }
+    }
 }
 
 /// Who presents a token of `issuer`.

@@ -483,6 +483,37 @@ async fn nobody_is_taken_for_another_of_the_same_name() {
 }
 
 #[tokio::test]
+async fn who_is_refused_is_named_as_who_is_let_in() {
+    let key = Signer::es256("k");
+    let mut prefixed = issuer_of(ISSUER, BOTH, of_file(&[&key], BOTH));
+    prefixed.user_prefix = "idp:".into();
+    let stage = Stage::believing(vec![prefixed]).await;
+    let (good, now) = (ann(&stage), stage.clock.unix());
+    let gone = stage.settings.issuers[0].revocation_id("gone");
+    stage.change(&Change::Session(Arc::clone(&gone)), |tables| assert!(tables.revoked.insert(gone)));
+    let expired = changed(&good, "exp", (now - 900).into());
+    let (named, longest) = (Some("idp:ann".to_owned()), "a".repeat(NAME_BYTES_MAX));
+    let called = |claims: &Value, name: String| changed(claims, "preferred_username", name.into());
+    for (claims, reason, whose) in [
+        (expired.clone(), "expired", named.clone()),
+        (changed(&good, "aud", "account".into()), "wrong_audience", named.clone()),
+        (changed(&good, "jti", "gone".into()), "revoked", named.clone()),
+        (changed(&good, "realm_access", json!({ "roles": 7 })), "malformed", named),
+        (called(&expired, longest.clone()), "expired", Some(format!("idp:{longest}"))),
+        (called(&expired, format!("{longest}a")), "expired", None),
+        (called(&changed(&good, "jti", "gone".into()), format!("{longest}a")), "malformed", None),
+        (called(&expired, "a\nb".into()), "malformed", None),
+    ] {
+        let (rejection, owner) = stage.refusal(&format!("Bearer {}", key.token(&claims))).await;
+        let whose = whose.map(|name| Subject::foreign(IssuerId::of(ISSUER), name));
+        assert_eq!((rejection.reason(), owner), (reason, whose), "{claims}");
+    }
+    let token = key.token(&good);
+    let (claims, _) = stage.authenticator.read_foreign(&stage.settings, &token).await.unwrap().unwrap();
+    assert_eq!(claims.subject, stage.ask(&format!("Bearer {token}")).await.unwrap().principal.subject);
+}
+
+#[tokio::test]
 async fn a_token_is_revoked_by_its_id_and_its_issuer() {
     let (key, theirs) = (Signer::es256("k"), Signer::es256("k"));
     let stage = Stage::believing(vec![
