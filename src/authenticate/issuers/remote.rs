@@ -230,13 +230,13 @@ impl Shared {
         due.saturating_duration_since(self.around.clock.now())
     }
 
-    /// Begins a fetch; whether it was asked for.
+    /// Begins a fetch; whether it was asked for, now or while a pause lasted.
     fn begin(&self) -> bool {
         let mut desk = self.desk();
         desk.round += 1;
         desk.running = true;
-        desk.asked_in_pause = false;
-        std::mem::take(&mut desk.asked)
+        let put_off = std::mem::take(&mut desk.asked_in_pause);
+        std::mem::take(&mut desk.asked) || put_off
     }
 
     fn end(&self, asked: bool, news: bool) {

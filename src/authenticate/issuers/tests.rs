@@ -569,6 +569,29 @@ async fn keys_are_fetched_once_and_again_when_others_are_named() {
     assert_eq!(stage.of(&fourth.token(&good)).await, "ok");
 }
 
+/// Whatever tokens name, and however long they come: also the fetch that a pause has put off begins another.
+#[tokio::test]
+async fn unknown_keys_cause_one_fetch_a_pause() {
+    let [first, second] = ["1", "2"].map(Signer::es256);
+    let idp = Idp::serving(set([&first])).await;
+    let mut stage = Stage::new().await;
+    let pace = Pace { cool_down: Duration::from_millis(200), ..Pace::USUAL };
+    let issuers = Issuers::new(Arc::clone(&stage.changes), stage.clock.clone(), Arc::clone(&stage.metrics)).paced(pace);
+    stage.with_issuers(Arc::new(issuers));
+    stage.believe(vec![issuer_of(ISSUER, BOTH, Jwks::Remote(Arc::clone(&idp.location)))]);
+    let good = ann(&stage);
+    assert_eq!(stage.of(&first.token(&good)).await, "ok");
+    let (before, begun) = (idp.fetches(), stage.clock.now());
+    for n in 0..80 {
+        let token = second.with(&json!({ "alg": "ES256", "kid": format!("x{n}") }), &good);
+        assert_eq!(stage.of(&token).await, "bad_signature");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (fetches, pauses) = (idp.fetches() - before, (stage.clock.now() - begun).as_millis() / 200);
+    assert!(fetches > 1, "what a pause has put off was never done");
+    assert!(fetches <= usize::try_from(pauses).unwrap() + 1, "{fetches} fetches in {pauses} pauses");
+}
+
 #[tokio::test]
 async fn a_token_without_a_kid_finds_a_new_key_too() {
     let [first, second] = ["1", "2"].map(Signer::es256);
