@@ -114,6 +114,12 @@ pub fn read(
     Claims::parse(&payload, &header, settings, kind, now)
 }
 
+/// Whose a token is that [`read`] refuses though a key of `ring` signed it, as far as its claims bear the name.
+pub(super) fn owner(token: &str, settings: &JwtSettings, ring: &KeyRing) -> Option<Subject> {
+    let (_, payload) = verified(token, ring).ok()?;
+    Claims::owner(&payload, settings)
+}
+
 /// As [`read`], whether its time is over or yet to come: for whoever asks that it end.
 pub(super) fn read_whenever(
     token: &str,
@@ -264,13 +270,13 @@ mod tests {
     use super::super::tests::{SECRET, claims, jwt_settings};
     use super::super::{ClaimPath, TypeSource};
     use super::*;
+    use crate::principal::SubjectKind;
     use crate::secret::Secret;
 
     const NOW: UnixSeconds = 1_800_000_000;
 
     const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
         MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAorRRoH0KpfluRVZxUTVQ\n\
-    use crate::principal::SubjectKind;
         UUqKW0YuvvcXCU+h/ugiJOY3+XRtP3yv0xh42AMltu9aFwD2WQO0aUKeidbqyIRQ\n\
         l7WrOTGJ25JRLtincRoSU/rNIPecFegkfz0+QuRuSMmOJUov6XZTE6A+/48X4aAp\n\
         OXofomqNzib0kO2BKZYV2YFMItphBCjgnH2WWFlCZvXAIdD87KCNlFoSvoLeTR7O\n\

@@ -634,6 +634,12 @@ impl Authenticator {
         bearer::read(token, settings, &self.parts.keys.ring(settings), kind, self.parts.clock.unix())
     }
 
+    /// Whose a JWT of ours is that [`Self::read_jwt`] refuses though its signature holds, as far as its claims bear the name;
+    /// for the audit log.
+    pub fn owner_of_jwt(&self, settings: &JwtSettings, token: &str) -> Option<Subject> {
+        bearer::owner(token, settings, &self.parts.keys.ring(settings))
+    }
+
     /// The claims of an access JWT of ours that is good but for its time: for whoever asks that it end, never for a path.
     ///
     /// # Errors

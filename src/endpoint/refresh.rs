@@ -124,8 +124,10 @@ impl Call<'_> {
     async fn exchange(&self, redemption: Redemption<'_>, owner: &mut Option<Subject>) -> Result<Redeemed, Unredeemed> {
         let now_ms = self.service.clock.unix_ms();
         let digest = opaque::digest(redemption.text.expose());
-        let standing = self.standing(&redemption.text, digest).await?;
-        *owner = standing.token().map(|token| token.owner.clone());
+        let standing = self.standing(&redemption.text, digest, owner).await?;
+        if let Some(token) = standing.token() {
+            *owner = Some(token.owner.clone());
+        }
         let token = self.usable(&standing, now_ms).await?;
         let account = self.holder(token, &redemption).await?;
         let scopes = narrowed(token, &account, redemption.client, redemption.scopes.as_deref())?;
@@ -165,8 +167,14 @@ impl Call<'_> {
         Ok(Redeemed { tokens, principal: grant.principal, scope })
     }
 
-    /// Where the token stands; one that the replaced system wrote is taken into the store first.
-    async fn standing(&self, text: &Secret<String>, digest: TokenDigest) -> Result<RefreshStanding, Unredeemed> {
+    /// Where the token stands; one that the replaced system wrote is taken into the store first. `owner` becomes whose a JWT
+    /// is, as far as its claims bear the name.
+    async fn standing(
+        &self,
+        text: &Secret<String>,
+        digest: TokenDigest,
+        owner: &mut Option<Subject>,
+    ) -> Result<RefreshStanding, Unredeemed> {
         let store = &self.service.store;
         if !is_jwt(text.expose()) {
             if !opaque::plausible(OpaqueKind::Refresh, text.expose()) {
@@ -175,13 +183,17 @@ impl Call<'_> {
             return Ok(store.refresh_token(digest).await?);
         }
         let settings = &self.asked.auth.jwt;
-        let claims = self.service.authenticator.read_jwt(settings, text.expose(), JwtKind::Refresh)?;
+        let authenticator = &self.service.authenticator;
+        let claims = authenticator
+            .read_jwt(settings, text.expose(), JwtKind::Refresh)
+            .inspect_err(|_| *owner = authenticator.owner_of_jwt(settings, text.expose()))?;
+        *owner = settings.bears_name_of(claims.subject.kind).then(|| claims.subject.clone());
         let standing = store.refresh_token(digest).await?;
         // what bears `sv` is ours, and known as long as it lives
         if !matches!(standing, RefreshStanding::Unknown) || claims.session_version.is_some() {
             return Ok(standing);
         }
-        let foreign = self.foreign(&claims).await?;
+        let foreign = self.foreign(&claims, owner).await?;
         match store.issue(None, Some((digest, foreign))).await {
             Ok(()) => Ok(store.refresh_token(digest).await?),
             // two first uses at once: the other one has put it in
@@ -194,8 +206,8 @@ impl Call<'_> {
         }
     }
 
-    /// A refresh JWT of the replaced system, as we would have stored it.
-    async fn foreign(&self, claims: &Claims) -> Result<RefreshToken, Unredeemed> {
+    /// A refresh JWT of the replaced system, as we would have stored it. `owner` becomes whose it is where the store says that.
+    async fn foreign(&self, claims: &Claims, owner: &mut Option<Subject>) -> Result<RefreshToken, Unredeemed> {
         // without a leeway: a row of the store ends with its token, and must not be made anew
         let expires_at = claims.expires_at.ok_or(TokenFault::MissingClaim)?;
         if expires_at <= self.service.clock.unix() {
@@ -204,7 +216,12 @@ impl Call<'_> {
         let authenticator = &self.service.authenticator;
         let principal = authenticator.standing(&self.asked.auth.jwt, claims).await;
         let principal = principal.map_err(|failure| match failure {
-            Failure::Refused(Refused { fault: Fault::Token(_, fault), .. }) => Unredeemed::Refused(fault),
+            Failure::Refused(Refused { fault: Fault::Token(_, fault), whose }) => {
+                if let Some(whose) = whose {
+                    *owner = Some(Subject::clone(&whose));
+                }
+                Unredeemed::Refused(fault)
+            }
             other @ (Failure::Refused(_)
             | Failure::Unavailable
             | Failure::NoKeys

@@ -222,14 +222,27 @@ async fn refresh_tokens_of_the_replaced_system_are_taken_over() {
         claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         hs256().sign("JWT", claims.as_object().unwrap()).unwrap()
     };
-    for (name, changed) in [
-        ("an access token", json!({"type": "access"})),
-        ("one without an end", json!({"exp": null})),
-        ("one that ended, within the leeway", json!({"exp": now - 1})),
-        ("one of somebody else", json!({"sub": "ghost"})),
-        ("one of ours that the store does not know", json!({"sv": 1})),
+    let store = &rig.service.store;
+    store.revoke_jwt("gone".into(), now + 10_000).await.unwrap();
+    rig.add(Subject::user("eve"), "correct horse", &[], &[]).await;
+    assert!(store.set_disabled(Subject::user("eve"), true).await.unwrap());
+    let mut told = 0;
+    for (name, changed, reason, whose) in [
+        ("an access token", json!({"type": "access"}), "wrong_type", json!("ann")),
+        ("one without an end", json!({"exp": null}), "missing_claim", json!("ann")),
+        ("one that ended", json!({"exp": now - 900}), "expired", json!("ann")),
+        ("one that ended, within the leeway", json!({"exp": now - 1}), "expired", json!("ann")),
+        ("one that was revoked", json!({"jti": "gone"}), "revoked", json!("ann")),
+        ("one of who is disabled", json!({"sub": "eve"}), "disabled", json!("eve")),
+        ("one of somebody else", json!({"sub": "ghost"}), "unknown_subject", json!("ghost")),
+        ("one of ours that the store does not know", json!({"sv": 1}), "unknown", json!("ann")),
+        ("one of another issuer", json!({"iss": "other"}), "wrong_issuer", Value::Null),
     ] {
         assert_eq!(rig.refreshed(&made(changed)).await.error(), (401, "invalid_token"), "{name}");
+        told += 1;
+        let event = rig.last_told(told).await;
+        assert_eq!((&event["audit"], &event["reason"]), (&json!("refresh_failed"), &json!(reason)), "{name}");
+        assert_eq!(event["subject"], whose, "{name}");
     }
     let old = made(json!({}));
     let answers = futures_util::future::join_all((0..4).map(|_| rig.refreshed(&old))).await;
