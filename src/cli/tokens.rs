@@ -12,6 +12,7 @@ use super::accounts::existing;
 use super::operator::{CliError, Console, Operator, seconds, when};
 use super::secrets::from_stdin;
 use crate::authenticate::issuers::revocation_id;
+use crate::authenticate::token::find;
 use crate::config::units;
 use crate::principal::{Subject, SubjectKind};
 use crate::secret::Secret;
@@ -151,7 +152,8 @@ fn revoke(operator: &Operator, text: &str) -> Result<Option<(&'static str, Optio
         operator.wait(operator.store().revoke_family(family, operator.last_token_ends()))?;
         return Ok(Some(("refresh", Some(owner))));
     }
-    let token = operator.wait(operator.store().token(digest(text), operator.clock.unix()))?;
+    // whose it is, ahead of its end
+    let token = operator.wait(Box::pin(find(operator.store(), text, operator.clock.unix())))?;
     if operator.wait(operator.store().revoke_token(digest(text)))?
         || operator.wait(operator.store().revoke_clear_token(Secret::new(text.to_owned())))?
     {

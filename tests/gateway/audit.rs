@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use serde_json::{Value, json};
 
+use crate::support::outside::run_python;
 use crate::support::{Gateway, Request, Response, Setup, USERS, Upstream, eventually, get, post, routes};
 
 /// Callers come through a proxy that is believed, so that tests choose their addresses and ids.
@@ -211,12 +212,12 @@ fn log_ins_and_tokens_are_told_with_the_request_that_did_it() {
     audited.request(other("/oauth/token").form(&refreshing), 400, &[of_user("refresh_failed", "user", stolen)]);
     let refused = of("client", "revocation_refused", "other", json!({ "reason": "wrong_client" }));
     audited.request(other("/oauth/revoke").form(&format!("token={refresh}")), 400, &[refused]);
-    let curious = of("client", "introspection_refused", "other", json!({ "reason": "insufficient_permissions" }));
     // nor may who is no client, whatever they hold
     let theirs = json!({ "reason": "wrong_client", "client": "robot" });
     let refused = of_user("revocation_refused", "user", theirs);
     let told = audited.request(post("/oauth/revoke").form(&format!("token={refresh}")), 401, &[refused]);
     told.refused(401, "invalid_client");
+    let curious = of("client", "introspection_refused", "other", json!({ "reason": "insufficient_permissions" }));
     audited.request(other("/oauth/introspect").form(&format!("token={refresh}")), 403, &[curious]);
     let by_robot = json!({ "tokens": "refresh", "client": "robot" });
     let revoked = of_user("token_revoked", "user", by_robot);
@@ -383,6 +384,34 @@ fn what_operators_do_is_told_by_the_gateway_with_their_name_and_machine() {
     audited.told("key rotate", &[json!({ "audit": "key_rotated", "key": key })], |_| {
         vec!["operator", "host", "request_id", "signs_from"]
     });
+    audited.keeps_secrets();
+}
+
+#[test]
+fn a_token_of_the_applications_own_table_is_told_with_whose_it_was() {
+    let upstream = Upstream::hello();
+    let store = "store:
+  url: sqlite:app.db
+  users: { table: user, id: id, name: username, password: password_hash, role: role }
+  tokens: { table: token, token: token, user: user_id }
+";
+    let setup = Setup::new(&format!("{store}{RULES}{}", routes(&upstream)));
+    let script = "
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as database:
+    database.executescript('''
+CREATE TABLE user (id INTEGER PRIMARY KEY, username TEXT UNIQUE, password_hash TEXT, role TEXT);
+CREATE TABLE token (id INTEGER PRIMARY KEY, token TEXT UNIQUE, user_id INTEGER);
+INSERT INTO user VALUES (7, 'ann', 'x', 'user');
+INSERT INTO token VALUES (1, 'kept-in-clear', 7);
+''')
+";
+    run_python(script, &[&setup.path("app.db").display().to_string()]);
+    let audited = Audited::new(setup.start());
+    let token = audited.secret("kept-in-clear");
+    audited.gateway.send(&get("/user/x").token(&token)).expect(200);
+    let revoked = of_user("token_revoked", "ann", json!({ "tokens": "token" }));
+    audited.command(&["token", "revoke", "--stdin"], &token, &[revoked]);
     audited.keeps_secrets();
 }
 
