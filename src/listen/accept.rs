@@ -1,4 +1,4 @@
-//! Accepting on one worker, up to the cap, and draining: nothing that was accepted is lost.
+//! Accepting on one worker, up to the cap, and draining: no connection that was made is lost.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -14,16 +13,20 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::link::{Guard, Order, Worker};
 use super::listeners::{BoundListener, Listener, Speaks};
 use super::room::Place;
+use super::socket::begin_no_more;
 use super::{Bound, Handler, ListenState, Peer, Shutdown, connection};
 
 /// How long accepting pauses where descriptors or memory have run out: a connection that ends meanwhile is worth more than
 /// another attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long connections that are kept without a request stay open once the process is to end: one may be on its way, and is
-/// lost where it meets a closed socket. Long enough for a balancer that asks `/readyz` every second to have sent its last,
+/// How long connections that are kept without a request stay open once the process is to end, and further ones are taken: a
+/// request may be on its way, and is lost where it meets a closed socket. Long enough for a balancer that asks `/readyz` every second to have sent its last,
 /// and for a caller who is busy to hear of it by a response.
 const LAST_REQUEST: Duration = Duration::from_secs(2);
+
+/// How long the last handshakes may take that were begun before a listener closes: a round trip to its callers.
+const LAST_HANDSHAKES: Duration = Duration::from_millis(500);
 
 /// How long aborted connections may take to be gone.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -60,7 +63,7 @@ pub async fn serve<H: Handler>(bound: Bound, handler: H, state: Arc<ListenState>
     let dismissal = {
         let worker = Rc::clone(&worker);
         Abandoned(spawn_local(async move {
-            sleep(LAST_REQUEST.min(drain / 2)).await;
+            sleep(last_request(drain)).await;
             worker.order(Order::Finish);
         }))
     };
@@ -78,6 +81,11 @@ pub async fn serve<H: Handler>(bound: Bound, handler: H, state: Arc<ListenState>
         drop(timeout(LAST_WORDS, worker.open.none()).await);
     }
     drop((sweeper, dismissal));
+}
+
+/// [`LAST_REQUEST`], where there are so long until the deadline.
+fn last_request(drain: Duration) -> Duration {
+    LAST_REQUEST.min(drain / 2)
 }
 
 /// A task that ends with its owner.
@@ -123,15 +131,50 @@ impl<H: Handler> Accepting<H> {
         let mut held = None;
         tokio::select! {
             () = self.accept(&socket, &mut held) => {}
-            () = self.shutdown.wait() => {}
+            () = self.closes(&socket) => {}
+        }
+        let drain = self.worker.state.terms().timeouts.drain;
+        match timeout(drain, self.empty(socket, held)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(listener = %self.listener.label, %error, "cannot empty the listen queue"),
+            Err(_) => tracing::warn!(listener = %self.listener.label, "closed with connections that had to wait"),
+        }
+    }
+
+    /// Until there is nothing more to wait for but what is in the queue. A reload closes a listener at once; where the
+    /// process ends, those who have not heard of it may still come.
+    async fn closes(&self, socket: &TcpListener) {
+        let drain = || self.worker.state.terms().timeouts.drain;
+        let ends = async {
+            self.shutdown.wait().await;
+            sleep(last_request(drain())).await;
+        };
+        tokio::select! {
+            () = ends => {}
             () = self.listener.closed.wait() => {}
         }
-        // what waits in the queue would be reset where the socket closes
-        let queued = std::iter::from_fn(|| socket.accept().now_or_never()?.ok());
-        let accepted: Vec<Accepted> = held.into_iter().chain(queued).collect();
-        drop(socket);
-        for one in accepted {
-            self.start_in_turn(&mut Some(one)).await;
+        if let Err(error) = begin_no_more(socket) {
+            tracing::debug!(listener = %self.listener.label, %error, "connections may come until it is closed");
+        }
+        sleep(LAST_HANDSHAKES.min(drain() / 4)).await;
+    }
+
+    /// Serves who waits in the queue, each once there is room, and closes the socket: what waited there would be reset. The
+    /// socket itself says when there is nobody left; a runtime may have one wait although there is.
+    async fn empty(&self, socket: TcpListener, mut held: Option<Accepted>) -> io::Result<()> {
+        let socket = socket.into_std()?;
+        loop {
+            if held.is_some() {
+                self.start_in_turn(&mut held).await;
+            }
+            match socket.accept() {
+                // one that cannot be made ready says nothing of the others
+                Ok((stream, address)) => held = ready(stream).ok().map(|stream| (stream, address)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if is_of_the_peer(&error) => {}
+                // descriptors come back as connections end
+                Err(_) => sleep(PAUSE).await,
+            }
         }
     }
 
@@ -186,6 +229,12 @@ impl<H: Handler> Accepting<H> {
         });
         connection::start(stream, offer, peer, self.handler.clone(), Rc::clone(&self.worker), guard);
     }
+}
+
+/// For the runtime, what the system accepted.
+fn ready(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// Whether a failed accept says something of one connection only (accept(2)), and the next may be tried at once.

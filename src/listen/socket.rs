@@ -4,7 +4,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::tls::TlsError;
@@ -69,6 +72,39 @@ pub(super) fn sockets(address: SocketAddr, workers: usize, ours: bool) -> io::Re
     Ok((sockets, picked))
 }
 
+/// Begins no handshake on this listening socket any more: what asks for a connection is dropped, as if it had been lost on
+/// the way, so that its sender asks again in a second and is refused once the socket is closed. Handshakes that are under
+/// way end in the queue. A closed socket resets them, and with them whatever came into the queue since the last look at it.
+///
+/// # Errors
+/// What the system says where it cannot.
+#[cfg(target_os = "linux")]
+pub(super) fn begin_no_more(socket: impl AsFd) -> io::Result<()> {
+    use socket2::SockFilter;
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_ANY: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    // it sees a segment from the TCP header on, whose flags are its byte 13 (RFC 9293 3.1). Connections inherit it, and
+    // never get SYN
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    SockRef::from(&socket).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_AT),
+        SockFilter::new(JUMP_IF_ANY, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+/// Elsewhere than on Linux there is no way to that.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn begin_no_more(_socket: impl AsFd) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Whether both cannot be bound at once by two who know nothing of each other: the same port, and the same address or one
 /// that stands for all.
 pub fn meet(a: SocketAddr, b: SocketAddr) -> bool {
@@ -116,6 +152,31 @@ mod tests {
         let address = "192.0.2.1:8443".parse().unwrap();
         let error = BindError::Address { address, error: sockets(address, 1, false).unwrap_err() };
         assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:8443: no such address on this machine");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_can_be_emptied_before_it_is_closed() {
+        use std::io::{Read, Write};
+        use std::net::TcpStream;
+        use std::time::Duration;
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            // a machine may be without IPv6
+            let Ok((sockets, address)) = sockets(address.parse().unwrap(), 1, false) else { continue };
+            let mut before = TcpStream::connect(address).unwrap();
+            begin_no_more(&sockets[0]).unwrap();
+            before.write_all(b"a").unwrap();
+            let late = TcpStream::connect_timeout(&address, Duration::from_millis(300)).unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut, "{address}: neither taken nor refused");
+            let (mut taken, _) = sockets[0].accept().unwrap();
+            assert_eq!(sockets[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "{address}");
+            drop(sockets);
+            let mut byte = [0];
+            taken.read_exact(&mut byte).unwrap();
+            taken.write_all(&byte).unwrap();
+            before.read_exact(&mut byte).unwrap();
+            assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "{address}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! SIGTERM and SIGINT: what is under way is finished, nothing is lost (contract 7, 8).
 
 use std::io::ErrorKind;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::keys::Trusting;
@@ -23,6 +24,18 @@ fn held(gate: &Gate) -> Upstream {
     })
 }
 
+/// Waits until the gateway says that it ends.
+fn not_ready(gateway: &Gateway) {
+    eventually("readiness ends", || {
+        let mut probe = Connection::plain(gateway.admin);
+        probe.write(&get("/readyz").to_bytes()).unwrap();
+        match probe.response("GET") {
+            Ok(response) if response.status == 200 => Err("ready"),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    });
+}
+
 #[test]
 fn a_request_under_way_is_finished_before_the_process_ends() {
     for signal in ["TERM", "INT"] {
@@ -34,14 +47,7 @@ fn a_request_under_way_is_finished_before_the_process_ends() {
         connection.write(&get("/x").to_bytes()).unwrap();
         upstream.first();
         gateway.signal(signal);
-        eventually("readiness ends", || {
-            let mut probe = Connection::plain(gateway.admin);
-            probe.write(&get("/readyz").to_bytes()).unwrap();
-            match probe.response("GET") {
-                Ok(response) if response.status == 200 => Err("ready"),
-                Ok(_) | Err(_) => Ok(()),
-            }
-        });
+        not_ready(&gateway);
         assert_eq!(gateway.ended(), None, "{signal}: it waits for the request");
         // a connection without a request is closed, a new one is not taken
         assert!(idle.rest().unwrap().is_empty());
@@ -120,10 +126,7 @@ timeouts: { drain: 10m, idle: 10m }
     let mut silent = gateway.connect();
     assert_eq!(silent.send(&get("/before")).status, 200);
     gateway.signal("TERM");
-    eventually("the listener is closed", || match TcpStream::connect(gateway.address()) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    not_ready(&gateway);
     for (number, connection) in kept.iter_mut().enumerate() {
         let response = connection.send(&post(&format!("/after-{number}")).body("x"));
         assert_eq!((response.status, response.header("Connection")), (200, Some("close")), "{number}");
@@ -139,22 +142,27 @@ timeouts: { drain: 10m, idle: 10m }
 #[test]
 fn nothing_is_lost_under_load() {
     let upstream = Upstream::hello();
-    let gateway = Gateway::start(&yaml(&upstream, ""));
+    let tls = "listeners:
+  - { address: '127.0.0.1:0' }
+  - { address: '127.0.0.1:0', tls: { self_signed: [localhost] } }
+workers: 2
+";
+    let gateway = Gateway::start(&yaml(&upstream, tls));
+    let config = Trusting::new().config(rustls::ALL_VERSIONS, &["http/1.1"]);
     let served = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                loop {
-                    // a connection that is refused was never promised anything
-                    let Ok(socket) = TcpStream::connect(gateway.address()) else { return };
-                    drop(socket);
-                    if !accepted(&gateway, &served) {
-                        return;
-                    }
+        for number in 0..16 {
+            let ((_, address), config) = (&gateway.listeners[number % 2], (number % 2 == 1).then_some(&config));
+            // half of them keep their connections
+            let last = if number < 8 { usize::MAX } else { 0 };
+            let served = &served;
+            scope.spawn(move || {
+                while let Some(connection) = connected(*address, config) {
+                    answered(connection, last, served);
                 }
             });
         }
-        eventually("some load", || if served.load(Ordering::SeqCst) > 50 { Ok(()) } else { Err("little") });
+        eventually("some load", || if served.load(Ordering::SeqCst) > 500 { Ok(()) } else { Err("little") });
         gateway.signal("TERM");
         assert_eq!(gateway.wait().code(), Some(0));
     });
@@ -163,33 +171,29 @@ fn nothing_is_lost_under_load() {
     assert_eq!(got, served.load(Ordering::SeqCst));
 }
 
-/// Sends on one connection until it ends; whether it is worth to connect again.
-fn accepted(gateway: &Gateway, served: &AtomicUsize) -> bool {
-    use std::io::{Read, Write};
-    let Ok(socket) = TcpStream::connect(gateway.address()) else { return false };
-    let mut socket = std::io::BufReader::new(socket);
-    for number in 0.. {
+/// A connection, unless it is refused: nothing was promised then.
+fn connected(address: SocketAddr, config: Option<&Arc<rustls::ClientConfig>>) -> Option<Connection> {
+    let socket = match TcpStream::connect(address) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return None,
+        other => other.unwrap(),
+    };
+    Some(match config {
+        None => Connection::over(socket),
+        Some(config) => Connection::tls_over(socket, "localhost", Arc::clone(config)).expect("a handshake"),
+    })
+}
+
+/// Sends on a connection until its answers say that it ends, or up to the request of number `last`; each is answered.
+fn answered(mut connection: Connection, last: usize, served: &AtomicUsize) {
+    for number in 0..=last {
         // a POST, which nobody may send again: a kept connection is not closed before its caller was told
-        if let Err(error) = socket.get_mut().write_all(&post("/x").body("x").to_bytes()) {
-            assert_eq!(number, 0, "{error}");
-            return false;
-        }
-        let mut answer = Vec::new();
-        let mut byte = [0; 1];
-        while !answer.ends_with(b"hello") {
-            match socket.read(&mut byte) {
-                Ok(1) => answer.push(byte[0]),
-                // one that has not served yet may have been in nobody's hands
-                _ if answer.is_empty() && number == 0 => return false,
-                end => panic!("{end:?} after {number} and {:?}", String::from_utf8_lossy(&answer)),
-            }
-        }
+        let response = connection.send(&post("/x").body("x"));
+        assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{number}");
         served.fetch_add(1, Ordering::SeqCst);
-        if String::from_utf8_lossy(&answer).to_lowercase().contains("connection: close") {
-            return false;
+        if response.header("Connection") == Some("close") {
+            return;
         }
     }
-    false
 }
 
 #[test]

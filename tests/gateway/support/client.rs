@@ -188,12 +188,22 @@ pub struct Connection {
 
 impl Connection {
     pub fn plain(address: SocketAddr) -> Self {
-        Self { stream: Box::new(connect(address)), buffer: Vec::new() }
+        Self::over(connect(address))
+    }
+
+    /// On a socket that is connected.
+    pub fn over(socket: TcpStream) -> Self {
+        Self { stream: Box::new(bounded(socket)), buffer: Vec::new() }
     }
 
     /// Over TLS, with the handshake done; the error of a handshake that failed.
     pub fn tls(address: SocketAddr, name: &str, config: Arc<rustls::ClientConfig>) -> io::Result<Self> {
-        let mut socket = connect(address);
+        Self::tls_over(connect(address), name, config)
+    }
+
+    /// [`Connection::tls`] on a socket that is connected.
+    pub fn tls_over(socket: TcpStream, name: &str, config: Arc<rustls::ClientConfig>) -> io::Result<Self> {
+        let mut socket = bounded(socket);
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut session = rustls::ClientConnection::new(config, name).unwrap();
         while session.is_handshaking() {
@@ -337,7 +347,11 @@ pub fn read(stream: &mut (impl Read + ?Sized), part: &mut [u8]) -> io::Result<us
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let socket = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
+    TcpStream::connect_timeout(&address, DEADLINE).unwrap()
+}
+
+/// Nothing waits for ever.
+fn bounded(socket: TcpStream) -> TcpStream {
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket.set_write_timeout(Some(DEADLINE)).unwrap();
     socket.set_nodelay(true).unwrap();
