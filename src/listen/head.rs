@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
+use crate::record::metrics::registered;
 use crate::rejection::Rejection;
 use crate::wire::http1::Framing;
 use crate::wire::http1::fields::{self, Unusable, elements, number};
@@ -129,13 +130,17 @@ pub fn read(bytes: &[u8], bounds: HeadBounds) -> Result<Option<Head>, Fault> {
 }
 
 /// What can be read of a head that is refused, so that the refusal suits who asked and whoever looks after the gateway sees
-/// who and what it was. Nothing else is decided by it. A target that cannot be read is `*`.
+/// who and what it was. Nothing else is decided by it. A target that cannot be read is `*`, and a method `-`: where what is
+/// refused is the end of a body that was longer than it said, anything may stand in their places, a credential as well. So
+/// there is no target but behind a method that is registered.
 pub fn glimpse(bytes: &[u8], bounds: HeadBounds) -> request::Parts {
     let (mut parts, ()) = Request::new(()).into_parts();
-    parts.uri = Uri::from_static("*");
+    (parts.method, parts.uri) = (Method::from_bytes(b"-").unwrap_or_default(), Uri::from_static("*"));
     let mut words = bytes.split(u8::is_ascii_whitespace);
-    if let (Some(method), Some(target)) = (words.next(), words.next()) {
-        parts.method = Method::from_bytes(method).unwrap_or_default();
+    if let (Some(method), Some(target)) = (words.next(), words.next())
+        && let Some(method) = Method::from_bytes(method).ok().filter(|method| registered(method).is_some())
+    {
+        parts.method = method;
         if words.next().is_some()
             && let Ok((uri, _)) = target::read(&Bytes::copy_from_slice(target), 0..target.len())
         {
@@ -362,11 +367,13 @@ mod tests {
             ("a line that has not ended", "PUT /a HTTP/1.1\r\nA: b\r\nB: 10.0.0.", "PUT /a a=b"),
             ("fields that are none", "PUT /a HTTP/1.1\r\nA : b\r\nD: \x01\r\nE: f\r\n\r\n", "PUT /a e=f"),
             ("a target that has not ended", "PUT /a", "PUT *"),
-            ("a method that has not ended", "PU", "GET *"),
+            ("a method that has not ended", "PU", "- *"),
             ("a fragment", "PUT /a#b HTTP/1.1\r\n\r\n", "PUT *"),
             ("no target", "PUT \r\n", "PUT *"),
-            ("another protocol", "\x16\x03\x01 \x00 \x00", "GET *"),
-            ("nothing", "", "GET *"),
+            ("another protocol", "\x16\x03\x01 \x00 \x00", "- *"),
+            ("nothing", "", "- *"),
+            ("a method of nobody", "pct_a /b HTTP/1.1\r\nA : b\r\n", "- *"),
+            ("the end of a body", "pct_a x\r\n\r\n", "- *"),
         ] {
             let parts = glimpse(head.as_bytes(), BOUNDS);
             let fields = parts.headers.iter().map(|(name, value)| format!(" {name}={}", value.to_str().unwrap()));

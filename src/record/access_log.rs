@@ -10,7 +10,7 @@ pub(super) struct Entry<'a> {
     pub(super) time: SystemTime,
     pub(super) request_id: &'a str,
     pub(super) address: IpAddr,
-    pub(super) method: &'a str,
+    pub(super) method: &'static str,
     pub(super) path: Option<&'a str>,
     pub(super) route: &'a str,
     pub(super) status: u16,

@@ -10,16 +10,15 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::access_log::Entry;
 use super::lines::Lines;
-use super::metrics::{NO_ROUTE, Outcome, Place, WorkerMetrics};
+use super::metrics::{NO_ROUTE, OTHER_METHOD, Outcome, Place, WorkerMetrics, registered};
 use crate::clock::Clock;
 use crate::principal::Scheme;
 
 /// The status of a request whose caller went away before there was one, as nginx logs it.
 const CALLER_LEFT: u16 = 499;
 
-/// What is logged of a path and of a method, in bytes: lines wait in memory, and who calls chooses their length.
+/// What is logged of a path, in bytes: lines wait in memory, and who calls chooses their length.
 const PATH_BYTES_MAX: usize = 2048;
-const METHOD_BYTES_MAX: usize = 32;
 
 /// The beginning of `text`, of at most so many bytes.
 fn shortened(text: &str, bytes_max: usize) -> &str {
@@ -235,7 +234,7 @@ impl Drop for Exchange {
             time: self.recorder.clock.wall(),
             request_id: self.request_id_text(),
             address: self.address,
-            method: shortened(self.method.as_str(), METHOD_BYTES_MAX),
+            method: registered(&self.method).unwrap_or(OTHER_METHOD),
             path: self.path.as_deref(),
             route: self.route.as_ref().unwrap_or(&self.recorder.no_route.0),
             status: self.status,

@@ -42,6 +42,14 @@ static METHODS: [Method; 9] = [
     Method::PATCH,
 ];
 
+/// What stands for the others.
+pub const OTHER_METHOD: &str = "other";
+
+/// The name of a method that is registered. Others have none that may be told of: what stands there is the caller's.
+pub fn registered(method: &Method) -> Option<&'static str> {
+    METHODS.iter().find(|known| *known == method).map(Method::as_str)
+}
+
 /// The route label of a request without a route.
 pub const NO_ROUTE: &str = "-";
 

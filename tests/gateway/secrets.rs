@@ -263,6 +263,17 @@ fn requests(tokens: &Tokens) -> Vec<Request> {
     requests
 }
 
+/// Credentials where a method should be: behind a length that is too short, and in requests that are some.
+fn in_place_of_a_method() -> [String; 4] {
+    let empty = "POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
+    [
+        format!("{empty}pct_{SECRET}TOKEN x\r\n\r\n"),
+        format!("{empty}password /{SECRET} x\r\n\r\n"),
+        format!("pct_{SECRET} /open/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"),
+        format!("pct_{SECRET} /nowhere HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"),
+    ]
+}
+
 /// The same credentials in the fields and the body of a request over HTTP/2.
 fn over_http2(gateway: &Gateway) -> Vec<u8> {
     let mut connection = gateway.connect();
@@ -330,6 +341,11 @@ fn no_credential_is_written_said_or_kept_whatever_is_sent() {
     for then in ["break", "garbage"] {
         let request = get("/user/x").authorization(&good).header("X-Then", then);
         drop(gateway.connect().write(&request.to_bytes()));
+    }
+    for request in in_place_of_a_method() {
+        let mut connection = gateway.connect();
+        connection.write(request.as_bytes()).unwrap();
+        clean(&format!("the answer to {request:?}"), &connection.rest().unwrap(), &private);
     }
     clean("answers over HTTP/2", &over_http2(&gateway), &private);
     let received: String = upstream.received().iter().map(|received| received.head.clone()).collect();

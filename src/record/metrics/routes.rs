@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::{Cell, Durations, METHODS, add, lock};
+use super::{Cell, Durations, METHODS, OTHER_METHOD, add, lock};
 
 /// What was decided of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Way {
         let [_, method, outcome, status_low, status_high, reason_low, reason_high, _] = self.0.to_le_bytes();
         let reason = u16::from_le_bytes([reason_low, reason_high]);
         Ended {
-            method: METHODS.get(usize::from(method)).map_or("other", Method::as_str),
+            method: METHODS.get(usize::from(method)).map_or(OTHER_METHOD, Method::as_str),
             status: u16::from_le_bytes([status_low, status_high]),
             outcome: Outcome::ALL.get(usize::from(outcome)).map_or("", |outcome| outcome.name()),
             reason: reason.checked_sub(1).map_or("-", |index| reasons.get(usize::from(index)).copied().unwrap_or("-")),
