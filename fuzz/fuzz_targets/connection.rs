@@ -1,7 +1,7 @@
 //! Whole connections into a whole gateway: what the upstream sees was authorized.
 //!
 //! The upstream is a strict reader of its own. Nobody here has a credential, so all that may ever reach it is below
-//! `/open/`, without a word about who is calling, and framed so that nothing is left over.
+//! `/open/`, whoever reads the path, without a word about who is calling, and framed so that nothing is left over.
 #![no_main]
 
 use std::io::{Read, Write};
@@ -68,13 +68,16 @@ fn answer(mut socket: TcpStream) {
         if text.contains("\r\ntransfer-encoding: chunked\r\n") {
             loop {
                 let Some(line) = until(&mut socket, &mut buffer, b"\r\n") else { return };
-                let size = std::str::from_utf8(&line).ok().and_then(|line| usize::from_str_radix(line.trim(), 16).ok());
-                let Some(size) = size else { found("not a chunk's size", &line) };
-                if take(&mut socket, &mut buffer, size + if size == 0 { 0 } else { 2 }).is_none() {
-                    return;
-                }
+                let Some(size) = chunk_size(&line) else { found("not a chunk's size", &line) };
                 if size == 0 {
                     break;
+                }
+                if take(&mut socket, &mut buffer, size).is_none() {
+                    return;
+                }
+                let Some(end) = take(&mut socket, &mut buffer, 2) else { return };
+                if end != b"\r\n" {
+                    found("a chunk that does not end where it should", &end);
                 }
             }
             while let Some(line) = until(&mut socket, &mut buffer, b"\r\n") {
@@ -85,7 +88,10 @@ fn answer(mut socket: TcpStream) {
         } else if let Some(length) =
             text.split("\r\ncontent-length: ").nth(1).and_then(|rest| rest.split("\r\n").next())
         {
-            let Ok(length) = length.parse() else { found("not a length", &head) };
+            if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+                found("not a length", &head);
+            }
+            let Ok(length) = length.parse() else { found("too large a length", &head) };
             if take(&mut socket, &mut buffer, length).is_none() {
                 return;
             }
@@ -104,7 +110,7 @@ fn check_head(head: &[u8]) {
         found("not a request line", head);
     }
     let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
-    if !(path.starts_with(b"/open/") || path == b"/open") {
+    if !is_open(path) {
         found("nobody was let in there", head);
     }
     let text = String::from_utf8_lossy(head).to_lowercase();
@@ -118,6 +124,56 @@ fn check_head(head: &[u8]) {
     }
 }
 
+/// `1*HEXDIG` and the end of the line, and nothing that an extension would be (RFC 9112 7.1).
+fn chunk_size(line: &[u8]) -> Option<usize> {
+    let digits = line.strip_suffix(b"\r\n")?;
+    // a sign is none, though a number may have one
+    let digits = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
+    usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Whether a path is one of `/open/**` for whoever reads it, before and after they decode it once. (What they decode twice
+/// is another matter: `%25` stands for itself, and passes.)
+fn is_open(path: &[u8]) -> bool {
+    let Some(segments) = path.strip_prefix(b"/open") else { return false };
+    let Some(segments) = segments.strip_prefix(b"/") else { return segments.is_empty() };
+    let mut segments = segments.split(|&byte| byte == b'/').peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        let Some(decoded) = decoded(segment) else { return false };
+        let is_dots = decoded == b"." || decoded == b"..";
+        let is_other = |byte: &u8| byte.is_ascii_control() || b"/\\;?#".contains(byte);
+        if is_dots || decoded.iter().any(is_other) || (decoded.is_empty() && !is_last) {
+            return false;
+        }
+        if std::str::from_utf8(&decoded).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// A segment without its escapes, where each byte may stand there as it does and each escape is needed (RFC 3986 2, 6.2.2).
+fn decoded(segment: &[u8]) -> Option<Vec<u8>> {
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let mut decoded = Vec::new();
+    let mut rest = segment;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            let may_stand = is_unreserved(byte) || b"!$&'()*+,=:@".contains(&byte);
+            decoded.push(may_stand.then_some(byte)?);
+            continue;
+        }
+        let (escape, after) = rest.split_at_checked(2)?;
+        rest = after;
+        let is_upper = escape.iter().all(|byte| b"0123456789ABCDEF".contains(byte));
+        let value = u8::from_str_radix(std::str::from_utf8(escape).ok()?, 16).ok()?;
+        decoded.push((is_upper && !is_unreserved(value)).then_some(value)?);
+    }
+    Some(decoded)
+}
+
 fn until(socket: &mut TcpStream, buffer: &mut Vec<u8>, end: &[u8]) -> Option<Vec<u8>> {
     loop {
         if let Some(at) = buffer.windows(end.len()).position(|window| window == end) {
@@ -127,12 +183,11 @@ fn until(socket: &mut TcpStream, buffer: &mut Vec<u8>, end: &[u8]) -> Option<Vec
     }
 }
 
-fn take(socket: &mut TcpStream, buffer: &mut Vec<u8>, count: usize) -> Option<()> {
+fn take(socket: &mut TcpStream, buffer: &mut Vec<u8>, count: usize) -> Option<Vec<u8>> {
     while buffer.len() < count {
         fill(socket, buffer)?;
     }
-    buffer.drain(..count);
-    Some(())
+    Some(buffer.drain(..count).collect())
 }
 
 fn fill(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
