@@ -21,8 +21,8 @@ use super::{Bound, Handler, ListenState, Peer, Shutdown, connection};
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long connections that are kept without a request stay open once the process is to end, and further ones are taken: a
-/// request may be on its way, and is lost where it meets a closed socket. Long enough for a balancer that asks `/readyz` every second to have sent its last,
-/// and for a caller who is busy to hear of it by a response.
+/// request may be on its way, and is lost where it meets a closed socket. Long enough for a balancer that asks `/readyz`
+/// every second to have sent its last, and for a caller who is busy to hear of it by a response.
 const LAST_REQUEST: Duration = Duration::from_secs(2);
 
 /// How long the last handshakes may take that were begun before a listener closes: a round trip to its callers.

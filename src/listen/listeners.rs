@@ -2,7 +2,8 @@
 //!
 //! A change is prepared first: whatever can fail does so before anything that is in force is touched. A listener whose
 //! address stays keeps its sockets and its connections; what is offered on it may be replaced. One that goes accepts what
-//! waits in its queue, and the handshakes under way, and no more, and its connections end after the requests that are under way.
+//! waits in its queue, and the handshakes under way, and no more; its connections end after the requests that are under
+//! way.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
