@@ -199,14 +199,15 @@ impl<H: Handler> Service<H> {
                 .keep_alive_interval(timeouts.idle / 2)
                 .keep_alive_timeout(timeouts.request_header)
                 .enable_connect_protocol();
+            let share = self.worker.backlog.share();
             let service = service_fn(|request: Request<Incoming>| {
-                let service = Rc::clone(&self);
+                let (service, share) = (Rc::clone(&self), Arc::clone(&share));
                 let under_way = service.link.begin();
                 async move {
                     // a stream that is answered while its body comes would be reset at once else
                     let (head, body) = request.into_parts();
                     let response = service.answer(Box::new(head), Body::streamed(body).lingering()).await;
-                    Ok::<_, Infallible>(response.map(|body| Tracked::new(body, under_way.answered())))
+                    Ok::<_, Infallible>(response.map(|body| Tracked::new(body, under_way.answered(), &share)))
                 }
             });
             let turn = Rc::<Turn>::default();

@@ -17,6 +17,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
+use super::backlog::{Backlog, Share};
 use super::listeners::Offer;
 use super::room::Place;
 use super::stall::{Stream, Streams};
@@ -124,6 +125,8 @@ pub(super) struct Worker {
     pub(super) open: Arc<Open>,
     /// Buffers of connections on which nothing is under way.
     pub(super) spares: Rc<Spares>,
+    /// What is on its way to callers of HTTP/2.
+    pub(super) backlog: Arc<Backlog>,
     /// For `Date`, as of the sweeper's last look.
     pub(super) date: Cell<Date>,
     time: Rc<Time>,
@@ -137,6 +140,7 @@ impl Worker {
             state,
             open: Arc::default(),
             spares: Rc::default(),
+            backlog: Arc::default(),
             date: Cell::new(date()),
             time: Rc::default(),
             links: RefCell::default(),
@@ -533,14 +537,17 @@ pub(super) struct Tracked {
     body: Body,
     under_way: UnderWay,
     stream: Option<Rc<Stream>>,
+    /// Of its connection, where what is written of it counts: what is here already takes no more by being handed on.
+    share: Option<Arc<Share>>,
     /// How it broke off, and in which round.
     broken: Option<(BodyError, u32)>,
 }
 
 impl Tracked {
-    pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
+    pub(super) fn new(body: Body, under_way: UnderWay, share: &Arc<Share>) -> Self {
         debug_assert!(body.lines().is_none(), "HTTP/2 has its fields from the map");
-        let tracked = Self { body, under_way, stream: Stream::current(), broken: None };
+        let share = (!body.is_here()).then(|| Arc::clone(share));
+        let tracked = Self { body, under_way, stream: Stream::current(), share, broken: None };
         tracked.is_asked(false);
         tracked
     }
@@ -576,7 +583,15 @@ impl HttpBody for Tracked {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let tracked = self.get_mut();
-        let polled = tracked.poll_body(cx);
+        if tracked.share.as_ref().is_some_and(|share| share.poll_room(cx).is_pending()) {
+            // its caller has enough that it does not take
+            tracked.is_asked(false);
+            return Poll::Pending;
+        }
+        let polled = tracked.poll_body(cx).map_ok(|frame| match &tracked.share {
+            Some(share) => frame.map_data(|data| share.count(data)),
+            None => frame,
+        });
         tracked.is_asked(true);
         if polled.is_ready() {
             tracked.is_asked(false);

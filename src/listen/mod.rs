@@ -8,6 +8,7 @@ pub mod tls;
 pub mod connection;
 pub mod socket;
 mod accept;
+mod backlog;
 mod certificates;
 mod http1;
 pub mod head;

@@ -1,4 +1,5 @@
-//! What a connection of HTTP/1.1 takes in each state that a caller can keep it in, against the bound of ARCHITECTURE.md.
+//! What a connection of HTTP/1.1 takes in each state that a caller can keep it in, and what callers of HTTP/2 take who do not
+//! take what they asked for, against the bounds of ARCHITECTURE.md.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,6 +11,9 @@ use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::gateway::resident;
+use crate::support::http2::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, frame, hello, next_frame, request,
+};
 use crate::support::keys::Trusting;
 use crate::support::{Connection, DEADLINE, Gateway, Upstream, eventually, get, routes};
 
@@ -174,6 +178,56 @@ fn a_connection_stays_in_its_bound_in_every_state() {
     }
     stopped.store(true, Ordering::Relaxed);
     assert!(over.is_empty(), "{over:?}");
+}
+
+/// A caller may open windows as large as it likes; what it then does not take is bounded nevertheless, and others are served.
+#[test]
+fn responses_over_http2_that_nobody_takes_stay_in_the_bound_of_a_worker() {
+    const STREAMS: u32 = 128;
+    const CALLERS: u64 = 4;
+    // for all connections of the worker; for each its share and a piece; for each stream its head, and what came last of its
+    // response
+    let most = 64 * KIB * KIB + CALLERS * (320 + u64::from(STREAMS) * (32 + 80)) * KIB;
+    let stopped = Arc::new(AtomicBool::new(false));
+    let upstream = upstream(stopped.clone());
+    let gateway = Gateway::start(&format!(
+        "workers: 1\nlog: {{ access: off }}\ntimeouts: {{ request_header: 5m, idle: 5m }}\n{}",
+        routes(&upstream)
+    ));
+    let address = gateway.address();
+    let before = settled(&gateway, address, 0);
+    let held: Vec<TcpStream> = (0..CALLERS)
+        .map(|_| {
+            let mut socket = connect(address);
+            // SETTINGS_INITIAL_WINDOW_SIZE
+            let settings = [&4_u16.to_be_bytes()[..], &0x7fff_ffff_u32.to_be_bytes()].concat();
+            let window = frame(WINDOW_UPDATE, 0, 0, &(0x7fff_ffff_u32 - 65_535).to_be_bytes());
+            let mut said = [PREFACE, &frame(SETTINGS, 0, 0, &settings), &window].concat();
+            for stream in 0..STREAMS {
+                let asked = request("GET", "/open/endless", &[]);
+                said.extend(frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &asked));
+            }
+            socket.write_all(&said).unwrap();
+            socket
+        })
+        .collect();
+    eventually("all are under way", || {
+        let open = gateway.metric("portcullis_requests_in_flight", &[]);
+        if open + 0.5 < f64::from(STREAMS) * 4.0 { Err(open) } else { Ok(()) }
+    });
+    let after = settled(&gateway, address, held.len());
+    assert!(after - before <= most, "{} of {} KiB", (after - before) / KIB, most / KIB);
+    // a modest caller has its share
+    let mut other = Connection::plain(address);
+    let asked = frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET", "/open/x", &[]));
+    other.write(&[hello(), asked].concat()).unwrap();
+    loop {
+        let (kind, _, _, payload) = next_frame(&mut other).unwrap();
+        if kind == DATA {
+            break assert_eq!(payload, b"hello");
+        }
+    }
+    stopped.store(true, Ordering::Relaxed);
 }
 
 /// What the process holds once it has this many connections, and holds no more than a while ago.
