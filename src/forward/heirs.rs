@@ -50,44 +50,49 @@ pub(super) fn is_reached_alike(address: &ServerAddress, tls: Option<&UpstreamTls
     same || address.protocol != Protocol::Https
 }
 
-/// Divides what was known among the servers of a new configuration. A name decides first; what no server of the same name
-/// takes is for one of another name.
+/// Divides what was known among the servers of a new configuration: first to those of the same name and settings, then to
+/// those that are called otherwise, then to those of the same name whose settings have changed.
 pub(super) fn heirs<T: OfServer>(
     mut known: HashMap<ServerKey, T>,
     upstreams: &[UpstreamSettings],
 ) -> HashMap<ServerKey, Heir<T>> {
     let mut heirs = HashMap::new();
-    let mut without = Vec::new();
-    for (upstream, group) in groups(upstreams) {
-        for address in &group.servers {
-            let key = (Arc::clone(upstream), Arc::clone(&address.label));
-            match known.remove_entry(&key) {
-                Some((key, own)) if own.is_of(address, group) => {
-                    heirs.insert(key, Heir::Same(own));
-                }
-                other => {
-                    known.extend(other);
-                    without.push((key, address, group));
-                }
-            }
+    let all = groups(upstreams).flat_map(|(upstream, group)| {
+        let key = move |address: &ServerAddress| (Arc::clone(upstream), Arc::clone(&address.label));
+        group.servers.iter().map(move |address| (key(address), address, group))
+    });
+    let mut without: Vec<_> = all.collect();
+    without.retain(|(key, address, group)| {
+        let same = known.remove_entry(key).map(|(key, own)| {
+            if own.may_be_renamed(address, group) { Ok((key, Heir::Same(own))) } else { Err((key, own)) }
+        });
+        match same {
+            Some(Ok((key, own))) => heirs.insert(key, own).is_some(),
+            Some(Err((key, own))) => known.insert(key, own).is_none(),
+            None => true,
         }
-    }
+    });
     if without.is_empty() || known.is_empty() {
         return heirs;
     }
-    let mut left: Vec<_> = known.into_iter().collect();
+    let mut names: Vec<ServerKey> = known.keys().cloned().collect();
     // whatever the order of the map
-    left.sort_unstable_by(|((one, _), own), ((other, _), others)| {
-        (own.is_last_choice(), one).cmp(&(others.is_last_choice(), other))
-    });
-    let mut left_of = HashMap::<Arc<str>, Vec<T>>::new();
-    for ((_, server), own) in left {
-        left_of.entry(server).or_default().push(own);
+    let rank = |key: &ServerKey| (known.get(key).is_some_and(OfServer::is_last_choice), key.clone());
+    names.sort_by_cached_key(rank);
+    let mut names_of = HashMap::<Arc<str>, Vec<ServerKey>>::new();
+    for key in names {
+        names_of.entry(Arc::clone(&key.1)).or_default().push(key);
     }
+    without.retain(|(key, address, group)| {
+        let Some(names) = names_of.get_mut(&address.label) else { return true };
+        let fits = |name: &ServerKey| known.get(name).is_some_and(|own| own.may_be_renamed(address, group));
+        let Some(first) = names.iter().position(fits) else { return true };
+        let own = known.remove(&names.remove(first));
+        own.is_none_or(|own| heirs.insert(key.clone(), Heir::Renamed(own)).is_some())
+    });
     for (key, address, group) in without {
-        let Some(left) = left_of.get_mut(&address.label) else { continue };
-        if let Some(first) = left.iter().position(|own| own.may_be_renamed(address, group)) {
-            heirs.insert(key, Heir::Renamed(left.remove(first)));
+        if let Some(own) = known.remove(&key).filter(|own| own.is_of(address, group)) {
+            heirs.insert(key, Heir::Same(own));
         }
     }
     heirs
@@ -154,6 +159,18 @@ mod tests {
                 vec![("a", "/", true), ("b", "/", false)],
                 vec![("c", "/")],
                 vec!["renamed up"],
+            ),
+            (
+                "two swap their names",
+                vec![("a", "/a", true), ("b", "/b", false)],
+                vec![("a", "/b"), ("b", "/a")],
+                vec!["renamed up", "renamed down"],
+            ),
+            (
+                "names are shifted",
+                vec![("a", "/a", true), ("b", "/b", false)],
+                vec![("b", "/a"), ("c", "/b")],
+                vec!["renamed down", "renamed up"],
             ),
             (
                 "one of the same name and one that is renamed",
