@@ -54,12 +54,11 @@ fn document<'a>(issuer: &str, origin: &str, endpoints: &(impl Iterator<Item = &'
     document.insert("issuer".into(), issuer.into());
     let token = first(endpoints.clone(), Action::OauthToken, None);
     let beside = token.map(|token| folder(&token.path));
-    let by_password = token.is_some_and(|token| token.password_grant);
     let by_secret = ["client_secret_basic", "client_secret_post"];
-    // clients authenticate, or not where that is open to who has no secret: with a user's own password, and to end a token
-    // that was issued to no client
+    // clients authenticate, or not where that is open to who has no secret: with a user's own password, and to refresh or to
+    // end a token that was issued to no client
     for (name, action, is_open) in [
-        ("token_endpoint", Action::OauthToken, Some(by_password)),
+        ("token_endpoint", Action::OauthToken, Some(true)),
         ("revocation_endpoint", Action::Revoke, Some(true)),
         ("introspection_endpoint", Action::Introspect, Some(false)),
         ("jwks_uri", Action::Jwks, None),
@@ -140,12 +139,6 @@ mod tests {
         assert_eq!(found["response_types_supported"], json!(["none"]));
         assert_eq!(found["grant_types_supported"], json!(["client_credentials", "refresh_token"]));
         assert!(found.get("introspection_endpoint").is_none());
-        assert_eq!(
-            found["token_endpoint_auth_methods_supported"],
-            json!(["client_secret_basic", "client_secret_post"])
-        );
-        let open = Endpoint { password_grant: true, ..endpoint("/oauth/token", Action::OauthToken) };
-        let found = document("i", "http://h", &[open, endpoint("/oauth/revoke", Action::Revoke)].iter());
         let methods = |of: &str| found[format!("{of}_endpoint_auth_methods_supported")].clone();
         assert_eq!(methods("token"), json!(["client_secret_basic", "client_secret_post", "none"]));
         assert_eq!(methods("revocation"), json!(["client_secret_basic", "client_secret_post", "none"]));

@@ -155,7 +155,8 @@ fn issued_to(found: &Found) -> Option<&str> {
         Found::Nothing | Found::Foreign(..) => return None,
         Found::Opaque(_, token) => (token.client.as_ref().map(|client| &*client.id), &token.owner.subject),
         Found::Refresh { token, .. } => (token.client.as_ref().map(|client| &*client.id), &token.owner),
-        Found::Jwt(claims, _) => (claims.all.get("client_id").and_then(|id| id.as_str()), &claims.subject),
+        // what stands in `client_id` may be a claim that is configured for everybody
+        Found::Jwt(claims, _) => (claims.client.as_ref().map(|client| &*client.id), &claims.subject),
     };
     let own = (owner.kind == SubjectKind::Client).then_some(&*owner.name);
     issued_to.or(own)

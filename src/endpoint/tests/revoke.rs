@@ -137,6 +137,18 @@ async fn a_client_ends_no_other_clients_tokens() {
     }
 }
 
+/// Some APIs want the claim in every token.
+#[tokio::test]
+async fn a_token_of_nobodys_client_is_its_holders_to_end_whatever_its_claims_say() {
+    let mut rig = Rig::start().await;
+    rig.tokens.claims = Claims::compile(json!({"client_id": "api"}).as_object().unwrap().clone()).unwrap();
+    let access = rig.logged_in().await.text("access_token");
+    assert_eq!(claims(&access)["client_id"], "api");
+    assert!(rig.accepts(&bearer(&access)).await);
+    assert_eq!(rig.post(&endpoint(Action::Revoke), None, &json!({"token": access})).await.status, 200);
+    assert!(!rig.accepts(&bearer(&access)).await);
+}
+
 /// RFC 7009 2.1: its client is asked for first.
 #[tokio::test]
 async fn a_clients_token_is_ended_by_its_client_or_by_its_holder_at_a_log_out() {
