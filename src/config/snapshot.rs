@@ -99,12 +99,12 @@ pub struct Variable {
     pub item: Option<String>,
     /// Whether that is a route.
     pub is_of_route: bool,
-    /// Whether it is a role or scope that a route asks for.
+    /// Whether it is one of the roles or scopes that a route asks for.
     pub is_name: bool,
     /// The names of the variables.
     pub names: Vec<String>,
-    /// How they are referred to, with their defaults, which may be secrets.
-    pub references: Secret<String>,
+    /// The value as it is written, with defaults, which may be secrets.
+    pub written: Secret<String>,
     /// What `.env` says of those that were set already when it was read, and which it does not override.
     pub overruled: Secret<Vec<Option<String>>>,
     /// Whether somebody can have more by it.

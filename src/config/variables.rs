@@ -3,6 +3,8 @@
 //!
 //! Every variable is told but those of keys that are known to be about something else, so that none is forgotten.
 
+use std::fmt::Write as _;
+
 use super::report::Report;
 use super::snapshot::{Gives, Variable, Variables};
 use super::source::{Environment, Part, parts};
@@ -158,13 +160,38 @@ fn name_below(node: &mut Node, keys: &mut Vec<Box<str>>) {
             let are_names = is_among(NAMES, &keys.iter().map(|key| &**key).collect::<Vec<_>>());
             for item in items {
                 match &mut item.value {
-                    Value::Scalar(Scalar { text, written: Some(written), .. }) if are_names => text.clone_from(written),
+                    Value::Scalar(Scalar { text, written: Some(written), .. }) if are_names => {
+                        *text = as_name(written).into();
+                    }
                     Value::Scalar(_) => {}
                     Value::List(_) | Value::Map(_) => name_below(item, keys),
                 }
             }
         }
     }
+}
+
+/// The longest name of a role, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+/// What is written, as a role or scope may be called: another for each.
+fn as_name(written: &str) -> String {
+    let mut name = String::with_capacity(written.len());
+    for byte in written.bytes() {
+        if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'%') {
+            name.push(char::from(byte));
+        } else {
+            write!(name, "%{byte:02X}").ok();
+        }
+    }
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, written.as_bytes());
+    digest.as_ref().iter().fold("%".to_owned(), |mut name, byte| {
+        write!(name, "{byte:02x}").ok();
+        name
+    })
 }
 
 struct Walk<'n, 'f> {
@@ -183,13 +210,13 @@ struct Item<'n> {
 impl<'n> Walk<'n, '_> {
     fn see(&mut self, node: &'n Node, item: Option<&Item<'n>>) {
         match &node.value {
-            Value::Scalar(scalar) if scalar.is_expanded() => {
-                let variable = self.variable(scalar, item);
-                self.found.each.push(variable);
-            }
-            Value::Scalar(_) => {}
+            Value::Scalar(scalar) => self.note(scalar, item, false),
             Value::List(items) => {
                 for one in items {
+                    if let Value::Scalar(scalar) = &one.value {
+                        self.note(scalar, item, is_among(NAMES, &self.keys));
+                        continue;
+                    }
                     let item_of = self.item(one, item);
                     self.see(one, item_of.as_ref().or(item));
                 }
@@ -227,12 +254,19 @@ impl<'n> Walk<'n, '_> {
         Some(self.known(id, route))
     }
 
+    fn note(&mut self, scalar: &Scalar, item: Option<&Item<'_>>, is_name: bool) {
+        if scalar.is_expanded() {
+            let variable = self.variable(scalar, item, is_name);
+            self.found.each.push(variable);
+        }
+    }
+
     fn known(&mut self, id: String, route: Option<&'n str>) -> Item<'n> {
         self.found.items.insert(id.clone());
         Item { id, route }
     }
 
-    fn variable(&self, scalar: &Scalar, item: Option<&Item<'_>>) -> Variable {
+    fn variable(&self, scalar: &Scalar, item: Option<&Item<'_>>, is_name: bool) -> Variable {
         let keys = &self.keys;
         let written = scalar.written.as_deref().unwrap_or_default();
         let references = parts(written).into_iter().filter_map(|part| match part {
@@ -254,9 +288,9 @@ impl<'n> Walk<'n, '_> {
             kind: if let ["upstreams", _, rest @ ..] = keys.as_slice() { rest.join(".") } else { path },
             item: item.map(|item| item.id.clone()),
             is_of_route: route.is_some(),
-            is_name: is_among(NAMES, keys),
+            is_name,
             names: references.iter().map(|reference| reference.name.to_owned()).collect(),
-            references: Secret::new(references.iter().map(|reference| reference.written).collect()),
+            written: Secret::new(written.to_owned()),
             overruled: Secret::new(
                 references
                     .iter()

@@ -14,7 +14,7 @@ pub(super) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     // what is called otherwise is the same; but of a route, that is its path
     fresh.retain(|variable| {
         let renamed = |other: &&Variable| {
-            is_new(other, new) && (&other.kind, refers(other)) == (&variable.kind, refers(variable))
+            is_new(other, new) && (&other.kind, written(other)) == (&variable.kind, written(variable))
         };
         let before = gone.iter().position(renamed).filter(|_| !variable.is_of_route && is_new(variable, old));
         before.map(|index| gone.remove(index)).is_none()
@@ -44,7 +44,7 @@ pub(super) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
 
 /// What each side has and the other has not.
 fn unlike<'v>(sides: [&'v Variables; 2]) -> [Vec<&'v Variable>; 2] {
-    let identity = |variable: &'v Variable| (&variable.kind, &variable.item, refers(variable));
+    let identity = |variable: &'v Variable| (&variable.kind, &variable.item, written(variable));
     let each =
         |side: &'v Variables| side.each.iter().filter(|variable| !variable.is_name && !variable.names.is_empty());
     let counts = sides.map(|side| {
@@ -71,8 +71,8 @@ fn is_new(variable: &Variable, others: &Variables) -> bool {
     variable.item.as_ref().is_some_and(|item| !others.items.contains(item))
 }
 
-fn refers(variable: &Variable) -> &str {
-    variable.references.expose()
+fn written(variable: &Variable) -> &str {
+    variable.written.expose()
 }
 
 /// Where `.env` says something else of a variable, and the environment here hides it.

@@ -106,10 +106,18 @@ fn a_value_that_comes_from_a_variable_now_or_did_before_is_told_whatever_the_var
 
 #[test]
 fn variables_go_with_what_they_are_of() {
-    let environment: Environment =
-        [("X", "y"), ("Z", "y"), ("API", "http://api"), ("T", "1s"), ("H", "a.example"), ("AUD", "orders")]
-            .into_iter()
-            .collect();
+    let environment: Environment = [
+        ("X", "y"),
+        ("Z", "y"),
+        ("API", "http://api"),
+        ("T", "1s"),
+        ("H", "a.example"),
+        ("AUD", "orders"),
+        ("WHO", "authenticated"),
+        ("N", "10"),
+    ]
+    .into_iter()
+    .collect();
     let issuer = |name: &str, audience: &str| {
         format!(
             "{{ issuer: 'https://{name}', jwks: 'https://{name}/jwks', audience: ['{audience}'], algorithms: [RS256] }}"
@@ -123,6 +131,8 @@ fn variables_go_with_what_they_are_of() {
             rules(&[]).replace("routes:\n", "routes: []\n")
         )
     };
+    let long = format!("path: /y, allow: ['${{X:-{}}}'], to: a", "l".repeat(300));
+    let no_names = rules(&["path: /x, allow: [y], scopes: ['${X:-a b}'], to: a", &long]);
     for (name, old, new, widens, says) in [
         (
             "a placeholder is called otherwise",
@@ -171,6 +181,28 @@ fn variables_go_with_what_they_are_of() {
             true,
             "/x GET, HEAD\n    + ${Z}\n    - ${X}",
         ),
+        (
+            "who may, as a whole",
+            rules(&["path: /x, allow: authenticated, to: a"]),
+            rules(&["path: /x, allow: '${WHO}', to: a"]),
+            true,
+            "routes.allow of the route /x: comes from ${WHO} now",
+        ),
+        (
+            "who might, as a whole",
+            rules(&["path: /x, allow: '${WHO}', to: a"]),
+            rules(&["path: /x, allow: authenticated, to: a"]),
+            true,
+            "routes.allow of the route /x: came from ${WHO} before",
+        ),
+        (
+            "another text around it",
+            format!("trusted_proxies: ['10.${{N}}.0.0/16']\n{}", rules(&["path: /x, allow: [y], to: a"])),
+            format!("trusted_proxies: ['${{N}}.10.0.0/16']\n{}", rules(&["path: /x, allow: [y], to: a"])),
+            true,
+            "trusted_proxies: comes from ${N} now",
+        ),
+        ("what is no name", no_names.clone(), no_names, false, ""),
         (
             "of issuers",
             with_issuers("${AUD}", "orders"),
