@@ -26,7 +26,7 @@ pub fn schema() -> Value {
         vec![
             (
                 "listeners",
-                list(
+                some(
                     listener(),
                     "Where callers are served. Default: 127.0.0.1:8443 with a self-signed certificate for localhost.",
                 ),
@@ -161,12 +161,14 @@ fn listener() -> Value {
             ("min_version", spelt("The lowest TLS version. Default: \"1.2\".", &json!(["1.2", "1.3", 1.2, 1.3]))),
         ],
     );
-    mapping(
+    let tls = with_one_of(tls, &["certificates", "self_signed"]);
+    let listener = mapping(
         "a listener",
         "An address where callers are served.",
         &["address"],
         vec![("address", address()), ("tls", tls), ("redirect", words("308 to the same URL on https.", &["https"]))],
-    )
+    );
+    with(listener, "not", json!({ "required": ["tls", "redirect"] }))
 }
 
 fn store() -> Value {
@@ -267,6 +269,7 @@ fn auth() -> Value {
             ("public_key", text("The path of a public key, in PEM; it verifies only.")),
         ],
     );
+    let key = with_one_of(key, &["secret", "private_key", "public_key"]);
     let jwt = mapping(
         "jwt",
         "How JWTs are read and written.",
@@ -569,7 +572,7 @@ fn upstream() -> Value {
             ("healthy_after", count("Successes in a row that bring it back. Default: 2.", 1, 1000)),
         ],
     );
-    mapping(
+    let upstream = mapping(
         "an upstream",
         "Servers, or what is built in.",
         &[],
@@ -587,7 +590,8 @@ fn upstream() -> Value {
             ("tls", client_tls("Towards https:// servers.")),
             ("builtin", words("Answer with what was received, as JSON.", &["echo"])),
         ],
-    )
+    );
+    with_one_of(upstream, &["servers", "builtin"])
 }
 
 /// The words of `allow` that are no roles.
@@ -751,6 +755,19 @@ fn free(description: &str) -> Value {
 
 fn list(item: impl Into<Value>, description: &str) -> Value {
     json!({ "description": description, "type": "array", "items": item.into() })
+}
+
+/// A mapping that has one of these keys and no other of them.
+fn with_one_of(mapping: Value, keys: &[&str]) -> Value {
+    with(mapping, "oneOf", keys.iter().map(|key| json!({ "required": [key] })).collect())
+}
+
+/// A mapping of which something more is so.
+fn with(mut mapping: Value, keyword: &str, rule: Value) -> Value {
+    if let Some(members) = mapping.as_object_mut() {
+        members.insert(keyword.into(), rule);
+    }
+    mapping
 }
 
 /// A list of at least one.

@@ -139,6 +139,9 @@ fn an_independent_validator_takes_the_schema_and_judges_by_it() {
     let kept = std::fs::read_to_string(project().join("gateway.schema.json")).unwrap();
     assert!(kept == schema, "gateway.schema.json is not what `portcullis schema` prints");
     let bad = |text: &str, other: &str| RULES.replace(text, other);
+    let rest = "upstreams: { a: { builtin: echo } }\nroutes: []\n";
+    let listener = |more: &str| format!("listeners: [{{ address: '127.0.0.1:1', {more} }}]\n{rest}");
+    let key = |more: &str| format!("auth: {{ jwt: {{ keys: [{{ id: a, algorithm: HS256, {more} }}] }} }}\n{rest}");
     let mut files = vec![
         (shipped, true),
         (RULES.to_owned(), true),
@@ -162,6 +165,17 @@ fn an_independent_validator_takes_the_schema_and_judges_by_it() {
         (KINDS.replace("default_role: user", "default_role: '@user'"), false),
         (KINDS.replace("name: ann, roles: [user]", "name: ann, roles: ['@user']"), false),
         (KINDS.replace("request: GET /x", "request: /x"), false),
+        ("upstreams: { a: {} }\nroutes: []\n".to_owned(), false),
+        ("upstreams: { a: { builtin: echo, servers: [http://a] } }\nroutes: []\n".to_owned(), false),
+        ("listeners: []\nupstreams: { a: { builtin: echo } }\nroutes: []\n".to_owned(), false),
+        (listener("tls: {}"), false),
+        (listener("tls: { self_signed: [a], certificates: [{ cert: a, key: b }] }"), false),
+        (listener("tls: { self_signed: [a] }, redirect: https"), false),
+        (listener("tls: { self_signed: [a] }"), true),
+        (listener("redirect: https"), true),
+        (key("secret: a, private_key: b"), false),
+        (key(""), false),
+        (key("secret: { file: a }"), true),
         (KINDS.replace("as: { roles: [user]", "as: { roles: ['@user']"), false),
     ];
     files.extend(examples().into_iter().map(|text| (text, true)));
