@@ -15,6 +15,9 @@ const SHARE: usize = 256 * 1024;
 /// What the connections of a worker may have together before each is held to its share, in bytes.
 const ALL: usize = 64 * 1024 * 1024;
 
+/// What a piece takes beside its data, in bytes: an upstream may send one byte at a time.
+const PIECE: usize = 512;
+
 /// Of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -71,8 +74,9 @@ impl Share {
 
     /// The same data, which counts until nobody has it any more.
     pub(super) fn count(self: &Arc<Self>, data: Bytes) -> Bytes {
-        self.bytes.fetch_add(data.len(), Relaxed);
-        self.all.bytes.fetch_add(data.len(), Relaxed);
+        let bytes = data.len() + PIECE;
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.all.bytes.fetch_add(bytes, Relaxed);
         Bytes::from_owner(OnItsWay { data, share: Arc::clone(self) })
     }
 
@@ -104,7 +108,7 @@ impl AsRef<[u8]> for OnItsWay {
 
 impl Drop for OnItsWay {
     fn drop(&mut self) {
-        self.share.is_gone(self.data.len());
+        self.share.is_gone(self.data.len() + PIECE);
     }
 }
 
@@ -165,6 +169,18 @@ mod tests {
         taken.truncate(taken.len() - 3);
         assert!(one.is_woken() && other.is_woken());
         assert!(one.polls(&greedy) && other.polls(&modest));
+    }
+
+    #[test]
+    fn a_piece_counts_however_small_it_is() {
+        let all = Arc::<Backlog>::default();
+        let (others, share, woken) = (all.share(), all.share(), Arc::<Woken>::default());
+        let _others = others.count(data(ALL));
+        let mut taken = Vec::new();
+        while woken.polls(&share) {
+            taken.push(share.count(data(taken.len() % 2)));
+        }
+        assert!(taken.len() <= SHARE / PIECE, "{}", taken.len());
     }
 
     #[test]
