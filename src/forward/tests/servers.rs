@@ -339,6 +339,17 @@ fn an_upstream_that_is_called_by_another_name_keeps_its_connections_and_what_is_
         assert_eq!((up.connections.get(), other.connections.get()), (1, 0));
         let labels = format!("outcome=\"ok\",server=\"{}\",upstream=\"renamed\"", server(up.address).label);
         assert!(bench.metric(&format!("portcullis_upstream_requests_total{{{labels}}} 4")), "counted under its name");
+        // a request that began before a rename uses the connection, and leaves nothing under the old name
+        let before = called(["orders", "others"]);
+        apply(&mut bench, ["renamed", "others"]);
+        let after = std::mem::replace(&mut bench.settings, before);
+        assert_eq!(bench.told(get("/")).await, "200 up");
+        assert_eq!((up.connections.get(), bench.fleet.healthy("orders", &down.label)), (1, None));
+        let text = bench.metrics.text().unwrap();
+        let shown = |line: &&str| line.starts_with("portcullis_upstream_healthy{") && line.contains("\"orders\"");
+        assert_eq!(text.lines().find(shown), None);
+        bench.settings = after;
+        apply(&mut bench, ["orders", "others"]);
         // a name that is new beside one that stays takes nothing from it
         let mut both = called(["orders", "others"]);
         both.push(UpstreamSettings { name: "more".into(), kind: UpstreamKind::Servers(Arc::clone(&orders)) });
@@ -349,6 +360,40 @@ fn an_upstream_that_is_called_by_another_name_keeps_its_connections_and_what_is_
         assert_eq!(bench.fleet.healthy("more", &down.label), Some(true));
         assert_eq!(bench.told(get("/")).await, "200 up");
         assert_eq!(up.connections.get(), 1);
+    });
+}
+
+/// Two upstreams may ask one server about different things.
+#[test]
+fn the_verdict_of_a_check_goes_with_the_check_where_names_are_swapped() {
+    local(async {
+        let upstream = Handled::start(Speaks::Http1, |request| {
+            let status = if request.uri().path() == "/bad" { 500 } else { 200 };
+            async move { Response::builder().status(status).body(Body::empty()).unwrap() }
+        })
+        .await;
+        let checked = |path: &str| HealthCheck { path: path.into(), ..check() };
+        let mut bench = Bench::with(vec![server(upstream.address)], |group| group.health = Some(checked("/bad")));
+        let label = server(upstream.address).label;
+        let UpstreamKind::Servers(bad) = bench.settings[0].kind.clone() else { panic!() };
+        let good = Arc::new(ServerGroup { health: Some(checked("/good")), ..ServerGroup::clone(&bad) });
+        let apply = |bench: &mut Bench, names: [&str; 2]| {
+            let settings = names.into_iter().zip([&bad, &good]);
+            let of = |(name, group): (&str, &Arc<ServerGroup>)| UpstreamSettings {
+                name: name.into(),
+                kind: UpstreamKind::Servers(Arc::clone(group)),
+            };
+            bench.settings = settings.map(of).collect();
+            bench.fleet.apply(&bench.settings, &tokio::runtime::Handle::current());
+            bench.upstreams.apply(&bench.settings);
+        };
+        apply(&mut bench, ["orders", "others"]);
+        eventually("down", || bench.fleet.healthy("orders", &label) == Some(false)).await;
+        for names in [["others", "orders"], ["renamed", "others"], ["orders", "renamed"]] {
+            apply(&mut bench, names);
+            let known = names.map(|name| bench.fleet.healthy(name, &label));
+            assert_eq!(known, [Some(false), Some(true)], "{names:?}");
+        }
     });
 }
 
