@@ -9,6 +9,7 @@ use super::report::Report;
 use super::snapshot::{Gives, Variable, Variables};
 use super::source::{Environment, Part, parts};
 use super::tree::{Node, Scalar, Value};
+use crate::principal::NAME_BYTES_MAX;
 use crate::secret::Secret;
 
 /// Keys that differ from one place of work to another: where things are, secrets, names, texts, sizes, times and what is logged.
@@ -170,9 +171,6 @@ fn name_below(node: &mut Node, keys: &mut Vec<Box<str>>) {
         }
     }
 }
-
-/// The longest name of a role, in bytes.
-const NAME_BYTES_MAX: usize = 255;
 
 /// What is written, as a role or scope may be called: another for each.
 fn as_name(written: &str) -> String {

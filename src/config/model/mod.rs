@@ -21,6 +21,7 @@ use super::report::{Place, Report};
 use super::snapshot::Expectation;
 use super::tree::{Node, Plain, Value};
 use crate::listen::tls::MinVersion;
+use crate::principal::NAME_BYTES_MAX;
 use crate::record;
 use crate::rejection::Texts;
 use crate::wire::fields::IdentityNames;
@@ -139,7 +140,6 @@ const KEYS: &[&str] = &[
 const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8443);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
 const WORKERS_MAX: u64 = 1024;
-const NAME_BYTES_MAX: usize = 255;
 
 /// Each of which has sockets of its own in every worker.
 const LISTENERS_MAX: usize = 1_000;
